@@ -1,0 +1,130 @@
+"""What the torch-native attacks share: ART's numpy interface around the tensor loop."""
+
+from __future__ import annotations
+
+import abc
+import logging
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from art.attacks.attack import EvasionAttack
+from art.estimators.classification import PyTorchClassifier
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from art_lbgat.attacks.loop import Ascent, ascend, draw_start
+from art_lbgat.bridge import TensorView
+from art_lbgat.checks import check_count, check_inputs, check_labels, check_norm, check_number
+from art_lbgat.engine.modes import evaluating
+
+logger = logging.getLogger(__name__)
+
+
+class TensorAttack(EvasionAttack):
+    """Base of the attacks whose whole loop stays on tensors.
+
+    A subclass says with :meth:`ascent` what is run. ``generate`` is ART's numpy interface, ``perturb`` stays on
+    tensors. Model modes and ``requires_grad`` are as before afterwards, parameters never get a gradient, BatchNorm
+    buffers do not move. Random starts come from torch's global generator unless one is passed.
+    """
+
+    attack_params = [*EvasionAttack.attack_params, "norm", "eps", "eps_step", "max_iter", "batch_size", "verbose"]
+    _estimator_requirements = (PyTorchClassifier,)
+
+    def __init__(
+        self,
+        estimator: PyTorchClassifier,
+        norm: float | str,
+        eps: float,
+        eps_step: float,
+        max_iter: int,
+        batch_size: int,
+        verbose: bool,
+    ) -> None:
+        super().__init__(estimator=estimator)
+        self.norm, self.eps, self.eps_step, self.max_iter = norm, eps, eps_step, max_iter
+        self.batch_size, self.verbose = batch_size, verbose
+        self._view = TensorView(estimator, "estimator")
+
+    @abc.abstractmethod
+    def ascent(self) -> Ascent:
+        """What this attack runs, from its present parameters."""
+
+    def generate(self, x: NDArray[Any], y: NDArray[Any] | None = None, **kwargs: Any) -> NDArray[np.float32]:
+        """Adversarial examples of ``x``, in chunks of ``batch_size``; the result does not depend on that size.
+
+        :param x: Natural inputs, ``(N, *input_shape)``, inside ``clip_values``.
+        :param y: Labels, indices ``(N,)`` or rows ``(N, C)``; None takes the model's predictions, as ART does.
+        :return: ``x_adv``, float32, the shape of ``x``.
+        :raises ValueError: Bad ``x`` or ``y`` (see :mod:`art_lbgat.checks`).
+        :raises TypeError: Any keyword; this attack takes none.
+        """
+        if kwargs:
+            raise TypeError(f"{type(self).__name__}.generate takes no keyword {sorted(kwargs)}.")
+        inputs = torch.from_numpy(check_inputs(x, self.estimator).astype(np.float32))
+        labels = None if y is None else torch.from_numpy(check_labels(y, self.estimator.nb_classes, length=len(inputs)))
+        ascent = self.ascent()
+        starts = [draw_start(ascent, inputs) for _ in range(ascent.restarts)]
+        result = torch.empty_like(inputs)
+        chunks = range(0, len(inputs), self.batch_size)
+        with evaluating(self._view.module):
+            for first in tqdm(chunks, desc=type(self).__name__, leave=False, disable=not self.verbose):
+                rows = slice(first, first + self.batch_size)
+                chunk = inputs[rows].to(self._view.device)
+                target = None if labels is None else labels[rows].to(self._view.device)
+                units = [None if s is None else s[rows].to(self._view.device) for s in starts]
+                result[rows] = self._ascend(ascent, chunk, target, units).cpu()
+        return result.numpy()
+
+    def perturb(self, x: Tensor, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Adversarial examples of one batch, on tensors.
+
+        :param x: Natural inputs, ``(N, *input_shape)``, float32, on the classifier's device, inside ``clip_values``.
+        :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``; None takes the model's predictions.
+        :param generator: A CPU generator for the random start; None draws from torch's global one.
+        :return: ``x_adv``, like ``x``, without a graph.
+        """
+        ascent = self.ascent()
+        starts = [draw_start(ascent, x, generator) for _ in range(ascent.restarts)]
+        with evaluating(self._view.module):
+            return self._ascend(ascent, x, y, starts)
+
+    def _ascend(self, ascent: Ascent, x: Tensor, y: Tensor | None, starts: list[Tensor | None]) -> Tensor:
+        if y is None and ascent.objective == "ce":
+            with torch.no_grad():
+                y = self._view.logits(x).argmax(dim=1)
+        return ascend(ascent, self._view.logits, x, y, self._view.bounds(), starts)
+
+    def _check_params(self) -> None:
+        check_norm(self.norm)
+        check_number(self.eps, "eps")
+        check_number(self.eps_step, "eps_step", exclusive=True)
+        check_count(self.max_iter, "max_iter", minimum=0)
+        check_count(self.batch_size, "batch_size")
+        if not isinstance(self.verbose, bool):
+            raise TypeError(f"verbose: expected a bool, got {self.verbose!r}.")
+        warn_if_too_large(self.eps, check_norm(self.norm), self._view)
+
+
+def warn_if_too_large(eps: float, norm: float, view: TensorView) -> None:
+    """Warn when the ball holds the whole input range, as when eps is given in 0-255 units for inputs in [0, 1].
+
+    :param eps: Radius in raw input units.
+    :param norm: ``math.inf`` or 2.
+    :param view: The classifier whose ``clip_values`` bound the inputs.
+    """
+    if view.classifier.clip_values is None:
+        return
+    reach = view.value_range()
+    if norm == 2:
+        reach *= math.sqrt(math.prod(view.classifier.input_shape))
+    if eps > reach:
+        warnings.warn(
+            f"eps: {eps:g} is larger than the whole range of inputs ({reach:g} for clip_values of {view.name}); "
+            "eps is in raw input units.",
+            stacklevel=3,
+        )

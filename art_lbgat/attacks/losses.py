@@ -1,0 +1,26 @@
+"""What an attack ascends: per-sample losses of the logits, shape ``(N, C) -> (N,)``."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """``CE(M(x_adv), y)`` per sample.
+
+    :param logits: ``(N, C)``.
+    :param target: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
+    :return: ``(N,)``.
+    """
+    return functional.cross_entropy(logits, target, reduction="none")
+
+
+def kl_to_natural(logits: Tensor, natural: Tensor) -> Tensor:
+    """``KL(softmax M(x) || softmax M(x_adv))`` per sample, the natural prediction being fixed (arXiv 1901.08573).
+
+    :param logits: ``M(x_adv)``, ``(N, C)``.
+    :param natural: ``softmax M(x)``, ``(N, C)``, without a graph.
+    :return: ``(N,)``.
+    """
+    return functional.kl_div(functional.log_softmax(logits, dim=1), natural, reduction="none").sum(dim=1)

@@ -1,0 +1,65 @@
+"""Projected gradient descent on cross-entropy (arXiv 1706.06083), in Linf and L2, on tensors."""
+
+from __future__ import annotations
+
+import math
+
+from art.estimators.classification import PyTorchClassifier
+
+from art_lbgat.attacks.base import TensorAttack
+from art_lbgat.attacks.loop import Ascent
+from art_lbgat.checks import check_count, check_norm
+
+
+class PGDAttack(TensorAttack):
+    r"""PGD on cross-entropy: ``x <- clip(project(x + eps_step * direction(grad_x CE(M(x), y))))``.
+
+    ``direction`` is the sign (Linf) or the gradient over its length (L2); the start is uniform in the ball around the
+    natural input, clipped to ``clip_values``; gradients pass through the classifier's preprocessing. Source: Madry et
+    al., arXiv 1706.06083; interface of ART's ``ProjectedGradientDescent``. Unlike there, several restarts keep the
+    point of highest loss per sample.
+
+    :param estimator: The classifier to attack.
+    :param norm: ``np.inf`` (or ``"inf"``) or 2.
+    :param eps: Radius of the ball, in raw input units, >= 0.
+    :param eps_step: Length of a step, in raw input units, > 0.
+    :param max_iter: Number of steps.
+    :param num_random_init: 0 starts at the natural input, once; n >= 1 makes n random starts.
+    :param batch_size: Chunk of ``generate``; does not change the result.
+    :param verbose: Show a progress bar in ``generate``.
+    :raises TypeError: An argument, or the estimator, of the wrong type.
+    :raises ValueError: An argument outside its range.
+    """
+
+    attack_params = [*TensorAttack.attack_params, "num_random_init"]
+
+    def __init__(
+        self,
+        estimator: PyTorchClassifier,
+        norm: float | str = math.inf,
+        eps: float = 0.031,
+        eps_step: float = 0.007,
+        max_iter: int = 10,
+        num_random_init: int = 1,
+        batch_size: int = 128,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(estimator, norm, eps, eps_step, max_iter, batch_size, verbose)
+        self.num_random_init = num_random_init
+        self._check_params()
+
+    def ascent(self) -> Ascent:
+        """What this attack runs, from its present parameters."""
+        return Ascent(
+            norm=check_norm(self.norm),
+            eps=self.eps,
+            eps_step=self.eps_step,
+            max_iter=self.max_iter,
+            objective="ce",
+            start="uniform" if self.num_random_init else "none",
+            restarts=max(1, self.num_random_init),
+        )
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        check_count(self.num_random_init, "num_random_init", minimum=0)

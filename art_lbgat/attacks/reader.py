@@ -1,0 +1,104 @@
+"""Reads an ART attack object into the tensor loop, where that gives the same examples exactly."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from art.attacks.attack import EvasionAttack
+from art.attacks.evasion import BasicIterativeMethod, FastGradientMethod, ProjectedGradientDescent
+from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_pytorch import (
+    ProjectedGradientDescentPyTorch,
+)
+
+from art_lbgat.attacks.base import TensorAttack
+from art_lbgat.attacks.loop import Ascent
+from art_lbgat.bridge import TensorView
+
+_STANDARDISATION_MODULES = "art.preprocessing.standardisation_mean_std"
+
+
+def read_attack(attack: EvasionAttack, view: TensorView) -> tuple[Ascent | None, str]:
+    """What to run in the tensor loop instead of ``attack.generate``, or why it must be ``generate``.
+
+    Read are exact types only (a subclass may change anything), from the worker that ART really runs. Random starts are
+    equal in distribution (ART draws them from numpy's global generator), everything else bit for bit in fp32 on CPU.
+
+    :param attack: Any ART evasion attack.
+    :param view: The classifier that is being trained.
+    :return: The ascent and an empty string, or None and the reason.
+    """
+    if isinstance(attack, TensorAttack):
+        return (attack.ascent(), "") if attack.estimator is view.classifier else (None, "it is bound to another object")
+    worker: Any = attack
+    if type(attack) in (ProjectedGradientDescent, BasicIterativeMethod):
+        worker = attack._attack
+    if type(worker) is ProjectedGradientDescentPyTorch:
+        ascent, reason = _read_pgd(worker)
+    elif type(worker) is FastGradientMethod:
+        ascent, reason = _read_fgsm(worker)
+    else:
+        return None, f"{type(attack).__name__} is not an attack that the tensor loop knows"
+    reason = reason or _refuse_common(attack, worker, view)
+    return (None, reason) if reason else (ascent, "")
+
+
+def _read_pgd(worker: ProjectedGradientDescentPyTorch) -> tuple[Ascent | None, str]:
+    if worker.decay is not None:
+        return None, "decay (momentum) is set"
+    if worker.random_eps:
+        return None, "random_eps is set"
+    norm = math.inf if worker.norm == "inf" else float(worker.norm)
+    if norm not in (math.inf, 2.0):
+        return None, f"norm {worker.norm} is neither inf nor 2"
+    return _art_ascent(worker, norm, worker.eps_step, worker.max_iter), ""
+
+
+def _read_fgsm(worker: FastGradientMethod) -> tuple[Ascent | None, str]:
+    if worker.minimal:
+        return None, "minimal is set"
+    if worker.norm not in (math.inf, "inf"):
+        return None, "ART computes FGSM in numpy, which is bit-equal for norm inf only"
+    # ART's FGSM steps by eps; its eps_step matters only with minimal=True.
+    return _art_ascent(worker, math.inf, worker.eps, 1), ""
+
+
+def _art_ascent(worker: Any, norm: float, eps_step: Any, max_iter: int) -> Ascent | None:
+    if not isinstance(worker.eps, (int, float)) or not isinstance(eps_step, (int, float)):
+        return None
+    return Ascent(
+        norm=norm,
+        eps=float(worker.eps),
+        eps_step=float(eps_step),
+        max_iter=max_iter,
+        objective="estimator",
+        # With max_iter=0 ART returns x itself, without a random start.
+        start="uniform" if worker.num_random_init and max_iter else "none",
+        rule="art",
+    )
+
+
+def _refuse_common(attack: EvasionAttack, worker: Any, view: TensorView) -> str:
+    """Why an attack of a known type must go through ``generate`` all the same; empty if it need not."""
+    classifier = view.classifier
+    if attack.estimator is not classifier or worker.estimator is not classifier:
+        return "it is bound to another object than the classifier"
+    if not isinstance(worker.eps, (int, float)) or not isinstance(worker.eps_step, (int, float)):
+        return "eps is an array"
+    if worker.num_random_init > 1:
+        return "num_random_init > 1 picks among restarts by ART's notion of success"
+    if worker.summary_writer is not None:
+        return "a summary_writer is attached"
+    if classifier.is_rnn:
+        return "the model is recurrent"
+    if not classifier.all_framework_preprocessing:
+        return "a preprocessing defence is written in numpy"
+    if not classifier._reduce_labels:
+        return f"the loss {type(classifier.loss).__name__} takes labels in a form of its own"
+    if getattr(classifier.loss, "reduction", None) not in ("mean", "sum"):
+        return "the loss does not reduce to a scalar"
+    for operation in view.operations:
+        known = type(operation).__module__.startswith(_STANDARDISATION_MODULES)
+        if operation.apply_predict and not known:
+            return f"the defence {type(operation).__name__} acts at prediction and may be random"
+    return ""

@@ -1,0 +1,162 @@
+"""Checks of what users pass: each raises one error that names the argument, what came and what was expected."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CHUNK = 1 << 22  # elements looked at together, so that checks of a large array need little memory
+_SUM_TOLERANCE = 1e-3
+
+
+class Declares(Protocol):
+    """What an ART classifier declares about its inputs."""
+
+    input_shape: Any
+    clip_values: Any
+
+
+
+def as_array(value: Any, name: str) -> NDArray[Any]:
+    """``value`` as a numeric numpy array, without a copy where it is one.
+
+    :raises TypeError: If it cannot be one, or holds objects, strings or complex numbers.
+    """
+    try:
+        array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise TypeError(f"{name}: expected an array of numbers, got {type(value).__name__} ({error}).") from error
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected an array of numbers, got {type(value).__name__} of dtype {array.dtype}.")
+    return array
+
+
+def check_inputs(x: Any, classifier: Declares, name: str = "x") -> NDArray[Any]:
+    """Raw inputs of the shape, range and finiteness that the classifier declares.
+
+    :param x: Array-like of shape ``(N, *input_shape)``, any real dtype.
+    :param classifier: The classifier that will see them.
+    :param name: The name of the argument.
+    :return: The array, not copied, not changed, in its own dtype.
+    :raises ValueError: Empty, wrong shape, NaN or infinite values, or values outside ``clip_values``.
+    """
+    array = as_array(x, name)
+    shape = tuple(classifier.input_shape)
+    if array.ndim == 0 or len(array) == 0:
+        raise ValueError(f"{name}: expected at least one sample of shape {shape}, got an array of shape {array.shape}.")
+    if array.shape[1:] != shape:
+        raise ValueError(f"{name}: expected shape (N, {', '.join(map(str, shape))}), got {array.shape}.")
+    clip_values = classifier.clip_values
+    rows = max(1, _CHUNK // max(1, array[0].size))
+    for first in range(0, len(array), rows):
+        chunk = array[first : first + rows]
+        if array.dtype.kind == "f" and not np.isfinite(chunk).all():
+            sample = first + int(np.argwhere(~np.isfinite(chunk))[0][0])
+            raise ValueError(f"{name}: expected finite values, got NaN or Inf in sample {sample}.")
+        if clip_values is not None:
+            low, high = clip_values
+            if (chunk < low).any() or (chunk > high).any():
+                raise ValueError(
+                    f"{name}: values lie in [{chunk.min():g}, {chunk.max():g}], outside clip_values "
+                    f"[{np.min(low):g}, {np.max(high):g}] of the classifier; expected raw inputs in the classifier's own range."
+                )
+    return array
+
+
+def check_labels(y: Any, nb_classes: int, name: str = "y", length: int | None = None) -> NDArray[Any]:
+    """Labels as int64 indices ``(N,)`` if they are hard, else as float32 probabilities ``(N, C)``.
+
+    :param y: Indices ``(N,)`` or ``(N, 1)``, one-hot or soft rows ``(N, C)``.
+    :param nb_classes: ``C``.
+    :param name: The name of the argument.
+    :param length: How many labels there must be, or None.
+    :return: A new array; soft labels stay soft.
+    :raises ValueError: Wrong length or shape, indices outside [0, C), rows that are no probabilities.
+    """
+    array = as_array(y, name)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] != nb_classes):
+        raise ValueError(f"{name}: expected indices (N,) or rows (N, {nb_classes}), got shape {array.shape}.")
+    if length is not None and len(array) != length:
+        raise ValueError(f"{name}: expected {length} labels, one per sample of x, got {len(array)}.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite values, got NaN or Inf.")
+    if array.ndim == 1:
+        indices = array.astype(np.int64)
+        if (indices != array).any():
+            raise ValueError(f"{name}: expected whole class indices, got {array[indices != array][0]:g}.")
+        if len(indices) and (indices.min() < 0 or indices.max() >= nb_classes):
+            raise ValueError(
+                f"{name}: expected class indices in [0, {nb_classes - 1}], got values in "
+                f"[{indices.min()}, {indices.max()}]."
+            )
+        return indices
+    sums = array.sum(axis=1)
+    if (array < 0).any() or (np.abs(sums - 1) > _SUM_TOLERANCE).any():
+        raise ValueError(
+            f"{name}: expected rows that are one-hot or probabilities (non-negative, sum 1), got values in "
+            f"[{array.min():g}, {array.max():g}] and row sums in [{sums.min():g}, {sums.max():g}]."
+        )
+    if ((array == 0) | (array == 1)).all():
+        return array.argmax(axis=1).astype(np.int64)
+    return array.astype(np.float32)
+
+
+def check_count(value: Any, name: str, minimum: int = 1) -> int:
+    """A whole number of at least ``minimum``.
+
+    :raises TypeError: If it is not a whole number.
+    :raises ValueError: If it is too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name}: expected a whole number >= {minimum}, got {value!r}.")
+    if value < minimum:
+        raise ValueError(f"{name}: expected a whole number >= {minimum}, got {value}.")
+    return int(value)
+
+
+def check_number(value: Any, name: str, minimum: float = 0.0, exclusive: bool = False) -> float:
+    """A finite number of at least (or above) ``minimum``.
+
+    :raises TypeError: If it is not a real number.
+    :raises ValueError: If it is NaN, infinite or too small.
+    """
+    expected = f"a finite number {'>' if exclusive else '>='} {minimum:g}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected {expected}, got {value!r}.")
+    number = float(value)
+    if not math.isfinite(number) or number < minimum or (exclusive and number == minimum):
+        raise ValueError(f"{name}: expected {expected}, got {value}.")
+    return number
+
+
+def check_choice(value: Any, name: str, choices: Iterable[Any]) -> Any:
+    """``value`` if it is one of ``choices``.
+
+    :raises ValueError: If it is not, with the nearest choice.
+    """
+    allowed = list(choices)
+    if value not in allowed:
+        near = difflib.get_close_matches(str(value), [str(c) for c in allowed], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{name}: expected one of {allowed}, got {value!r}{hint}")
+    return value
+
+
+def check_norm(norm: Any) -> float:
+    """``norm`` as ``math.inf`` or 2.0; ART's spelling ``"inf"`` is taken too.
+
+    :raises ValueError: If it is any other norm.
+    """
+    if norm == "inf" or (isinstance(norm, Real) and norm == math.inf):
+        return math.inf
+    if isinstance(norm, Real) and not isinstance(norm, bool) and norm == 2:
+        return 2.0
+    raise ValueError(f"norm: expected np.inf, 'inf' or 2, got {norm!r}.")

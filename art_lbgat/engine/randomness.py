@@ -1,0 +1,69 @@
+"""Randomness that is a function of (seed, fit, epoch, step), and global generators left as found.
+
+A run that is resumed at any step, or that runs on another device, draws the same numbers: nothing depends on how
+often a generator was used before.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+
+class Key(NamedTuple):
+    """Where in a run a random number is drawn.
+
+    :param seed: The seed of the run.
+    :param fit: Which call of ``fit`` on this trainer, from 1.
+    :param epoch: The epoch, from 1; 0 for draws that belong to no epoch.
+    :param step: The step within the epoch, from 0.
+    """
+
+    seed: int
+    fit: int = 1
+    epoch: int = 0
+    step: int = 0
+
+    def derive(self, purpose: str) -> int:
+        """A 63-bit seed for one purpose (``"attack"``, ``"order"``, ...) at this place of the run."""
+        words = [self.seed, self.fit, self.epoch, self.step, *purpose.encode()]
+        return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A CPU generator for one purpose: the same numbers whatever the device of the model."""
+        return torch.Generator().manual_seed(self.derive(purpose))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of python, numpy and torch (call it inside :func:`preserved_randomness`).
+
+    :param seed: Any non-negative integer below 2**63.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def preserved_randomness() -> Iterator[None]:
+    """Put the global generators of python, numpy, torch and CUDA back as they were, also after an exception."""
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+        if cuda_states is not None:
+            torch.cuda.set_rng_state_all(cuda_states)
+
+
+def draw_seed() -> int:
+    """One seed below 2**31 from torch's global generator, which advances by that one draw."""
+    return int(torch.randint(2**31, ()).item())

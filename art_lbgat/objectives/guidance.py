@@ -1,0 +1,90 @@
+"""Guidance: how the robust model is pulled to the logits that the guide gives on the natural images.
+
+Notation: ``M_r(x_adv)`` is ``adversarial``, ``M_n(x)`` is ``guide``; both are raw logits of shape ``(N, C)``.
+Gradients flow into both arguments (LBGAT trains both models); BGAT passes a ``guide`` without a graph.
+Source: arXiv 2011.11164, equations of BGAT and LBGAT and the ablation of the guidance loss.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn import functional
+
+from art_lbgat.objectives.supervised import adversarial_cross_entropy
+from art_lbgat.objectives.terms import Term, Terms
+
+
+class Guidance(Protocol):
+    """What a guidance loss must look like: ``(adversarial, guide, y) -> Terms``."""
+
+    def __call__(self, adversarial: Tensor, guide: Tensor, y: Tensor, /) -> Terms:
+        """Return the named terms for logits ``(N, C)`` and labels (indices ``(N,)`` or probabilities ``(N, C)``)."""
+
+
+def mse(adversarial: Tensor, guide: Tensor, y: Tensor | None = None) -> Terms:
+    """``MSE(M_r(x_adv), M_n(x))``: mean over batch and classes of the squared difference of raw logits.
+
+    :param adversarial: ``M_r(x_adv)``, shape ``(N, C)``.
+    :param guide: ``M_n(x)``, shape ``(N, C)``.
+    :param y: Not used: the robust model never sees a label.
+    :return: The term ``guidance_mse``.
+    """
+    return {"guidance_mse": Term(functional.mse_loss(adversarial, guide))}
+
+
+def mse_ce(adversarial: Tensor, guide: Tensor, y: Tensor) -> Terms:
+    """``MSE(M_r(x_adv), M_n(x)) + CE(M_r(x_adv), y)`` (ablation "MSE + CE").
+
+    :param adversarial: ``M_r(x_adv)``, shape ``(N, C)``.
+    :param guide: ``M_n(x)``, shape ``(N, C)``.
+    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
+    :return: The terms ``guidance_mse`` and ``adversarial_ce``.
+    """
+    return {**mse(adversarial, guide), **adversarial_cross_entropy(adversarial, y)}
+
+
+def kd(adversarial: Tensor, guide: Tensor, y: Tensor, temperature: float = 4.0, weight: float = 0.1) -> Terms:
+    """``(1 - b) CE(M_r(x_adv), y) + 2 b T^2 CE(softmax(M_r(x_adv) / T), softmax(M_n(x) / T))`` (ablation "KD").
+
+    :param adversarial: ``M_r(x_adv)``, shape ``(N, C)``.
+    :param guide: ``M_n(x)``, shape ``(N, C)``.
+    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
+    :param temperature: ``T > 0``.
+    :param weight: ``b`` in [0, 1].
+    :return: The terms ``adversarial_ce`` and ``guidance_kd``.
+    """
+    soft = functional.cross_entropy(adversarial / temperature, functional.softmax(guide / temperature, dim=1))
+    return {
+        **adversarial_cross_entropy(adversarial, y, weight=1.0 - weight),
+        "guidance_kd": Term(soft, 2.0 * weight * temperature**2),
+    }
+
+
+def kl(adversarial: Tensor, guide: Tensor, y: Tensor) -> Terms:
+    """``KL(softmax M_n(x) || softmax M_r(x_adv)) + CE(M_r(x_adv), y)``, KL averaged over the batch (ablation "KL").
+
+    :param adversarial: ``M_r(x_adv)``, shape ``(N, C)``.
+    :param guide: ``M_n(x)``, shape ``(N, C)``.
+    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
+    :return: The terms ``guidance_kl`` and ``adversarial_ce``.
+    """
+    divergence = functional.kl_div(
+        functional.log_softmax(adversarial, dim=1), functional.softmax(guide, dim=1), reduction="batchmean"
+    )
+    return {"guidance_kl": Term(divergence), **adversarial_cross_entropy(adversarial, y)}
+
+
+def guide_cross_entropy(guide: Tensor, y: Tensor, weight: float = 1.0) -> Terms:
+    """``b * CE(M_n(x), y)``: keeps the learnable guide a classifier of the natural images (LBGAT; b = 1 in the paper).
+
+    :param guide: ``M_n(x)``, shape ``(N, C)``.
+    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
+    :param weight: ``b >= 0``.
+    :return: The term ``guide_ce``.
+    """
+    return {"guide_ce": Term(functional.cross_entropy(guide, y), weight)}
+
+
+GUIDANCE: dict[str, Guidance] = {"mse": mse, "mse+ce": mse_ce, "kd": kd, "kl": kl}

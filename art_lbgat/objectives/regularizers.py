@@ -1,0 +1,48 @@
+"""Regularizers: how far the robust model's own answers on ``x_adv`` and ``x`` may lie apart.
+
+Notation: ``M_r(x_adv)`` is ``adversarial``, ``M_r(x)`` is ``natural``; both are raw logits of shape ``(N, C)``.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn import functional
+
+from art_lbgat.objectives.terms import Term, Terms
+
+
+class Regularizer(Protocol):
+    """What a regularizer must look like: ``(adversarial, natural, weight) -> Terms``."""
+
+    def __call__(self, adversarial: Tensor, natural: Tensor, weight: float, /) -> Terms:
+        """Return the named terms for logits ``(N, C)`` and the weight that the trainer was given."""
+
+
+def alp(adversarial: Tensor, natural: Tensor, weight: float = 1.0) -> Terms:
+    """``a * MSE(M_r(x_adv), M_r(x))``: adversarial logit pairing, mean over batch and classes (arXiv 1803.06373).
+
+    :param adversarial: ``M_r(x_adv)``, shape ``(N, C)``.
+    :param natural: ``M_r(x)``, shape ``(N, C)``; the gradient flows through both.
+    :param weight: ``a >= 0``.
+    :return: The term ``alp``.
+    """
+    return {"alp": Term(functional.mse_loss(adversarial, natural), weight)}
+
+
+def trades(adversarial: Tensor, natural: Tensor, weight: float = 6.0) -> Terms:
+    """``a * KL(softmax M_r(x) || softmax M_r(x_adv))``, averaged over the batch (arXiv 1901.08573, eq. 5, a = 1/lambda).
+
+    :param adversarial: ``M_r(x_adv)``, shape ``(N, C)``.
+    :param natural: ``M_r(x)``, shape ``(N, C)``; the gradient flows through both.
+    :param weight: ``a >= 0``.
+    :return: The term ``trades_kl``.
+    """
+    divergence = functional.kl_div(
+        functional.log_softmax(adversarial, dim=1), functional.softmax(natural, dim=1), reduction="batchmean"
+    )
+    return {"trades_kl": Term(divergence, weight)}
+
+
+REGULARIZERS: dict[str, Regularizer] = {"alp": alp, "trades": trades}

@@ -1,0 +1,99 @@
+"""Where the adversarial examples of a training step come from: the tensor loop, or ``attack.generate``."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from art.attacks.attack import EvasionAttack
+from torch import Tensor
+
+from art_lbgat.attacks.loop import Ascent, ascend, draw_start
+from art_lbgat.attacks.reader import read_attack
+from art_lbgat.bridge import TensorView, check_logits
+from art_lbgat.engine.randomness import Key
+
+logger = logging.getLogger(__name__)
+
+
+class Adversary:
+    """One attack on one classifier, ready to be called once per step.
+
+    :param attack: An untargeted ART evasion attack, bound to the classifier.
+    :param view: The classifier; its module must be in eval mode with frozen parameters when examples are made.
+    """
+
+    def __init__(self, attack: EvasionAttack, view: TensorView) -> None:
+        self.attack, self._view = attack, view
+        self.ascent, self.reason = read_attack(attack, view)
+        self._bounds = view.bounds()
+
+    def log_way(self) -> None:
+        """Say which way the attack goes."""
+        name = type(self.attack).__name__
+        if self.ascent is None:
+            logger.info("%s runs through attack.generate: %s.", name, self.reason)
+        else:
+            logger.info("%s runs in the tensor loop: %s.", name, self.ascent)
+
+    def examples(self, x: Tensor, y: Tensor, key: Key, eps_factor: float = 1.0) -> Tensor:
+        """``x_adv`` of one batch.
+
+        :param x: Raw natural inputs, ``(N, ...)``.
+        :param y: Labels, indices or probabilities.
+        :param key: Where in the run this is; the random start is a function of it.
+        :param eps_factor: Share of the full ``eps``.
+        :return: ``x_adv``, the shape of ``x``.
+        :raises ValueError: If ``attack.generate`` returns another shape.
+        """
+        if self.ascent is None:
+            return self._generate(x, y)
+        generator = key.generator("attack")
+        starts = [draw_start(self.ascent, x, generator) for _ in range(self.ascent.restarts)]
+        target = self._art_labels(y) if self.ascent.objective == "estimator" else y
+        return ascend(
+            self.ascent.scaled(eps_factor), self._view.logits, x, target, self._bounds, starts, self._estimator_loss
+        )
+
+    def _generate(self, x: Tensor, y: Tensor) -> Tensor:
+        # One-hot rows: not every ART attack converts indices itself. A copy: an attack may write into its input.
+        labels = self._one_hot(y).cpu().numpy()
+        made: Any = self.attack.generate(x=x.cpu().numpy().copy(), y=labels)
+        x_adv = torch.from_numpy(np.asarray(made, dtype=np.float32)).to(x.device)
+        if x_adv.shape != x.shape:
+            raise ValueError(
+                f"attack: {type(self.attack).__name__}.generate returned shape {tuple(x_adv.shape)} for {tuple(x.shape)}."
+            )
+        return x_adv
+
+    def _one_hot(self, y: Tensor) -> Tensor:
+        if y.ndim == 2:
+            return y
+        return torch.nn.functional.one_hot(y, self._view.classifier.nb_classes).float()
+
+    def _art_labels(self, y: Tensor) -> Tensor:
+        return self._view.classifier.reduce_labels(self._one_hot(y))  # type: ignore[no-any-return]
+
+    def _estimator_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        output = check_logits(logits, self._view.classifier.nb_classes, self._view.name)
+        return self._view.classifier.loss(output, target)  # type: ignore[no-any-return]
+
+
+def validation_adversary(adversary: Adversary, view: TensorView) -> Adversary:
+    """The attack that judges validation data: PGD-20 on cross-entropy in the ball of the training attack.
+
+    Steps of ``eps / 10``, as in the paper (0.031 and 0.003). Where the ball of the training attack is not known, the
+    training attack itself.
+
+    :param adversary: The training attack.
+    :param view: The classifier.
+    :return: The adversary to validate with.
+    """
+    from art_lbgat.attacks.pgd import PGDAttack
+
+    if adversary.ascent is None or adversary.ascent.eps == 0:
+        return adversary
+    ascent: Ascent = adversary.ascent
+    return Adversary(PGDAttack(view.classifier, ascent.norm, ascent.eps, ascent.eps / 10, max_iter=20), view)

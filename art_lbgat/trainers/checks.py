@@ -1,0 +1,141 @@
+"""What a trainer refuses before its first step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from art.attacks.attack import EvasionAttack
+from torch import Tensor, nn
+
+from art_lbgat.bridge import TensorView
+
+logger = logging.getLogger(__name__)
+
+
+def check_attack(attack: Any, view: TensorView) -> EvasionAttack:
+    """An untargeted ART evasion attack on the classifier that is trained.
+
+    :raises TypeError: If it is no ``EvasionAttack``.
+    :raises ValueError: If it is targeted, or bound to another model.
+    """
+    if not isinstance(attack, EvasionAttack):
+        raise TypeError(f"attack: expected an ART EvasionAttack, got {type(attack).__name__}.")
+    if attack.targeted:
+        raise ValueError(f"attack: {type(attack).__name__} is targeted; adversarial training expects targeted=False.")
+    # AutoPGD with loss_type wraps the same module in a second estimator: the module decides.
+    if getattr(attack.estimator, "model", None) is not view.module:
+        raise ValueError(
+            "attack: it is bound to another model than the classifier being trained, so it would train on transferred "
+            "examples; build it with estimator=classifier."
+        )
+    return attack
+
+
+def check_guide(guide: TensorView, student: TensorView) -> None:
+    """A guide that can stand beside the student: another network with the same inputs and classes.
+
+    :raises ValueError: Shared modules or parameters; different nb_classes, input_shape, clip_values or device; a
+        defence that mixes samples, so that student and guide would not see the same image.
+    """
+    own, name = student.classifier, guide.name
+    other = guide.classifier
+    shared = {id(p) for p in student.module.parameters()} & {id(p) for p in guide.module.parameters()}
+    if other is own or guide.module is student.module or shared:
+        raise ValueError(f"{name}: it is, or shares parameters with, the classifier being trained; expected another model.")
+    for attribute in ("nb_classes", "input_shape"):
+        theirs, ours = getattr(other, attribute), getattr(own, attribute)
+        if theirs != ours:
+            raise ValueError(f"{name}: its {attribute} is {theirs}, that of the classifier is {ours}; expected the same.")
+    if not _same_clip_values(other.clip_values, own.clip_values):
+        raise ValueError(
+            f"{name}: its clip_values are {_shown(other.clip_values)}, those of the classifier "
+            f"{_shown(own.clip_values)}; expected the same, since both are given the same raw images."
+        )
+    if other.device != own.device:
+        raise ValueError(f"{name}: it is on {other.device}, the classifier on {own.device}; expected the same device.")
+    for view in (student, guide):
+        if view.mixes_samples:
+            raise ValueError(
+                f"{view.name}: its preprocessing defences mix samples (mixup or cutmix), so guide and robust model would "
+                "see different images; mix in the data instead (augmentation= or the generator)."
+            )
+
+
+def check_optimizer(view: TensorView) -> torch.optim.Optimizer:
+    """The optimizer of a classifier that is to be trained.
+
+    :raises ValueError: If there is none, or it holds none of the model's parameters.
+    """
+    optimizer = view.classifier.optimizer
+    if optimizer is None:
+        raise ValueError(f"{view.name}: it has no optimizer; build the PyTorchClassifier with optimizer=... to train it.")
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(id(p) in held for p in view.module.parameters() if p.requires_grad):
+        raise ValueError(
+            f"{view.name}: its optimizer holds no trainable parameter of its model; build it from model.parameters()."
+        )
+    return optimizer  # type: ignore[no-any-return]
+
+
+def check_schedulers(scheduler: Any, optimizers: Sequence[torch.optim.Optimizer]) -> list[Any]:
+    """The schedulers of a fit as a list.
+
+    :raises TypeError: If one has no ``step``.
+    :raises ValueError: If one drives an optimizer that is not trained here.
+    """
+    given = list(scheduler) if isinstance(scheduler, (list, tuple)) else [] if scheduler is None else [scheduler]
+    for each in given:
+        if not callable(getattr(each, "step", None)):
+            raise TypeError(f"scheduler: expected an object with a step() method, got {type(each).__name__}.")
+        driven = getattr(each, "optimizer", None)
+        if driven is not None and not any(driven is optimizer for optimizer in optimizers):
+            raise ValueError(
+                f"scheduler: {type(each).__name__} drives an optimizer that no trained classifier holds; build it from "
+                "classifier.optimizer (or that of the guide)."
+            )
+    return given
+
+
+def check_outputs(logits: dict[str, Tensor], inputs: int) -> None:
+    """What the first step's forwards gave: as many rows as went in, and logits rather than probabilities.
+
+    :raises ValueError: If not.
+    """
+    for name, values in logits.items():
+        if len(values) != inputs:
+            raise ValueError(
+                f"classifier: {inputs} samples gave {len(values)} {name} outputs; a preprocessing defence that changes "
+                "the number of samples cannot be used here."
+            )
+        rows = values.detach()
+        if bool((rows >= 0).all() and ((rows.sum(dim=1) - 1).abs() < 1e-5).all()):
+            raise ValueError(
+                f"classifier: its {name} outputs are probabilities (each row sums to 1); expected raw logits, so remove "
+                "the final softmax."
+            )
+
+
+def log_foreign_loss(view: TensorView) -> None:
+    """Say that the classifier's own loss is not what is trained, where it is more than plain cross-entropy."""
+    loss = view.classifier.loss
+    plain = isinstance(loss, nn.CrossEntropyLoss) and loss.weight is None and loss.label_smoothing == 0
+    if not plain:
+        logger.warning(
+            "The objective uses plain cross-entropy; the loss of the %s (%s) is used by ART's own attacks only.",
+            view.name,
+            loss,
+        )
+
+
+def _same_clip_values(first: Any, second: Any) -> bool:
+    if first is None or second is None:
+        return first is second
+    return bool(np.shape(first) == np.shape(second) and np.all(np.asarray(first) == np.asarray(second)))
+
+
+def _shown(clip_values: Any) -> str:
+    return "None" if clip_values is None else f"({np.min(clip_values[0]):g}, {np.max(clip_values[1]):g})"

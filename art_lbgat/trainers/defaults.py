@@ -1,0 +1,22 @@
+"""The attack of the papers, for trainers that were given none."""
+
+from __future__ import annotations
+
+from art.estimators.classification import PyTorchClassifier
+
+from art_lbgat.attacks import PGDAttack, TRADESAttack
+from art_lbgat.bridge import TensorView
+
+EPS, EPS_STEP, MAX_ITER = 0.031, 0.007, 10  # arXiv 2011.11164, inputs in [0, 1]
+
+
+def pgd(classifier: PyTorchClassifier) -> PGDAttack:
+    """PGD on cross-entropy: Linf, eps 0.031, 10 steps of 0.007, each times the range of ``clip_values``."""
+    scale = TensorView(classifier).value_range()
+    return PGDAttack(classifier, eps=EPS * scale, eps_step=EPS_STEP * scale, max_iter=MAX_ITER)
+
+
+def trades(classifier: PyTorchClassifier) -> TRADESAttack:
+    """The TRADES attack: Linf, eps 0.031, 10 steps of 0.007, each times the range of ``clip_values``."""
+    scale = TensorView(classifier).value_range()
+    return TRADESAttack(classifier, eps=EPS * scale, eps_step=EPS_STEP * scale, max_iter=MAX_ITER)
