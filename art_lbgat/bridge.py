@@ -215,5 +215,6 @@ class _NumpyPreprocessing(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (gradient,) = grad_outputs
-        estimate = ctx.classifier._apply_preprocessing_gradient(ctx.array, gradient.cpu().numpy())
+        with torch.enable_grad():  # off inside a backward, but ART differentiates its torch operations here
+            estimate = ctx.classifier._apply_preprocessing_gradient(ctx.array, gradient.cpu().numpy())
         return torch.from_numpy(np.asarray(estimate, dtype=np.float32)).to(gradient.device), None

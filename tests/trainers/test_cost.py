@@ -1,0 +1,91 @@
+"""``trainer.cost`` is what really happens, counted with hooks, and is the floor of unavoidable passes."""
+
+import pytest
+
+from art_lbgat import ALPTrainer, BGATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, TRADESTrainer
+from art_lbgat.attacks import PGDAttack
+from tests.conftest import make_classifier, make_data
+from tests.trainers.cases import OPTIONS, pgd
+
+
+class Passes:
+    """Counts forwards and backwards of one model; a backward with frozen parameters is one to the input only."""
+
+    def __init__(self, module):
+        self.forwards = self.input_backwards = self.full_backwards = 0
+        self._parameter = next(module.parameters())
+        module.register_forward_hook(self._forward)
+        module.register_full_backward_hook(self._backward)
+
+    def _forward(self, *_):
+        self.forwards += 1
+
+    def _backward(self, *_):
+        if self._parameter.requires_grad:
+            self.full_backwards += 1
+        else:
+            self.input_backwards += 1
+
+
+def lbgat(c, g, **kwargs):
+    return LBGATTrainer(c, g[0], **kwargs, **OPTIONS)
+
+
+def bgat(c, g, **kwargs):
+    return BGATTrainer(c, g, **kwargs, **OPTIONS)
+
+
+# name: (trainer, number of guides, student F, guide Fg) with K = 10 as published
+CASES = {
+    "natural": (lambda c, g: NaturalTrainer(c, **OPTIONS), 0, 3, 0),
+    "madry": (lambda c, g: MadryTrainer(c, **OPTIONS), 0, 23, 0),
+    "alp": (lambda c, g: ALPTrainer(c, **OPTIONS), 0, 26, 0),
+    "alp weight 0": (lambda c, g: ALPTrainer(c, alp_weight=0, **OPTIONS), 0, 24, 0),
+    "trades": (lambda c, g: TRADESTrainer(c, **OPTIONS), 0, 27, 0),
+    "bgat": (lambda c, g: bgat(c, g[:1]), 1, 23, 1),
+    "bgat ensemble": (lambda c, g: bgat(c, g), 2, 23, 2),
+    "bgat trades 6": (lambda c, g: bgat(c, g[:1], regularizer="trades"), 1, 27, 1),
+    "lbgat": (lbgat, 1, 23, 3),
+    "lbgat alp": (lambda c, g: lbgat(c, g, regularizer="alp"), 1, 26, 3),
+    "lbgat trades 0": (lambda c, g: lbgat(c, g, regularizer="trades", regularizer_weight=0), 1, 25, 3),
+    "lbgat trades 6": (lambda c, g: lbgat(c, g, regularizer="trades"), 1, 27, 3),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cost_is_counted_and_is_the_floor(name):
+    build, n_guides, student_floor, guide_floor = CASES[name]
+    classifier, guides = make_classifier(), [make_classifier(seed=1), make_classifier(seed=2)]
+    trainer = build(classifier, guides)
+    student, *others = (Passes(c.model) for c in (classifier, *guides[:n_guides]))
+    trainer.fit(*make_data(8), batch_size=8, nb_epochs=1)
+    cost = trainer.cost
+    assert student.forwards == cost.student_forwards
+    assert student.input_backwards == cost.student_input_backwards
+    assert student.full_backwards == cost.student_full_backwards
+    assert sum(g.forwards for g in others) == cost.guide_forwards
+    assert sum(g.full_backwards for g in others) == cost.guide_full_backwards
+    assert sum(g.input_backwards for g in others) == 0
+    assert (cost.student, cost.guide) == (student_floor, guide_floor)
+    assert str(cost) == f"{student_floor} F" + (f" + {guide_floor} Fg" if guide_floor else "")
+
+
+def test_restarts_cost_a_choice_each():
+    classifier = make_classifier()
+    trainer = MadryTrainer(classifier, pgd(classifier, max_iter=3, num_random_init=2), **OPTIONS)
+    student = Passes(classifier.model)
+    trainer.fit(*make_data(8), batch_size=8, nb_epochs=1)
+    assert student.forwards == trainer.cost.student_forwards == 2 * 3 + 2 + 1
+
+
+def test_cost_is_unknown_for_an_attack_that_goes_through_generate():
+    classifier = make_classifier()
+
+    class Other(PGDAttack):
+        pass
+
+    assert MadryTrainer(classifier, Other(classifier), **OPTIONS).cost is not None
+
+    from art.attacks.evasion import DeepFool
+
+    assert MadryTrainer(classifier, DeepFool(classifier, verbose=False), **OPTIONS).cost is None
