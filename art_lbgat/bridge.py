@@ -164,7 +164,7 @@ def check_classifier(classifier: Any, name: str) -> None:
     :param classifier: What the user passed.
     :param name: The name of the argument.
     :raises TypeError: If it is no ``PyTorchClassifier``, or a subclass with another forward pass or gradient.
-    :raises ValueError: One-output nets, ``use_amp``, a replaced module wrapper, a ``Sequential`` subclass whose own
+    :raises ValueError: ``use_amp``, a replaced module wrapper, a ``Sequential`` subclass whose own
         forward ART does not call.
     """
     if not isinstance(classifier, PyTorchClassifier):
@@ -177,11 +177,6 @@ def check_classifier(classifier: Any, name: str) -> None:
         )
     if classifier._use_amp:
         raise ValueError(f"{name}: use_amp=True needs NVIDIA apex, which is not supported; expected use_amp=False.")
-    if classifier.nb_classes < 2:
-        raise ValueError(
-            f"{name}: nb_classes is {classifier.nb_classes}; expected at least 2 (one output per class). ART is "
-            "inconsistent on one-output nets; give the net two outputs."
-        )
     if not hasattr(classifier._model, "_model"):
         raise ValueError(
             f"{name}: its model was replaced with set_params(model=...), after which ART's predict returns wrong shapes; "

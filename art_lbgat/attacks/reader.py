@@ -16,13 +16,16 @@ from art_lbgat.attacks.loop import Ascent
 from art_lbgat.bridge import TensorView
 
 _STANDARDISATION_MODULES = "art.preprocessing.standardisation_mean_std"
+_LINF = (math.inf, "inf")
 
 
 def read_attack(attack: EvasionAttack, view: TensorView) -> tuple[Ascent | None, str]:
     """What to run in the tensor loop instead of ``attack.generate``, or why it must be ``generate``.
 
     Read are exact types only (a subclass may change anything), from the worker that ART really runs. Random starts are
-    equal in distribution (ART draws them from numpy's global generator), everything else bit for bit in fp32 on CPU.
+    equal in distribution (ART draws them from numpy's global generator), everything else bit for bit in fp32 on CPU;
+    in L2 with a loss that averages, where the attack's own ``batch_size`` is below the training batch, up to rounding
+    (ART divides by the size of its chunk before it normalises).
 
     :param attack: Any ART evasion attack.
     :param view: The classifier that is being trained.
@@ -30,6 +33,8 @@ def read_attack(attack: EvasionAttack, view: TensorView) -> tuple[Ascent | None,
     """
     if isinstance(attack, TensorAttack):
         return (attack.ascent(), "") if attack.estimator is view.classifier else (None, "it is bound to another object")
+    if not view.classifier.all_framework_preprocessing:
+        return None, "a preprocessing defence is written in numpy"
     worker: Any = attack
     if type(attack) in (ProjectedGradientDescent, BasicIterativeMethod):
         worker = attack._attack
@@ -48,7 +53,7 @@ def _read_pgd(worker: ProjectedGradientDescentPyTorch) -> tuple[Ascent | None, s
         return None, "decay (momentum) is set"
     if worker.random_eps:
         return None, "random_eps is set"
-    norm = math.inf if worker.norm == "inf" else float(worker.norm)
+    norm = math.inf if worker.norm in _LINF else float(worker.norm)
     if norm not in (math.inf, 2.0):
         return None, f"norm {worker.norm} is neither inf nor 2"
     return _art_ascent(worker, norm, worker.eps_step, worker.max_iter), ""
@@ -57,7 +62,7 @@ def _read_pgd(worker: ProjectedGradientDescentPyTorch) -> tuple[Ascent | None, s
 def _read_fgsm(worker: FastGradientMethod) -> tuple[Ascent | None, str]:
     if worker.minimal:
         return None, "minimal is set"
-    if worker.norm not in (math.inf, "inf"):
+    if worker.norm not in _LINF:
         return None, "ART computes FGSM in numpy, which is bit-equal for norm inf only"
     # ART's FGSM steps by eps; its eps_step matters only with minimal=True.
     return _art_ascent(worker, math.inf, worker.eps, 1), ""
@@ -91,8 +96,6 @@ def _refuse_common(attack: EvasionAttack, worker: Any, view: TensorView) -> str:
         return "a summary_writer is attached"
     if classifier.is_rnn:
         return "the model is recurrent"
-    if not classifier.all_framework_preprocessing:
-        return "a preprocessing defence is written in numpy"
     if not classifier._reduce_labels:
         return f"the loss {type(classifier.loss).__name__} takes labels in a form of its own"
     if getattr(classifier.loss, "reduction", None) not in ("mean", "sum"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,12 +43,19 @@ class Joint(nn.Module):
         """
         outputs: dict[str, Tensor] = {}
         if adversarial is not None:
-            outputs["adversarial"] = self.student(adversarial)
+            outputs["adversarial"] = _tensor(self.student(adversarial), "classifier")
         if natural is not None:
             with torch.set_grad_enabled(natural_graph and torch.is_grad_enabled()):
-                outputs["natural"] = self.student(natural)
+                outputs["natural"] = _tensor(self.student(natural), "classifier")
         if guide_inputs:
             with torch.set_grad_enabled(self.train_guides and torch.is_grad_enabled()):
-                logits = [guide(x) for guide, x in zip(self.guides, guide_inputs, strict=True)]
+                logits = [_tensor(guide(x), "guide") for guide, x in zip(self.guides, guide_inputs, strict=True)]
                 outputs["guide"] = logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0)
         return outputs
+
+
+def _tensor(output: Any, name: str) -> Tensor:
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(f"{name}: its model must return one tensor of logits (N, nb_classes), got {got}.")
+    return output

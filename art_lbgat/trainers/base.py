@@ -275,7 +275,7 @@ class BaseTrainer(Trainer, abc.ABC):  # type: ignore[misc]
             guide.train() if self._train_guides else guide.evaluate()
         logits, y_student, y_guide = self._forward(x, x_adv, y, key)
         if key.epoch == 1 and key.step == 0:
-            checks.check_outputs(logits, len(x))
+            checks.check_outputs(logits, len(x), self._view.classifier.nb_classes)
         terms = self._terms(logits, y_student, y_guide)
         loss = total(terms)
         optimizer_step(loss, optimizers, self.options.max_grad_norm)

@@ -11,7 +11,7 @@ import torch
 from art.attacks.attack import EvasionAttack
 from torch import Tensor, nn
 
-from art_lbgat.bridge import TensorView
+from art_lbgat.bridge import TensorView, check_logits
 
 logger = logging.getLogger(__name__)
 
@@ -100,21 +100,26 @@ def check_schedulers(scheduler: Any, optimizers: Sequence[torch.optim.Optimizer]
     return given
 
 
-def check_outputs(logits: dict[str, Tensor], inputs: int) -> None:
-    """What the first step's forwards gave: as many rows as went in, and logits rather than probabilities.
+def check_outputs(logits: dict[str, Tensor], inputs: int, nb_classes: int) -> None:
+    """What the first step's forwards gave: a row per sample, a column per class, and logits rather than probabilities.
 
+    :param logits: The outputs, ``(N, C)`` each, under ``"adversarial"``, ``"natural"``, ``"guide"``.
+    :param inputs: How many samples went in.
+    :param nb_classes: ``C`` as the classifiers declare it.
     :raises ValueError: If not.
     """
     for name, values in logits.items():
+        owner = "guide" if name == "guide" else "classifier"
+        check_logits(values, nb_classes, owner)
         if len(values) != inputs:
             raise ValueError(
-                f"classifier: {inputs} samples gave {len(values)} {name} outputs; a preprocessing defence that changes "
-                "the number of samples cannot be used here."
+                f"{owner}: {inputs} samples gave {len(values)} {name} outputs; a preprocessing defence that changes the "
+                "number of samples cannot be used here."
             )
         rows = values.detach()
         if bool((rows >= 0).all() and ((rows.sum(dim=1) - 1).abs() < 1e-5).all()):
             raise ValueError(
-                f"classifier: its {name} outputs are probabilities (each row sums to 1); expected raw logits, so remove "
+                f"{owner}: its {name} outputs are probabilities (each row sums to 1); expected raw logits, so remove "
                 "the final softmax."
             )
 

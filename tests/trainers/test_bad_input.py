@@ -1,0 +1,298 @@
+"""Bad input: one clear error each, naming the argument, what came and what was expected; nothing is changed."""
+
+import numpy as np
+import pytest
+import torch
+from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
+from art.data_generators import PyTorchDataGenerator
+from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
+from torch import nn
+
+from art_lbgat import ALPTrainer, BGATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, RunOptions, TRADESTrainer
+from art_lbgat.attacks import PGDAttack, TRADESAttack
+from tests.conftest import conv_net, copied_state, make_classifier, make_data, mlp, states_equal
+from tests.trainers.cases import OPTIONS, TRAINERS, another, pgd
+
+X, Y = make_data(16)
+
+
+def bad(array, index, value):
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+class Overridden(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) * 2
+
+
+class Tuple(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = conv_net()
+
+    def forward(self, x):
+        return self.net(x), x
+
+
+def smoothed():
+    model = conv_net()
+    return PyTorchRandomizedSmoothing(
+        model, nn.CrossEntropyLoss(), (1, 8, 8), 4, optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        device_type="cpu",
+    )
+
+
+def with_amp():
+    classifier = make_classifier()
+    classifier._use_amp = True  # the constructor would import apex
+    return classifier
+
+
+def replaced():
+    classifier = make_classifier()
+    classifier.set_params(model=conv_net())
+    return classifier
+
+
+def sharing():
+    classifier = make_classifier()
+    return classifier, make_classifier(nn.Sequential(classifier.model, nn.Identity()))
+
+
+FIT = {
+    "NaN in x": (bad(X, (3, 0, 1, 1), np.nan), Y, {}, ValueError, r"x: expected finite values, got NaN or Inf in sample 3"),
+    "Inf in x": (bad(X, (0, 0, 1, 1), np.inf), Y, {}, ValueError, r"x: expected finite values"),
+    "x outside clip_values": (X * 255, Y, {}, ValueError, r"x: values lie in \[.*\], outside clip_values \[0, 1\]"),
+    "x of another shape": (X[:, :, :4], Y, {}, ValueError, r"x: expected shape \(N, 1, 8, 8\), got \(16, 1, 4, 8\)"),
+    "x not numeric": (np.array(["a"] * 16), Y, {}, TypeError, r"x: expected an array of numbers"),
+    "x ragged": ([[1, 2], [3]], Y, {}, TypeError, r"x: expected an array of numbers"),
+    "empty": (X[:0], Y[:0], {}, ValueError, r"x: expected at least one sample"),
+    "y None": (X, None, {}, ValueError, r"y: expected labels, got None"),
+    "lengths differ": (X, Y[:-1], {}, ValueError, r"y: expected 16 labels, one per sample of x, got 15"),
+    "label too large": (X, bad(Y, 2, 4), {}, ValueError, r"y: expected class indices in \[0, 3\], got values in \[0, 4\]"),
+    "label negative": (X, bad(Y, 2, -1), {}, ValueError, r"y: expected class indices in \[0, 3\]"),
+    "label not whole": (X, Y + 0.5, {}, ValueError, r"y: expected whole class indices, got 0.5"),
+    "label NaN": (X, bad(Y.astype(float), 0, np.nan), {}, ValueError, r"y: expected finite values"),
+    "one-hot too wide": (X, np.eye(5)[Y], {}, ValueError, r"y: expected indices \(N,\) or rows \(N, 4\), got shape \(16, 5\)"),
+    "rows that are no probabilities": (X, np.eye(4)[Y] * 2, {}, ValueError, r"y: expected rows that are one-hot or prob"),
+    "labels 3-D": (X, Y[:, None, None], {}, ValueError, r"y: expected indices"),
+    "batch_size 0": (X, Y, {"batch_size": 0}, ValueError, r"batch_size: expected a whole number >= 1, got 0"),
+    "batch_size float": (X, Y, {"batch_size": 2.0}, TypeError, r"batch_size: expected a whole number >= 1, got 2.0"),
+    "nb_epochs 0": (X, Y, {"nb_epochs": 0}, ValueError, r"nb_epochs: expected a whole number >= 1, got 0"),
+    "misspelt keyword": (X, Y, {"nb_epoch": 2}, TypeError, r"unexpected keyword: .*'nb_epoch'; did you mean 'nb_epochs'"),
+    "scheduler": (X, Y, {"scheduler": 0.1}, TypeError, r"scheduler: expected an object with a step\(\) method, got float"),
+    "augmentation": (X, Y, {"augmentation": "flip"}, TypeError, r"augmentation: expected a callable"),
+    "validation no pair": (X, Y, {"validation_data": X}, ValueError, r"validation_data: expected a pair"),
+    "validation NaN": (
+        X, Y, {"validation_data": (bad(X, 0, np.nan), Y)}, ValueError, r"validation_data\[0\]: expected finite",
+    ),
+    "batches of one": (X, Y, {"batch_size": 1}, ValueError, r"batch_size: batches of one sample"),
+    "one sample": (X[:1], Y[:1], {}, ValueError, r"batch_size: batches of one sample"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("x", "y", "kwargs", "error", "match"), FIT.values(), ids=FIT)
+@pytest.mark.parametrize("build", TRAINERS.values(), ids=TRAINERS)
+def test_fit_refuses(build, x, y, kwargs, error, match):
+    classifier = make_classifier()
+    before = copied_state(classifier.model)
+    with pytest.raises(error, match=match):
+        build(classifier).fit(x, y, **{"nb_epochs": 1, **kwargs})
+    assert states_equal(before, classifier.model.state_dict())
+
+
+CONSTRUCT = {
+    "classifier of another kind": (lambda: NaturalTrainer(conv_net()), TypeError, "classifier: expected an ART PyTorchCl"),
+    "smoothing classifier": (lambda: NaturalTrainer(smoothed()), TypeError, "PyTorchRandomizedSmoothing changes"),
+    "use_amp": (lambda: NaturalTrainer(with_amp()), ValueError, "classifier: use_amp=True"),
+    "wrapper replaced": (lambda: NaturalTrainer(replaced()), ValueError, "classifier: its model was replaced"),
+    "sequential with its own forward": (
+        lambda: NaturalTrainer(make_classifier(Overridden(*conv_net()))), ValueError, "Overridden is an nn.Sequential with",
+    ),
+    "guide missing": (lambda: LBGATTrainer(make_classifier(), None), TypeError, "guide: expected an ART PyTorchClassifier"),
+    "guides missing": (lambda: BGATTrainer(make_classifier(), []), ValueError, "guide: expected one classifier or several"),
+    "guide is the classifier": (
+        lambda: (lambda c: LBGATTrainer(c, c))(make_classifier()), ValueError, "guide: it is, or shares parameters with",
+    ),
+    "guide shares parameters": (lambda: BGATTrainer(*sharing()), ValueError, "guide: it is, or shares parameters with"),
+    "second of the ensemble": (
+        lambda: BGATTrainer(make_classifier(), [make_classifier(seed=1), conv_net()]), TypeError, r"guide\[1\]: expected",
+    ),
+    "nb_classes differ": (
+        lambda: BGATTrainer(make_classifier(), make_classifier(conv_net(classes=5), classes=5)), ValueError,
+        "guide: its nb_classes is 5, that of the classifier is 4",
+    ),
+    "input_shape differs": (
+        lambda: BGATTrainer(make_classifier(), make_classifier(mlp(), shape=(12,))), ValueError, "guide: its input_shape is",
+    ),
+    "clip_values differ": (
+        lambda: BGATTrainer(make_classifier(), make_classifier(seed=1, clip_values=(-1, 1))), ValueError,
+        r"guide: its clip_values are \(-1, 1\), those of the classifier \(0, 1\)",
+    ),
+    "clip_values missing": (
+        lambda: BGATTrainer(make_classifier(), make_classifier(seed=1, clip_values=None)), ValueError,
+        "guide: its clip_values are None",
+    ),
+    "attack of another kind": (
+        lambda: MadryTrainer(make_classifier(), "pgd"), TypeError, "attack: expected an ART EvasionAttack, got str",
+    ),
+    "attack on another model": (
+        lambda: MadryTrainer(make_classifier(), pgd(make_classifier())), ValueError, "attack: it is bound to another model",
+    ),
+    "targeted attack": (
+        lambda: (lambda c: MadryTrainer(c, ProjectedGradientDescent(c, targeted=True)))(make_classifier()), ValueError,
+        "attack: ProjectedGradientDescent is targeted",
+    ),
+    "negative eps": (lambda: PGDAttack(make_classifier(), eps=-0.1), ValueError, r"eps: expected a finite number >= 0"),
+    "NaN eps": (lambda: TRADESAttack(make_classifier(), eps=float("nan")), ValueError, r"eps: expected a finite number"),
+    "eps no number": (lambda: PGDAttack(make_classifier(), eps="8/255"), TypeError, r"eps: expected a finite number"),
+    "eps_step 0": (lambda: PGDAttack(make_classifier(), eps_step=0.0), ValueError, r"eps_step: expected a finite number > 0"),
+    "max_iter": (lambda: PGDAttack(make_classifier(), max_iter=-1), ValueError, r"max_iter: expected a whole number >= 0"),
+    "norm": (lambda: PGDAttack(make_classifier(), norm=1), ValueError, r"norm: expected np.inf, 'inf' or 2, got 1"),
+    "attack verbose": (lambda: PGDAttack(make_classifier(), verbose=1), TypeError, r"verbose: expected a bool, got 1"),
+    "start_std": (lambda: TRADESAttack(make_classifier(), start_std=-1), ValueError, r"start_std: expected"),
+    "guidance": (
+        lambda: LBGATTrainer(make_classifier(), make_classifier(seed=1), guidance="msa"), ValueError,
+        "guidance: expected one of .*, got 'msa'; did you mean 'mse'",
+    ),
+    "regularizer": (
+        lambda: LBGATTrainer(make_classifier(), make_classifier(seed=1), regularizer="trade"), ValueError,
+        "regularizer: .*did you mean 'trades'",
+    ),
+    "weight without regularizer": (
+        lambda: LBGATTrainer(make_classifier(), make_classifier(seed=1), regularizer_weight=6.0), ValueError,
+        "regularizer_weight: expected None without a regularizer, got 6.0",
+    ),
+    "negative weight": (
+        lambda: LBGATTrainer(make_classifier(), make_classifier(seed=1), regularizer="alp", regularizer_weight=-1),
+        ValueError, "regularizer_weight: expected a finite number >= 0, got -1",
+    ),
+    "guide_ce_weight": (
+        lambda: LBGATTrainer(make_classifier(), make_classifier(seed=1), guide_ce_weight=float("inf")), ValueError,
+        "guide_ce_weight: expected a finite number",
+    ),
+    "beta": (lambda: TRADESTrainer(make_classifier(), beta=-1), ValueError, "beta: expected a finite number"),
+    "alp_weight": (lambda: ALPTrainer(make_classifier(), alp_weight=True), TypeError, "alp_weight: expected a finite"),
+    "unknown option": (
+        lambda: NaturalTrainer(make_classifier(), verbos=False), TypeError, "unexpected keyword: .*did you mean 'verbose'",
+    ),
+    "options and keywords": (
+        lambda: NaturalTrainer(make_classifier(), options=RunOptions(), seed=1), TypeError, "options: expected either",
+    ),
+    "options of another type": (
+        lambda: NaturalTrainer(make_classifier(), options={"seed": 1}), TypeError, "options: expected a RunOptions, got dict",
+    ),
+    "seed": (lambda: RunOptions(seed=-1), ValueError, "seed: expected a whole number >= 0, got -1"),
+    "keep": (lambda: RunOptions(keep="bset"), ValueError, "keep: .*did you mean 'best'"),
+    "verbose": (lambda: RunOptions(verbose="no"), TypeError, "verbose: expected a bool"),
+    "max_grad_norm": (lambda: RunOptions(max_grad_norm=0), ValueError, "max_grad_norm: expected a finite number > 0"),
+    "eps_warmup_epochs": (lambda: RunOptions(eps_warmup_epochs=-1), ValueError, "eps_warmup_epochs: expected a whole"),
+    "validate_every": (lambda: RunOptions(validate_every=0), ValueError, "validate_every: expected a whole number >= 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "error", "match"), CONSTRUCT.values(), ids=CONSTRUCT)
+def test_construction_refuses(make, error, match):
+    with pytest.raises(error, match=match):
+        make()
+
+
+def test_no_optimizer_and_a_stale_one_are_refused():
+    for build in TRAINERS.values():
+        with pytest.raises(ValueError, match=r"classifier: it has no optimizer"):
+            build(make_classifier(optimizer=None)).fit(X, Y, nb_epochs=1)
+    stale = make_classifier(optimizer=torch.optim.SGD(conv_net().parameters(), lr=0.1))
+    with pytest.raises(ValueError, match=r"classifier: its optimizer holds no trainable parameter"):
+        NaturalTrainer(stale, **OPTIONS).fit(X, Y, nb_epochs=1)
+    classifier = make_classifier()
+    with pytest.raises(ValueError, match=r"guide: it has no optimizer"):
+        LBGATTrainer(classifier, make_classifier(seed=1, optimizer=None), **OPTIONS).fit(X, Y, nb_epochs=1)
+    BGATTrainer(classifier, make_classifier(seed=1, optimizer=None), **OPTIONS).fit(X, Y, nb_epochs=1)  # needs none
+
+
+def test_a_scheduler_of_another_optimizer_is_refused():
+    other = torch.optim.lr_scheduler.StepLR(make_classifier().optimizer, 1)
+    with pytest.raises(ValueError, match=r"scheduler: StepLR drives an optimizer that no trained classifier holds"):
+        NaturalTrainer(make_classifier(), **OPTIONS).fit(X, Y, scheduler=other)
+
+
+@pytest.mark.parametrize(
+    ("model", "match"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 1)), r"its model must return logits of shape \(N, 4\)"),
+        (Tuple(), "its model must return one tensor of logits.*got tuple"),
+        (conv_net(classes=5), r"its model must return logits of shape \(N, 4\) for nb_classes=4, got \(16, 5\)"),
+        (nn.Sequential(*conv_net(), nn.Softmax(dim=1)), "outputs are probabilities"),
+    ],
+    ids=["one output", "tuple", "width", "softmax"],
+)
+def test_outputs_that_are_no_logits_are_refused(model, match):
+    for build in TRAINERS.values():
+        with pytest.raises(ValueError, match=match):
+            build(make_classifier(model)).fit(X, Y, nb_epochs=1)
+
+
+def test_eps_larger_than_the_range_warns():
+    classifier = make_classifier()
+    with pytest.warns(UserWarning, match=r"eps: 8 is larger than the whole range of inputs \(1 "):
+        PGDAttack(classifier, eps=8, eps_step=2)
+    with pytest.warns(UserWarning, match=r"eps: 20 is larger than the whole range of inputs \(8 "):
+        PGDAttack(classifier, norm=2, eps=20, eps_step=2)
+
+
+def test_an_attack_through_generate_cannot_warm_up_eps():
+    classifier = make_classifier()
+    attack = FastGradientMethod(classifier, norm=2, eps=0.1)
+    with pytest.raises(ValueError, match=r"eps_warmup_epochs: expected 0 for an attack that runs through attack.generate"):
+        MadryTrainer(classifier, attack, eps_warmup_epochs=2, **OPTIONS).fit(X, Y, nb_epochs=1)
+
+
+class Shrinking(FastGradientMethod):
+    def generate(self, x, y=None, **kwargs):
+        return super().generate(x, y)[:-1]
+
+
+def test_an_attack_that_returns_another_shape_is_refused():
+    classifier = make_classifier()
+    with pytest.raises(ValueError, match=r"attack: Shrinking.generate returned shape"):
+        MadryTrainer(classifier, Shrinking(classifier, eps=0.1), **OPTIONS).fit(X, Y, nb_epochs=1)
+
+
+def loader(*tensors, **kwargs):
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*tensors), **{"batch_size": 8, **kwargs})
+
+
+def test_generators_and_loaders_are_checked():
+    x, y = torch.from_numpy(X), torch.from_numpy(Y)
+    trainer = NaturalTrainer(make_classifier(), **OPTIONS)
+    with pytest.raises(TypeError, match=r"generator: expected an ART DataGenerator, got DataLoader"):
+        trainer.fit_generator(loader(x, y))
+    generator = PyTorchDataGenerator(loader(x, y), size=16, batch_size=8)
+    generator._size = None
+    with pytest.raises(ValueError, match=r"generator: its size is None"):
+        trainer.fit_generator(generator)
+    with pytest.raises(TypeError, match=r"unexpected keyword: .*'nb_epochss'"):
+        trainer.fit_generator(PyTorchDataGenerator(loader(x, y), size=16, batch_size=8), nb_epochss=1)
+    with pytest.raises(ValueError, match=r"y: expected None, since DataLoader brings its own labels"):
+        trainer.fit(loader(x, y), Y)
+    with pytest.raises(ValueError, match=r"x: every batch must be a pair \(x, y\), got 3"):
+        trainer.fit(loader(x, y, y), nb_epochs=1)
+    with pytest.raises(ValueError, match=r"x: every batch must be a pair \(x, y\), got Tensor"):
+        trainer.fit(torch.utils.data.DataLoader(x, batch_size=8), nb_epochs=1)
+    with pytest.raises(ValueError, match=r"x \(a batch\): expected finite"):
+        trainer.fit(loader(x * float("nan"), y), nb_epochs=1)
+    with pytest.raises(ValueError, match=r"x: got a batch of one sample"):
+        trainer.fit(loader(x[:1], y[:1]), nb_epochs=1)
+    with pytest.raises(ValueError, match=r"x: no batch came in epoch 1"):
+        trainer.fit(loader(x[:4], y[:4], drop_last=True), nb_epochs=1)
+
+
+def test_construction_changes_nothing():
+    classifier = make_classifier()
+    guide = another(classifier)
+    before = copied_state(classifier.model), classifier.model.training
+    LBGATTrainer(classifier, guide, regularizer="trades")
+    assert states_equal(before[0], classifier.model.state_dict())
+    assert classifier.model.training == before[1]

@@ -1,0 +1,283 @@
+"""What ``fit`` does beyond the step: schedules, selection, warm-up, batches, history."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from art.attacks.evasion import DeepFool, ProjectedGradientDescent
+from torch.optim import lr_scheduler
+
+from art_lbgat import LBGATTrainer, MadryTrainer, NaturalTrainer, RunOptions
+from art_lbgat.attacks import PGDAttack
+from art_lbgat.data import RandomCropFlip
+from art_lbgat.engine.options import RunFields
+from tests.conftest import copied_state, make_classifier, make_data, mlp, states_equal
+from tests.trainers.cases import OPTIONS, TRAINERS, another, pgd
+
+EVERY = pytest.mark.parametrize("build", TRAINERS.values(), ids=TRAINERS)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda o: lr_scheduler.StepLR(o, 1, gamma=0.5),
+        lambda o: lr_scheduler.MultiStepLR(o, [1, 2], gamma=0.5),
+        lambda o: lr_scheduler.LambdaLR(o, lambda e: 0.5**e),
+        lambda o: lr_scheduler.SequentialLR(
+            o, [lr_scheduler.ConstantLR(o, 1.0, 1), lr_scheduler.StepLR(o, 1, gamma=0.5)], milestones=[100]
+        ),
+    ],
+)
+def test_torch_schedulers_step_once_per_epoch(make):
+    classifier = make_classifier()
+    trainer = NaturalTrainer(classifier, **OPTIONS)
+    scheduler = make(classifier.optimizer)
+    constant = isinstance(scheduler, lr_scheduler.SequentialLR)
+    trainer.fit(*make_data(32), nb_epochs=3, batch_size=8, scheduler=scheduler)
+    expected = [0.1] * 3 if constant else [0.1, 0.05, 0.025]
+    assert trainer.history.learning_rate.tolist() == pytest.approx(expected)
+
+
+def test_a_plateau_scheduler_sees_the_robust_validation_error():
+    classifier = make_classifier()
+    scheduler = lr_scheduler.ReduceLROnPlateau(classifier.optimizer, patience=0, factor=0.5)
+    MadryTrainer(classifier, pgd(classifier), **OPTIONS).fit(
+        *make_data(16), nb_epochs=4, validation_data=make_data(8, seed=1), scheduler=scheduler
+    )
+    assert 0 <= scheduler.best <= 1
+
+
+def test_lists_of_schedulers_drive_both_models():
+    classifier, guide = make_classifier(), make_classifier(seed=1)
+    schedulers = [lr_scheduler.StepLR(c.optimizer, 1, gamma=g) for c, g in ((classifier, 0.5), (guide, 0.1))]
+    trainer = LBGATTrainer(classifier, guide, pgd(classifier), **OPTIONS)
+    trainer.fit(*make_data(16), nb_epochs=2, scheduler=schedulers)
+    assert trainer.history.learning_rate.tolist() == pytest.approx([0.1, 0.05])
+    assert trainer.history.guide_learning_rate.tolist() == pytest.approx([0.1, 0.01])
+
+
+def test_eps_warm_up_scales_ball_and_step_and_leaves_the_attack_alone():
+    classifier = make_classifier()
+    attack = pgd(classifier, eps=0.2, eps_step=0.1)
+    trainer = MadryTrainer(classifier, attack, eps_warmup_epochs=4, **OPTIONS)
+    seen = []
+    trainer._joint.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
+    x, y = make_data(16)
+    x = np.clip(x, 0.3, 0.7)
+    trainer.fit(x, y, nb_epochs=5, batch_size=16)
+    assert trainer.history.eps.tolist() == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.2])
+    from art_lbgat.engine.randomness import Key
+
+    for epoch, x_adv in enumerate(seen, start=1):
+        order = torch.randperm(16, generator=Key(3, 1, epoch).generator("order"))
+        reach = float((x_adv - torch.from_numpy(x)[order]).abs().max())
+        assert reach == pytest.approx(trainer.history.eps[epoch - 1], rel=1e-4)
+    assert (attack.eps, attack.eps_step) == (0.2, 0.1)
+
+
+def test_max_grad_norm_clips_both_models_jointly():
+    classifier, guide = make_classifier(), make_classifier(seed=1)
+    trainer = LBGATTrainer(classifier, guide, pgd(classifier), max_grad_norm=0.01, **OPTIONS)
+    norms = []
+    classifier.optimizer.register_step_pre_hook(
+        lambda *_: norms.append(
+            torch.cat([p.grad.flatten() for c in (classifier, guide) for p in c.model.parameters()]).norm().item()
+        )
+    )
+    trainer.fit(*make_data(16), nb_epochs=1, batch_size=8)
+    assert norms == pytest.approx([0.01, 0.01], rel=1e-3)
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+@EVERY
+def test_weights_of_the_kept_epoch_are_in_the_classifier(build, keep):
+    x, y = make_data(32)
+    held_out = make_data(16, seed=1)
+    classifier = make_classifier(lr=0.15)  # so large that accuracy goes up and down
+    guide = another(classifier)
+    trainer = build(classifier, guide=guide, keep=keep)
+    states, guides = [], []
+
+    class Spy:
+        def step(self):
+            states.append(copied_state(classifier.model))
+            guides.append(copied_state(guide.model))
+
+    trainer.fit(x, y, nb_epochs=6, batch_size=8, validation_data=held_out, scheduler=Spy())
+    history = trainer.history
+    columns = [c for c in ("validation_robust_accuracy", "validation_natural_accuracy") if c in history]
+    best = max(range(6), key=lambda i: (tuple(history[columns].iloc[i]), -i))
+    expected = best if keep == "best" else 5
+    assert history.kept.tolist() == [i == expected for i in range(6)]
+    assert states_equal(states[expected], classifier.model.state_dict())
+    if trainer.title == "LBGAT":
+        assert states_equal(guides[expected], guide.model.state_dict())
+    shown = (classifier.predict(held_out[0]).argmax(axis=1) == held_out[1]).mean()
+    assert history.validation_natural_accuracy[expected] == pytest.approx(shown)
+
+
+def test_validation_preprocesses_once_and_does_not_depend_on_batch_size_or_mode():
+    x, y = make_data(32)
+    held_out = make_data(21, seed=1)
+    rows = []
+    for batch_size in (32, 5):
+        classifier = make_classifier(preprocessing=(0.4, 0.2))
+        trainer = MadryTrainer(classifier, pgd(classifier), keep="last", **OPTIONS)
+        trainer.fit(x, y, nb_epochs=1, batch_size=32)
+        trainer.fit(x, y, nb_epochs=1, batch_size=32, validation_data=held_out)
+        rows.append(trainer.history.iloc[-1])
+        accuracy = (classifier.predict(held_out[0]).argmax(axis=1) == held_out[1]).mean()
+        assert rows[-1].validation_natural_accuracy == pytest.approx(accuracy)
+        del batch_size
+    assert rows[0].validation_robust_accuracy == rows[1].validation_robust_accuracy
+    assert rows[0].validation_robust_accuracy <= rows[0].validation_natural_accuracy
+
+
+def test_validation_through_generate_and_without_an_attack():
+    held_out = make_data(8, seed=1)
+    classifier = make_classifier()
+    trainer = MadryTrainer(classifier, DeepFool(classifier, max_iter=2, verbose=False), **OPTIONS)
+    trainer.fit(*make_data(16), nb_epochs=1, validation_data=held_out)
+    assert trainer.history.validation_robust_accuracy.between(0, 1).all()
+    natural = NaturalTrainer(make_classifier(), **OPTIONS)
+    natural.fit(*make_data(16), nb_epochs=1, validation_data=held_out)
+    assert "validation_robust_accuracy" not in natural.history
+
+
+def test_validate_every_and_always_after_the_last():
+    trainer = NaturalTrainer(make_classifier(), validate_every=2, **OPTIONS)
+    trainer.fit(*make_data(16), nb_epochs=5, validation_data=make_data(8, seed=1))
+    assert trainer.history.validation_natural_accuracy.notna().tolist() == [False, True, False, True, True]
+
+
+@EVERY
+@pytest.mark.parametrize("n", [17, 16, 15, 2])
+def test_a_last_batch_of_one_is_trained_with_the_batch_before_it(build, n):
+    sizes = []
+    classifier = make_classifier(mlp(), shape=(12,))
+    guide = make_classifier(mlp(), shape=(12,))
+    trainer = build(classifier, guide=guide)
+    trainer._joint.register_forward_pre_hook(lambda _, args: sizes.append(len(args[1] if args[0] is None else args[0])))
+    x, y = make_data(n, shape=(12,))
+    trainer.fit(x, y, nb_epochs=1, batch_size=8)
+    assert sizes == {17: [8, 9], 16: [8, 8], 15: [8, 7], 2: [2]}[n]
+    if n == 17:
+        dataset = torch.utils.data.TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
+        sizes.clear()
+        trainer.fit(torch.utils.data.DataLoader(dataset, batch_size=8), nb_epochs=1)
+        assert sizes == [8, 9]
+
+
+def test_a_last_batch_of_one_is_kept_where_nothing_forbids_it():
+    sizes = []
+    classifier = make_classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4)))
+    trainer = NaturalTrainer(classifier, **OPTIONS)
+    trainer._joint.register_forward_pre_hook(lambda _, args: sizes.append(len(args[1])))
+    trainer.fit(*make_data(9), nb_epochs=1, batch_size=4)
+    assert sizes == [4, 4, 1]
+
+
+def test_every_sample_once_per_epoch_in_another_order():
+    seen = []
+    trainer = NaturalTrainer(make_classifier(), **OPTIONS)
+    trainer._joint.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    x, y = make_data(20)
+    trainer.fit(x, y, nb_epochs=2, batch_size=8)
+    epochs = [torch.cat(seen[:3]), torch.cat(seen[3:])]
+    for epoch in epochs:
+        rows = sorted(map(tuple, epoch.flatten(1).tolist()))
+        assert rows == sorted(map(tuple, x.reshape(20, -1).tolist()))
+    assert not torch.equal(*epochs)
+
+
+def test_augmentation_comes_before_the_attack_and_feeds_guide_and_student_alike():
+    classifier = make_classifier()
+    guide = make_classifier(seed=1)
+    trainer = LBGATTrainer(classifier, guide, pgd(classifier), **OPTIONS)
+    seen = []
+    trainer._joint.register_forward_pre_hook(lambda _, args: seen.append((args[0], args[2][0])))
+    x, y = make_data(16)
+    trainer.fit(x, y, nb_epochs=1, batch_size=16, augmentation=RandomCropFlip(padding=2))
+    adversarial, natural = seen[0]
+    assert (adversarial - natural).abs().max() <= 0.03 + 1e-6
+    assert not any(torch.equal(torch.from_numpy(image), natural[i]) for image in x for i in range(1))
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), batch_size=16
+    )
+    trainer.fit(loader, nb_epochs=1, augmentation=RandomCropFlip(padding=2))
+    assert not torch.equal(seen[-1][1], torch.from_numpy(x))
+
+
+def test_history_has_a_row_per_epoch_with_every_promised_column():
+    classifier = make_classifier()
+    trainer = LBGATTrainer(classifier, another(classifier), regularizer="trades", **OPTIONS)
+    assert trainer.history.empty
+    trainer.fit(*make_data(16), nb_epochs=2, validation_data=make_data(8, seed=1))
+    row = trainer.history.iloc[0]
+    expected = row.guidance_mse + row.guide_ce + 6 * row.trades_kl
+    assert row.loss == pytest.approx(expected, rel=1e-5)
+    for column in (
+        "train_natural_accuracy", "train_robust_accuracy", "guide_accuracy", "validation_natural_accuracy",
+        "validation_robust_accuracy",
+    ):  # fmt: skip
+        assert 0 <= row[column] <= 1
+    assert row.seconds > 0
+    assert row.images_per_second == pytest.approx(16 / row.seconds)
+    assert row.eps == 0.031
+
+
+def test_the_way_of_the_attack_is_logged_once(caplog):
+    classifier = make_classifier()
+    with caplog.at_level(logging.INFO, logger="art_lbgat"):
+        MadryTrainer(classifier, pgd(classifier), **OPTIONS).fit(*make_data(16), nb_epochs=2)
+    assert sum("runs in the tensor loop" in r.message for r in caplog.records) == 1
+    caplog.clear()
+    attack = ProjectedGradientDescent(classifier, eps=0.03, eps_step=0.01, max_iter=1, decay=0.5, verbose=False)
+    with caplog.at_level(logging.INFO, logger="art_lbgat"):
+        MadryTrainer(classifier, attack, **OPTIONS).fit(*make_data(16), nb_epochs=2)
+    (message,) = (r.message for r in caplog.records if "attack.generate" in r.message)
+    assert "decay (momentum) is set" in message
+
+
+def test_a_foreign_loss_is_said(caplog):
+    classifier = make_classifier(loss=torch.nn.CrossEntropyLoss(label_smoothing=0.1))
+    with caplog.at_level(logging.WARNING, logger="art_lbgat"):
+        NaturalTrainer(classifier, **OPTIONS).fit(*make_data(16), nb_epochs=1)
+    assert any("used by ART's own attacks only" in r.message for r in caplog.records)
+
+
+def test_attack_parameters_are_read_anew_at_each_fit():
+    classifier = make_classifier()
+    attack = pgd(classifier)
+    trainer = MadryTrainer(classifier, attack, **OPTIONS)
+    trainer.fit(*make_data(16), nb_epochs=1)
+    attack.set_params(eps=0.01, max_iter=5)
+    trainer.fit(*make_data(16), nb_epochs=1)
+    assert trainer.history.eps.tolist() == [0.03, 0.01]
+    assert trainer.cost.student_forwards == 6
+
+
+def test_options_object_equals_keywords():
+    results = []
+    for kwargs in ({"options": RunOptions(seed=5, verbose=False)}, {"seed": 5, "verbose": False}):
+        classifier = make_classifier()
+        MadryTrainer(classifier, pgd(classifier), **kwargs).fit(*make_data(16), nb_epochs=1)
+        results.append(copied_state(classifier.model))
+    assert states_equal(*results)
+    assert set(RunFields.__annotations__) == set(RunOptions.__dataclass_fields__)
+
+
+def test_a_custom_guidance_callable_is_used():
+    from art_lbgat.objectives import Term
+
+    classifier = make_classifier()
+    trainer = LBGATTrainer(
+        classifier,
+        another(classifier),
+        PGDAttack(classifier, max_iter=1),
+        guidance=lambda adversarial, guide, y: {"l1": Term((adversarial - guide).abs().mean())},
+        **OPTIONS,
+    )
+    trainer.fit(*make_data(16), nb_epochs=1)
+    assert trainer.history.l1[0] + trainer.history.guide_ce[0] == pytest.approx(trainer.history.loss[0])
