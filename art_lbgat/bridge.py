@@ -93,11 +93,12 @@ class TensorView:
         """What the module is given at prediction: ``preprocessing(x)``, differentiable in ``x``."""
         if self._identity:
             return x
+        inputs: Tensor
         if self.classifier.all_framework_preprocessing:
             inputs, _ = self.classifier._apply_preprocessing(x, y=None, fit=False, no_grad=False)
         else:
-            inputs = _NumpyPreprocessing.apply(x, self.classifier)  # type: ignore[no-untyped-call]
-        return inputs  # type: ignore[no-any-return]
+            inputs = _NumpyPreprocessing.apply(x, self.classifier)
+        return inputs
 
     def fit_inputs(self, x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """What the module and the loss are given in training: ``preprocessing(x, y)`` with the defences of ``fit``.
@@ -172,15 +173,15 @@ def check_classifier(classifier: Any, name: str) -> None:
     changed = [m for m in _FORWARD_METHODS if getattr(type(classifier), m) is not getattr(PyTorchClassifier, m)]
     if changed:
         raise TypeError(
-            f"{name}: {type(classifier).__name__} changes {', '.join(changed)} of PyTorchClassifier, so its forward pass "
-            "or gradient cannot be followed on tensors; train the underlying PyTorchClassifier and wrap it afterwards."
+            f"{name}: {type(classifier).__name__} changes {', '.join(changed)} of PyTorchClassifier, so its forward "
+            "pass or gradient cannot be followed on tensors; train the underlying PyTorchClassifier and wrap it later."
         )
     if classifier._use_amp:
         raise ValueError(f"{name}: use_amp=True needs NVIDIA apex, which is not supported; expected use_amp=False.")
     if not hasattr(classifier._model, "_model"):
         raise ValueError(
-            f"{name}: its model was replaced with set_params(model=...), after which ART's predict returns wrong shapes; "
-            "build a new PyTorchClassifier around the module."
+            f"{name}: its model was replaced with set_params(model=...), after which ART's predict returns wrong "
+            "shapes; build a new PyTorchClassifier around the module."
         )
     module = classifier.model
     if isinstance(module, nn.Sequential) and type(module).forward is not nn.Sequential.forward:

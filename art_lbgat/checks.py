@@ -22,7 +22,6 @@ class Declares(Protocol):
     clip_values: Any
 
 
-
 def as_array(value: Any, name: str) -> NDArray[Any]:
     """``value`` as a numeric numpy array, without a copy where it is one.
 
@@ -64,7 +63,7 @@ def check_inputs(x: Any, classifier: Declares, name: str = "x") -> NDArray[Any]:
             if (chunk < low).any() or (chunk > high).any():
                 raise ValueError(
                     f"{name}: values lie in [{chunk.min():g}, {chunk.max():g}], outside clip_values "
-                    f"[{np.min(low):g}, {np.max(high):g}] of the classifier; expected raw inputs in the classifier's own range."
+                    f"[{np.min(low):g}, {np.max(high):g}] of the classifier; expected raw inputs in its own range."
                 )
     return array
 
@@ -105,8 +104,8 @@ def check_labels(y: Any, nb_classes: int, name: str = "y", length: int | None = 
             f"[{array.min():g}, {array.max():g}] and row sums in [{sums.min():g}, {sums.max():g}]."
         )
     if ((array == 0) | (array == 1)).all():
-        return array.argmax(axis=1).astype(np.int64)
-    return array.astype(np.float32)
+        return np.asarray(array.argmax(axis=1), dtype=np.int64)
+    return np.asarray(array, dtype=np.float32).copy()
 
 
 def check_count(value: Any, name: str, minimum: int = 1) -> int:
@@ -157,6 +156,6 @@ def check_norm(norm: Any) -> float:
     """
     if norm == "inf" or (isinstance(norm, Real) and norm == math.inf):
         return math.inf
-    if isinstance(norm, Real) and not isinstance(norm, bool) and norm == 2:
+    if isinstance(norm, Real) and norm == 2:
         return 2.0
     raise ValueError(f"norm: expected np.inf, 'inf' or 2, got {norm!r}.")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,11 +35,14 @@ def demo(
     output: Annotated[Path, typer.Option(help="Folder for runs.csv, summary.csv, results.json and the table.")] = Path(
         "results/demo"
     ),
-    eps: Annotated[Optional[list[float]], typer.Option(help="Radius of the Linf ball; repeat for several.")] = None,
-    seeds: Annotated[Optional[int], typer.Option(help="Number of seeds.")] = None,
-    nb_epochs: Annotated[Optional[int], typer.Option(help="Epochs of every method.")] = None,
-    n_autoattack: Annotated[Optional[int], typer.Option(help="Test images that AutoAttack judges, per seed.")] = None,
-    workers: Annotated[Optional[int], typer.Option(help="Processes; one per core if left out.")] = None,
+    eps: Annotated[list[float] | None, typer.Option(help="Radius of the Linf ball; repeat for several.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of seeds.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Only this method; repeat for several.")] = None,
+    part: Annotated[str, typer.Option(help="What is judged: test, or validation to choose settings by.")] = "test",
+    guide_ce_weight: Annotated[float | None, typer.Option(help="LBGAT: weight of the guide's cross-entropy.")] = None,
+    nb_epochs: Annotated[int | None, typer.Option(help="Epochs of every method.")] = None,
+    n_autoattack: Annotated[int | None, typer.Option(help="Test images that AutoAttack judges, per seed.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; one per core if left out.")] = None,
 ) -> None:
     """Train a guide, the baselines, BGAT and LBGAT on real digits, judge all with AutoAttack, print one table."""
     from rich.console import Console
@@ -47,7 +52,10 @@ def demo(
     console = Console()
     try:
         options = StudyOptions()
-        given: dict[str, Any] = {"nb_epochs": nb_epochs, "n_autoattack": n_autoattack, "workers": workers}
+        given: dict[str, Any] = {"nb_epochs": nb_epochs, "n_autoattack": n_autoattack, "workers": workers, "part": part}
+        given["guide_ce_weight"] = guide_ce_weight
+        if method:
+            given["methods"] = tuple(method)
         if eps:
             given["eps"] = tuple(eps)
         if seeds is not None:
@@ -66,6 +74,7 @@ def demo(
             f"seed {row['seed']}: natural {row['natural']:.1%}, AutoAttack {row['autoattack']:.1%}",
             highlight=False,
             markup=False,
+            soft_wrap=True,
         )
 
     try:
@@ -141,15 +150,19 @@ def _print(console: Any, options: StudyOptions, runs: pandas.DataFrame, summary:
     from rich.table import Table
 
     for eps, part in summary.groupby("eps", sort=False):
-        table = Table(title=f"Digits (real 8x8 images), Linf, eps = {eps:g}: mean ± spread over {len(options.seeds)} seeds")
+        table = Table(
+            title=f"Digits (real 8x8 images), Linf, eps = {eps:g}: mean ± spread over {len(options.seeds)} seeds"
+        )
         for i, header in enumerate(_headers(runs)):
-            table.add_column(header, justify="left" if i == 0 else "right")
+            table.add_column(header.replace(" (", "\n("), justify="left" if i == 0 else "right", no_wrap=True)
         for line in _rows(part):
             table.add_row(*line)
         console.print(table)
-    flags = sorted({flag for flag in runs["flags"] if flag})
-    for flag in flags:
-        console.print(f"AutoAttack says: {flag}", highlight=False, markup=False)
+    # The same warning with other percentages is one line, with the number of runs that it was raised in.
+    flags = Counter(re.sub(r"[\d.]+%", "some %", flag) for flag in runs["flags"] if flag)
+    for flag, count in sorted(flags.items()):
+        text = f"AutoAttack warns in {count} of {len(runs)} runs (see runs.csv): {flag}"
+        console.print(text, highlight=False, markup=False)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -45,20 +45,22 @@ class StudyOptions:
     :param max_iter: Attack steps in training, of ``2.5 * eps / max_iter`` each.
     :param learning_rate: SGD; a fifth of it in the first epoch, a tenth from 60 %, a hundredth from 85 % of the epochs.
     :param guide_ce_weight: LBGAT's weight of the cross-entropy on the guide.
-    :param n_autoattack: Test images that AutoAttack judges (the first ones); the other numbers are of the whole split.
+    :param part: What is judged: ``"test"`` for numbers to report, ``"validation"`` to choose settings by.
+    :param n_autoattack: Images that AutoAttack judges (the first ones); the other numbers are of the whole part.
     :param workers: Processes; None is one per core.
     :raises TypeError: A value of the wrong type.
     :raises ValueError: An unknown method, an empty list, a value outside its range.
     """
 
     methods: Sequence[str] = field(default_factory=lambda: tuple(METHODS))
-    eps: Sequence[float] = (0.2,)
-    seeds: Sequence[int] = (0, 1, 2)
-    nb_epochs: int = 30
+    eps: Sequence[float] = (0.3,)
+    seeds: Sequence[int] = (0, 1)
+    nb_epochs: int = 25
     batch_size: int = 64
-    max_iter: int = 6
+    max_iter: int = 5
     learning_rate: float = 0.05
     guide_ce_weight: float = 4.0
+    part: Literal["test", "validation"] = "test"
     n_autoattack: int = 100
     workers: int | None = None
 
@@ -74,6 +76,7 @@ class StudyOptions:
             check_count(seed, "seeds", minimum=0)
         for name in ("nb_epochs", "batch_size", "max_iter", "n_autoattack"):
             check_count(getattr(self, name), name)
+        check_choice(self.part, "part", ("test", "validation"))
         if self.workers is not None:
             check_count(self.workers, "workers")
         check_number(self.learning_rate, "learning_rate", exclusive=True)
@@ -105,14 +108,14 @@ class Models(NamedTuple):
 
 
 def small_cnn(nb_classes: int = 10, channels: int = 1, size: int = 8) -> nn.Sequential:
-    """A CNN for images as small as the digits: 3x3 convolutions of width 16, 32, 32 with BatchNorm, strides 1, 2, 2.
+    """A CNN for images as small as the digits: 3x3 convolutions of width 8, 32, 32 with BatchNorm, strides 1, 2, 2.
 
     :param nb_classes: Number of outputs.
     :param channels: Channels of the images.
     :param size: Height and width of the images, a multiple of 4.
     """
     layers: list[nn.Module] = []
-    for width, stride in ((16, 1), (32, 2), (32, 2)):
+    for width, stride in ((8, 1), (32, 2), (32, 2)):
         layers += [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         channels = width
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * (size // 4) ** 2, nb_classes))
@@ -179,7 +182,9 @@ _GUIDE = "Natural (guide)"
 _NEEDS_GUIDE = {"BGAT"}
 
 
-def run_study(options: StudyOptions, report: Callable[[int, int, dict[str, Any]], None] | None = None) -> pandas.DataFrame:
+def run_study(
+    options: StudyOptions, report: Callable[[int, int, dict[str, Any]], None] | None = None
+) -> pandas.DataFrame:
     """Train and judge every method at every eps with every seed.
 
     :param options: What to run.
@@ -204,7 +209,8 @@ def run_study(options: StudyOptions, report: Callable[[int, int, dict[str, Any]]
     with ProcessPoolExecutor(options.process_count(), mp_context=context, initializer=_initialize) as pool:
         # Guides first: BGAT needs them; they are trained naturally, so one serves every eps of its seed.
         first = {
-            pool.submit(run, Task(_GUIDE, options.eps[0], seed, options)): seed for seed in sorted(guides | natural_seeds)
+            pool.submit(run, Task(_GUIDE, options.eps[0], seed, options)): seed
+            for seed in sorted(guides | natural_seeds)
         }
         states = {first[future]: finished(future)[1] for future in as_completed(first)}
         naturals = [(m, e, s) for m, e, s in wanted if m == _GUIDE and e != options.eps[0]]
@@ -219,7 +225,7 @@ def run_study(options: StudyOptions, report: Callable[[int, int, dict[str, Any]]
 
 
 def run(task: Task) -> tuple[dict[str, Any], State]:
-    """One run: build, train on the training part, judge on the test part.
+    """One run: build, train on the training part, judge on the test (or validation) part.
 
     :param task: What to run.
     :return: The row of the table, and the weights.
@@ -244,7 +250,7 @@ def run(task: Task) -> tuple[dict[str, Any], State]:
 
 
 def _judge(classifier: PyTorchClassifier, data: DataSet, task: Task) -> dict[str, Any]:
-    x, y = data.test
+    x, y = data.test if task.options.part == "test" else data.validation
     n = min(task.options.n_autoattack, len(x))
     whole = evaluate(classifier, x, y, eps=task.eps, attacks=("natural", "pgd-20"), seed=task.seed)
     part = evaluate(classifier, x[:n], y[:n], eps=task.eps, attacks=("autoattack",), seed=task.seed)
@@ -261,6 +267,7 @@ def _judge(classifier: PyTorchClassifier, data: DataSet, task: Task) -> dict[str
 
 def _classifier(data: DataSet, options: StudyOptions) -> PyTorchClassifier:
     model = small_cnn(data.nb_classes, data.input_shape[0], data.input_shape[1])
+    model = model.to(memory_format=torch.channels_last)  # a tenth faster on these small convolutions
     optimizer = torch.optim.SGD(model.parameters(), lr=options.learning_rate, momentum=0.9, weight_decay=2e-4)
     return PyTorchClassifier(
         model=model,
@@ -289,7 +296,7 @@ def summarize(runs: pandas.DataFrame) -> pandas.DataFrame:
     columns = ["natural", "pgd-20", "autoattack"]
     grouped = runs.groupby(["eps", "method"], sort=False)
     table = grouped[columns].agg(["mean", "std"]) * 100
-    table.columns = [f"{name}_{kind}" for name, kind in table.columns]
+    table.columns = [f"{name}_{kind}" for name in columns for kind in ("mean", "std")]
     table["train_seconds"] = grouped["train_seconds"].mean()
     table["judge_seconds"] = grouped["judge_seconds"].mean()
     table["seeds"] = grouped["seed"].count()

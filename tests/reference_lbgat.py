@@ -45,8 +45,9 @@ def ascend(x_adv, x, gradient, eps, step, norm):
     return torch.clamp(x + delta, 0.0, 1.0)
 
 
-def step(student, guides, optimizers, x, y, x_adv, *, learn_guide, guide_ce=1.0, regularizer=None, alpha=0.0,
-         guidance="mse"):
+def step(
+    student, guides, optimizers, x, y, x_adv, *, learn_guide, guide_ce=1.0, regularizer=None, alpha=0.0, guidance="mse"
+):
     """One training step after the attack: forwards, loss terms, backward, SGD step. Returns the terms by name."""
     student.train()
     for optimizer in optimizers:

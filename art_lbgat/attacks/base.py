@@ -6,7 +6,7 @@ import abc
 import logging
 import math
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -32,7 +32,15 @@ class TensorAttack(EvasionAttack):
     buffers do not move. Random starts come from torch's global generator unless one is passed.
     """
 
-    attack_params = [*EvasionAttack.attack_params, "norm", "eps", "eps_step", "max_iter", "batch_size", "verbose"]
+    attack_params: ClassVar[list[str]] = [
+        *EvasionAttack.attack_params,
+        "norm",
+        "eps",
+        "eps_step",
+        "max_iter",
+        "batch_size",
+        "verbose",
+    ]
     _estimator_requirements = (PyTorchClassifier,)
 
     def __init__(

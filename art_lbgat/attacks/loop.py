@@ -1,6 +1,6 @@
 """The inner loop of every tensor attack: one description, one function.
 
-    x_0 = start(x);   x_{t+1} = project(x_t + eps_step * direction(grad_x loss(M(x_t))))
+x_0 = start(x);   x_{t+1} = project(x_t + eps_step * direction(grad_x loss(M(x_t))))
 """
 
 from __future__ import annotations

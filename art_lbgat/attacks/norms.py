@@ -28,7 +28,7 @@ def unit_uniform(x: Tensor, norm: float, generator: torch.Generator | None) -> T
         return torch.rand(x.shape, generator=generator, dtype=x.dtype) * 2 - 1
     direction = torch.randn(x.shape, generator=generator, dtype=x.dtype).flatten(1)
     radius = torch.rand((len(x), 1), generator=generator, dtype=x.dtype) ** (1.0 / max(direction.shape[1], 1))
-    unit = direction / direction.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    unit: Tensor = direction / direction.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
     return (unit * radius).reshape(x.shape)
 
 
@@ -63,7 +63,7 @@ def art_direction(gradient: Tensor, norm: float) -> Tensor:
         return gradient.sign_()
     flat = gradient.flatten(1)
     length = torch.linalg.norm(flat, ord=2, dim=1, keepdim=True)
-    scaled = flat.abs() * length.where(length == 0, 1 / length)
+    scaled: Tensor = flat.abs() * length.where(length == 0, 1 / length)
     return scaled.reshape(gradient.shape) * gradient.sign()
 
 
@@ -76,4 +76,5 @@ def art_project(x_adv: Tensor, x: Tensor, eps: float, norm: float) -> Tensor:
     length = torch.linalg.norm(flat, ord=2, dim=1, keepdim=True)
     limit = torch.full((1, 1), eps, dtype=torch.float64, device=x.device)
     ratio = length.where(length == 0, torch.minimum(torch.ones_like(length), limit / length))
-    return (flat * ratio).to(x.dtype).reshape(x.shape) + x
+    projected: Tensor = (flat * ratio).to(x.dtype).reshape(x.shape) + x
+    return projected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from art.estimators.classification import PyTorchClassifier
 
@@ -31,7 +32,7 @@ class PGDAttack(TensorAttack):
     :raises ValueError: An argument outside its range.
     """
 
-    attack_params = [*TensorAttack.attack_params, "num_random_init"]
+    attack_params: ClassVar[list[str]] = [*TensorAttack.attack_params, "num_random_init"]
 
     def __init__(
         self,

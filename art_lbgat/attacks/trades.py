@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from art.estimators.classification import PyTorchClassifier
 
@@ -31,7 +32,7 @@ class TRADESAttack(TensorAttack):
     :raises ValueError: An argument outside its range.
     """
 
-    attack_params = [*TensorAttack.attack_params, "start_std"]
+    attack_params: ClassVar[list[str]] = [*TensorAttack.attack_params, "start_std"]
 
     def __init__(
         self,

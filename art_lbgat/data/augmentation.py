@@ -56,4 +56,6 @@ class RandomCropFlip:
         rows = torch.arange(height, device=x.device) + offsets[:, :1]
         columns = columns + offsets[:, 1:]
         sample = torch.arange(n, device=x.device)[:, None, None]
-        return padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+        return (
+            padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+        )

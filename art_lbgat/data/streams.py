@@ -25,7 +25,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Stream(Protocol):
-    """Batches of an epoch: ``x`` float32 raw inputs ``(N, ...)``, ``y`` indices ``(N,)`` or probabilities ``(N, C)``."""
+    """Batches of an epoch: ``x`` float32 raw inputs ``(N, ...)``; ``y`` indices ``(N,)`` or soft rows ``(N, C)``."""
 
     steps: int | None
 
@@ -104,7 +104,7 @@ class BatchStream:
     def epoch(self, key: Key) -> Iterator[Batch]:
         """See :class:`Stream`.
 
-        :raises ValueError: If a batch is no ``(x, y)`` pair or its values are wrong, or if the first is a single sample.
+        :raises ValueError: If a batch is no ``(x, y)`` pair or has wrong values, or if the first is a single sample.
         """
         checked = (self._check(batch) for batch in self._batches())
         for step, (x, y) in enumerate(_join_single(checked) if self._avoid_single else checked):
@@ -134,7 +134,7 @@ def _join_single(batches: Iterable[Batch]) -> Iterator[Batch]:
     if held is not None:
         if len(held[0]) == 1:
             raise ValueError(
-                "x: got a batch of one sample, which cannot be trained with BatchNorm in train mode; expected at least 2."
+                "x: got a batch of one sample, which cannot be trained with BatchNorm; expected at least 2."
             )
         yield held
 

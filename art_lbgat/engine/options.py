@@ -14,8 +14,8 @@ from art_lbgat.checks import check_choice, check_count, check_number
 class RunOptions:
     """Options of a run that change nothing about the method.
 
-    :param eps_warmup_epochs: ``eps`` and ``eps_step`` of the training attack rise linearly: in epoch ``e`` (from 1) they
-        are ``min(1, e / eps_warmup_epochs)`` of their full size. 0 turns it off.
+    :param eps_warmup_epochs: ``eps`` and ``eps_step`` of the training attack rise linearly: in epoch ``e`` (from 1)
+        they are ``min(1, e / eps_warmup_epochs)`` of their full size. 0 turns it off.
     :param max_grad_norm: Clip the joint L2 norm of all trained parameters' gradients to this; None does not clip.
     :param keep: With validation data, ``"best"`` keeps the weights of the epoch with the highest robust (then natural)
         validation accuracy, ``"last"`` those of the last epoch.

@@ -53,7 +53,8 @@ def seed_everything(seed: int) -> None:
 def preserved_randomness() -> Iterator[None]:
     """Put the global generators of python, numpy, torch and CUDA back as they were, also after an exception."""
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda_states = torch.cuda.get_rng_state_all() if cuda else None
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ from art_lbgat.engine.modes import evaluating
 from art_lbgat.engine.randomness import preserved_randomness
 
 ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
+_SQUARE_L2_SIDE = 5  # its L2 patches tile a fifth of the height; smaller images end in a division by zero
 
 
 class AutoAttackResult(NamedTuple):
@@ -54,9 +55,13 @@ class UnitModel(nn.Module):
         return x if (self._low, self._high) == (0.0, 1.0) else x * (self._high - self._low) + self._low
 
     def to_unit(self, x: Tensor) -> Tensor:
-        """From the classifier's own range to [0, 1], as four-dimensional images."""
+        """From the classifier's own range to [0, 1], as images; flat inputs as the squarest image."""
         unit = x if (self._low, self._high) == (0.0, 1.0) else (x - self._low) / (self._high - self._low)
-        return unit if unit.ndim == 4 else unit.reshape(len(unit), 1, 1, -1)
+        if unit.ndim == 4:
+            return unit
+        size = unit[0].numel()
+        height = max(h for h in range(1, math.isqrt(size) + 1) if size % h == 0)
+        return unit.reshape(len(unit), 1, height, size // height)
 
     @property
     def scale(self) -> float:
@@ -86,7 +91,8 @@ def auto_attack(
     :param batch_size: Samples attacked together.
     :param seed: Seed of every attack; the global generators are left as found.
     :return: The examples and the warnings.
-    :raises ValueError: No or non-uniform ``clip_values``, unknown attacks, too few classes for an attack.
+    :raises ValueError: No or non-uniform ``clip_values``, unknown attacks, too few classes or
+        too small images for an attack.
     """
     from pyautoattack import AutoAttack, checks
 
@@ -98,6 +104,12 @@ def auto_attack(
             "use a custom list such as ['apgd-ce', 'fab-t', 'square']."
         )
     model = UnitModel(view)
+    unit_x = model.to_unit(x).contiguous()
+    if norm != math.inf and min(unit_x.shape[2:]) < _SQUARE_L2_SIDE and (names is None or "square" in names):
+        raise ValueError(
+            f"attacks: Square in L2 needs images of at least {_SQUARE_L2_SIDE}x{_SQUARE_L2_SIDE} values, got "
+            f"{tuple(unit_x.shape[2:])}; leave 'square' out with a custom list."
+        )
     with preserved_randomness(), _trace_kept(), _warnings() as flags, evaluating(view.module):
         for counter in checks.funcs:
             checks.funcs[counter] = 0  # module-global: one hit would flag every later model of the process
@@ -111,9 +123,9 @@ def auto_attack(
             version="standard" if names is None else "custom",
         )
         runner.apgd_targeted.n_target_classes = runner.fab.n_target_classes = min(9, nb_classes - 1)
-        found = runner.run_standard_evaluation(model.to_unit(x).contiguous(), y, batch_size=batch_size)
+        found = runner.run_standard_evaluation(unit_x, y, batch_size=batch_size)
         unit = found[0] if isinstance(found, tuple) else found
-        broken = (unit != model.to_unit(x)).flatten(1).any(dim=1)
+        broken = (unit != unit_x).flatten(1).any(dim=1)
         raw = torch.where(broken.reshape(-1, *[1] * (x.ndim - 1)), model.to_raw(unit).detach(), x)
     return AutoAttackResult(raw, tuple(flags))
 
@@ -121,10 +133,14 @@ def auto_attack(
 def _uniform_range(view: TensorView) -> tuple[float, float]:
     bounds = view.bounds()
     if bounds is None:
-        raise ValueError(f"{view.name}: AutoAttack needs bounded inputs; build the classifier with clip_values=(min, max).")
-    low, high = (bound.unique() for bound in bounds)
+        raise ValueError(
+            f"{view.name}: AutoAttack needs bounded inputs; build the classifier with clip_values=(min, max)."
+        )
+    low, high = (torch.unique(bound) for bound in bounds)
     if len(low) != 1 or len(high) != 1:
-        raise ValueError(f"{view.name}: AutoAttack needs one range for all features, got clip_values that differ by feature.")
+        raise ValueError(
+            f"{view.name}: AutoAttack needs one range for all features, got clip_values that differ by feature."
+        )
     return float(low), float(high)
 
 
@@ -144,6 +160,8 @@ def _warnings() -> Iterator[list[str]]:
     messages: list[str] = []
 
     class Collector(logging.Handler):
+        """Keeps each message once."""
+
         def emit(self, record: logging.LogRecord) -> None:
             message = record.getMessage().split(" See ")[0].strip()
             if message not in messages:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
+from numpy.typing import NDArray
 from torch import Tensor
 
 from art_lbgat.attacks.pgd import PGDAttack
@@ -55,8 +56,8 @@ def evaluate(
     :param autoattack: ``"standard"`` or a list of its attacks (custom).
     :param batch_size: Samples per batch.
     :param seed: Seed of every random start.
-    :return: Columns ``model`` (with a mapping), ``attack``, ``norm``, ``eps``, ``n``, ``accuracy`` in [0, 1], ``seconds``,
-        ``flags`` (warnings of AutoAttack).
+    :return: Columns ``model`` (with a mapping), ``attack``, ``norm``, ``eps``, ``n``, ``accuracy`` in [0, 1],
+        ``seconds``, ``flags`` (warnings of AutoAttack).
     :raises ValueError: Bad arguments, or an ``x_adv`` that leaves the threat model.
     """
     import pandas
@@ -97,7 +98,9 @@ class _Judge:
         array = check_inputs(x, classifier)
         labels = check_labels(y, classifier.nb_classes, length=len(array))
         if labels.ndim == 2:
-            raise ValueError("y: expected hard labels (indices or one-hot), got soft ones; accuracy needs one class each.")
+            raise ValueError(
+                "y: expected hard labels (indices or one-hot), got soft ones; accuracy needs one class each."
+            )
         self._x = torch.from_numpy(array.astype(np.float32))
         self._y = torch.from_numpy(labels)
         self._eps, self._norm, self._autoattack = eps, norm, autoattack
@@ -107,7 +110,8 @@ class _Judge:
     def row(self, attack: str | EvasionAttack) -> dict[str, Any]:
         """The row of one attack."""
         start = time.perf_counter()
-        name, flags = attack if isinstance(attack, str) else type(attack).__name__, ()
+        name = attack if isinstance(attack, str) else type(attack).__name__
+        flags: tuple[str, ...] = ()
         threat: dict[str, Any] = {"norm": "inf" if self._norm == math.inf else "2", "eps": self._eps}
         if name == "natural":
             right, threat = self._natural, {"norm": "", "eps": 0.0}
@@ -130,7 +134,6 @@ class _Judge:
         with preserved_randomness():
             seed_everything(self._seed)
             if not isinstance(attack, str):
-
                 check_attack(attack, self._view)
                 with evaluating(self._view.module):
                     made = attack.generate(x=self._x.numpy().copy(), y=self._one_hot())
@@ -168,12 +171,13 @@ class _Judge:
     def _right(self, x: Tensor) -> Tensor:
         """Which samples are classified as labelled, ``(n,)``, bool."""
         with evaluating(self._view.module), torch.no_grad():
-            chunks = x.split(self._batch_size)
+            chunks = torch.split(x, self._batch_size)
             predicted = torch.cat([self._view.logits(c.to(self._view.device)).argmax(dim=1).cpu() for c in chunks])
         return predicted == self._y
 
-    def _one_hot(self) -> np.ndarray[Any, Any]:
-        return np.eye(self._view.classifier.nb_classes, dtype=np.float32)[self._y.numpy()]
+    def _one_hot(self) -> NDArray[np.float32]:
+        rows: NDArray[np.float32] = np.eye(self._view.classifier.nb_classes, dtype=np.float32)[self._y.numpy()]
+        return rows
 
     def _cpu_bounds(self) -> tuple[Tensor, Tensor] | None:
         bounds = self._view.bounds()

@@ -23,7 +23,7 @@ class Guidance(Protocol):
         """Return the named terms for logits ``(N, C)`` and labels (indices ``(N,)`` or probabilities ``(N, C)``)."""
 
 
-def mse(adversarial: Tensor, guide: Tensor, y: Tensor | None = None) -> Terms:
+def mse(adversarial: Tensor, guide: Tensor, y: Tensor | None = None) -> Terms:  # noqa: ARG001 (one signature)
     """``MSE(M_r(x_adv), M_n(x))``: mean over batch and classes of the squared difference of raw logits.
 
     :param adversarial: ``M_r(x_adv)``, shape ``(N, C)``.

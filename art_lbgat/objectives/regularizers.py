@@ -32,7 +32,7 @@ def alp(adversarial: Tensor, natural: Tensor, weight: float = 1.0) -> Terms:
 
 
 def trades(adversarial: Tensor, natural: Tensor, weight: float = 6.0) -> Terms:
-    """``a * KL(softmax M_r(x) || softmax M_r(x_adv))``, averaged over the batch (arXiv 1901.08573, eq. 5, a = 1/lambda).
+    """``a * KL(softmax M_r(x) || softmax M_r(x_adv))``, batch mean (arXiv 1901.08573, eq. 5, a = 1/lambda).
 
     :param adversarial: ``M_r(x_adv)``, shape ``(N, C)``.
     :param natural: ``M_r(x)``, shape ``(N, C)``; the gradient flows through both.

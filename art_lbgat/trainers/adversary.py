@@ -64,7 +64,8 @@ class Adversary:
         x_adv = torch.from_numpy(np.asarray(made, dtype=np.float32)).to(x.device)
         if x_adv.shape != x.shape:
             raise ValueError(
-                f"attack: {type(self.attack).__name__}.generate returned shape {tuple(x_adv.shape)} for {tuple(x.shape)}."
+                f"attack: {type(self.attack).__name__}.generate returned shape {tuple(x_adv.shape)} "
+                f"for inputs of shape {tuple(x.shape)}."
             )
         return x_adv
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from art.attacks.attack import EvasionAttack
 from art.data_generators import DataGenerator
@@ -44,7 +43,7 @@ logger = logging.getLogger(__name__)
 _FIT_KEYWORDS = ["validation_data", "batch_size", "nb_epochs", "scheduler", "augmentation"]
 
 
-class BaseTrainer(Trainer, abc.ABC):  # type: ignore[misc]
+class BaseTrainer(Trainer, abc.ABC):
     """Trains one robust classifier, with or without guides; a method adds its loss terms and nothing else.
 
     One step, in this order: ``x_adv`` from the raw student in eval mode; student in train mode, forward ``x_adv``,
@@ -106,7 +105,7 @@ class BaseTrainer(Trainer, abc.ABC):  # type: ignore[misc]
 
     @property
     def history(self) -> pandas.DataFrame:
-        """A row per epoch of every fit: loss terms, accuracies in [0, 1], learning rates, seconds, images per second."""
+        """A row per epoch of every fit: loss terms, accuracies in [0, 1], learning rates, seconds, images/s."""
         return self._history.frame()
 
     @property

@@ -45,11 +45,15 @@ def check_guide(guide: TensorView, student: TensorView) -> None:
     other = guide.classifier
     shared = {id(p) for p in student.module.parameters()} & {id(p) for p in guide.module.parameters()}
     if other is own or guide.module is student.module or shared:
-        raise ValueError(f"{name}: it is, or shares parameters with, the classifier being trained; expected another model.")
+        raise ValueError(
+            f"{name}: it is, or shares parameters with, the classifier being trained; expected another model."
+        )
     for attribute in ("nb_classes", "input_shape"):
         theirs, ours = getattr(other, attribute), getattr(own, attribute)
         if theirs != ours:
-            raise ValueError(f"{name}: its {attribute} is {theirs}, that of the classifier is {ours}; expected the same.")
+            raise ValueError(
+                f"{name}: its {attribute} is {theirs}, that of the classifier is {ours}; expected the same."
+            )
     if not _same_clip_values(other.clip_values, own.clip_values):
         raise ValueError(
             f"{name}: its clip_values are {_shown(other.clip_values)}, those of the classifier "
@@ -60,8 +64,8 @@ def check_guide(guide: TensorView, student: TensorView) -> None:
     for view in (student, guide):
         if view.mixes_samples:
             raise ValueError(
-                f"{view.name}: its preprocessing defences mix samples (mixup or cutmix), so guide and robust model would "
-                "see different images; mix in the data instead (augmentation= or the generator)."
+                f"{view.name}: its preprocessing defences mix samples (mixup or cutmix), so guide and robust model "
+                "would see different images; mix in the data instead (augmentation= or the generator)."
             )
 
 
@@ -72,7 +76,9 @@ def check_optimizer(view: TensorView) -> torch.optim.Optimizer:
     """
     optimizer = view.classifier.optimizer
     if optimizer is None:
-        raise ValueError(f"{view.name}: it has no optimizer; build the PyTorchClassifier with optimizer=... to train it.")
+        raise ValueError(
+            f"{view.name}: it has no optimizer; build the PyTorchClassifier with optimizer=... to train it."
+        )
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if not any(id(p) in held for p in view.module.parameters() if p.requires_grad):
         raise ValueError(
@@ -113,8 +119,8 @@ def check_outputs(logits: dict[str, Tensor], inputs: int, nb_classes: int) -> No
         check_logits(values, nb_classes, owner)
         if len(values) != inputs:
             raise ValueError(
-                f"{owner}: {inputs} samples gave {len(values)} {name} outputs; a preprocessing defence that changes the "
-                "number of samples cannot be used here."
+                f"{owner}: {inputs} samples gave {len(values)} {name} outputs; a preprocessing defence that changes "
+                "the number of samples cannot be used here."
             )
         rows = values.detach()
         if bool((rows >= 0).all() and ((rows.sum(dim=1) - 1).abs() < 1e-5).all()):

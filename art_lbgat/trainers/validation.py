@@ -62,5 +62,3 @@ class Validation:
 def _right(logits: Tensor, y: Tensor) -> Tensor:
     hard = y if y.ndim == 1 else y.argmax(dim=1)
     return logits.argmax(dim=1) == hard
-
-

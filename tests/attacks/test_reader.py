@@ -47,7 +47,10 @@ EXACT = {
     "fgsm": (make_classifier, lambda c: FastGradientMethod(c, eps=0.1)),
     "pgd max_iter 0": (make_classifier, lambda c: pgd(c, max_iter=0, num_random_init=1)),
     "standardisation": (lambda: make_classifier(preprocessing=(0.4, 0.3)), pgd),
-    "no clip_values": (lambda: make_classifier(clip_values=None), lambda c: pgd(c, norm=2, eps=0.8, eps_step=0.3, batch_size=32)),
+    "no clip_values": (
+        lambda: make_classifier(clip_values=None),
+        lambda c: pgd(c, norm=2, eps=0.8, eps_step=0.3, batch_size=32),
+    ),
     "pixels 0-255": (
         lambda: make_classifier(clip_values=(0, 255), preprocessing=(0, 255)),
         lambda c: pgd(c, eps=8.0, eps_step=2.0),
@@ -75,7 +78,9 @@ def test_bitwise_equal_to_generate(make, build, soft):
     expected = attack.generate(x, labels)
     adversary = Adversary(attack, TensorView(classifier))
     assert adversary.ascent is not None, adversary.reason
-    target = torch.from_numpy(labels) if soft and isinstance(classifier.loss, nn.CrossEntropyLoss) else torch.from_numpy(y)
+    target = (
+        torch.from_numpy(labels) if soft and isinstance(classifier.loss, nn.CrossEntropyLoss) else torch.from_numpy(y)
+    )
     with evaluating(classifier.model):
         ours = adversary.examples(torch.from_numpy(x), target, Key(0))
     assert np.array_equal(ours.numpy(), expected)

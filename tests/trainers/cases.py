@@ -22,7 +22,9 @@ def another(classifier):
     clip = classifier.clip_values
     if clip is not None:
         clip = (float(clip[0]), float(clip[1])) if np.ndim(clip) == 1 else tuple(clip)
-    return make_classifier(seed=1, lr=0.02, shape=classifier.input_shape, classes=classifier.nb_classes, clip_values=clip)
+    return make_classifier(
+        seed=1, lr=0.02, shape=classifier.input_shape, classes=classifier.nb_classes, clip_values=clip
+    )
 
 
 def natural(classifier, guide=None, attack=None, **kwargs):

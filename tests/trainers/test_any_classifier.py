@@ -72,7 +72,9 @@ def test_every_trainer_trains_it_and_predict_stays_what_art_says(make):
         x, y = make_data(20, classes=classifier.nb_classes)
         before = copied_state(classifier.model)
         trainer = build(classifier)
-        trainer.fit(x, y, nb_epochs=1, batch_size=8, validation_data=make_data(8, classes=classifier.nb_classes, seed=1))
+        trainer.fit(
+            x, y, nb_epochs=1, batch_size=8, validation_data=make_data(8, classes=classifier.nb_classes, seed=1)
+        )
         assert not states_equal(before, classifier.model.state_dict())
         assert np.isfinite(trainer.history.loss).all()
         assert classifier.predict(x).shape == (20, classifier.nb_classes)
@@ -98,7 +100,9 @@ def test_other_ranges_with_the_papers_attack_scaled_to_them(build, clip):
     x, y = make_data(20)
     x = x * (high - low) + low
     classifier = make_classifier(clip_values=clip, preprocessing=(low, high - low))
-    trainer = build(classifier, guide=make_classifier(seed=1, lr=0.02, clip_values=clip, preprocessing=(low, high - low)))
+    trainer = build(
+        classifier, guide=make_classifier(seed=1, lr=0.02, clip_values=clip, preprocessing=(low, high - low))
+    )
     trainer.fit(x, y, nb_epochs=1, batch_size=8)
     assert np.isfinite(trainer.history.loss).all()
     default = MadryTrainer(classifier, **OPTIONS).attack
@@ -123,7 +127,8 @@ def test_inputs_that_are_no_images(build):
 def test_guide_of_another_architecture_optimizer_and_preprocessing(trainer_class):
     student = make_classifier(preprocessing=(0.5, 0.5))
     guide = make_classifier(
-        nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4)), optimizer="adam",
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4)),
+        optimizer="adam",
         preprocessing=(0.1, 0.9),
     )
     trainer = trainer_class(student, guide, pgd(student), **OPTIONS)
@@ -156,7 +161,9 @@ def test_attack_follows_the_gradient_through_preprocessing():
 def test_random_defence_is_drawn_once_for_both_halves_of_a_pair(build):
     defence = CutoutPyTorch(length=4, channels_first=True, device_type="cpu")
     classifier = make_classifier(preprocessing_defences=defence)
-    guide = make_classifier(seed=1, preprocessing_defences=CutoutPyTorch(length=4, channels_first=True, device_type="cpu"))
+    guide = make_classifier(
+        seed=1, preprocessing_defences=CutoutPyTorch(length=4, channels_first=True, device_type="cpu")
+    )
     trainer = build(classifier, guide=guide)
     seen = []
     trainer._joint.register_forward_pre_hook(lambda _, args: seen.append(args))

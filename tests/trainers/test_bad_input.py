@@ -39,7 +39,11 @@ class Tuple(nn.Module):
 def smoothed():
     model = conv_net()
     return PyTorchRandomizedSmoothing(
-        model, nn.CrossEntropyLoss(), (1, 8, 8), 4, optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        model,
+        nn.CrossEntropyLoss(),
+        (1, 8, 8),
+        4,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
         device_type="cpu",
     )
 
@@ -245,7 +249,9 @@ def test_eps_larger_than_the_range_warns():
 def test_an_attack_through_generate_cannot_warm_up_eps():
     classifier = make_classifier()
     attack = FastGradientMethod(classifier, norm=2, eps=0.1)
-    with pytest.raises(ValueError, match=r"eps_warmup_epochs: expected 0 for an attack that runs through attack.generate"):
+    with pytest.raises(
+        ValueError, match=r"eps_warmup_epochs: expected 0 for an attack that runs through attack.generate"
+    ):
         MadryTrainer(classifier, attack, eps_warmup_epochs=2, **OPTIONS).fit(X, Y, nb_epochs=1)
 
 

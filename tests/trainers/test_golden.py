@@ -52,8 +52,9 @@ def build(method, guidance, regularizer, norm, guide_ce):
     student = make_classifier(seed=0)
     guides = [make_classifier(seed=1 + i) for i in range(METHODS[method])]
     kind = TRADESAttack if name == "trades" else PGDAttack
-    attack = kind(student, norm=norm, eps=EPS if norm == "inf" else 0.5, eps_step=STEP * (1 if norm == "inf" else 15),
-                  max_iter=K)
+    attack = kind(
+        student, norm=norm, eps=EPS if norm == "inf" else 0.5, eps_step=STEP * (1 if norm == "inf" else 15), max_iter=K
+    )
     shared = {"guidance": guidance, "regularizer": name, "regularizer_weight": alpha, "seed": SEED, "verbose": False}
     if method == "lbgat":
         trainer = LBGATTrainer(student, guides[0], attack, guide_ce_weight=guide_ce, **shared)
@@ -87,8 +88,17 @@ def run_reference(student, guides, x, y, attack, method, guidance, regularizer, 
                 noise = (direction / direction.norm(dim=1, keepdim=True) * radius).reshape(xb.shape)
             x_adv = reference.pgd_attack(models[0], xb, yb, noise, attack.eps, attack.eps_step, K, norm)
         terms = reference.step(
-            models[0], models[1:], optimizers, xb, yb, x_adv, learn_guide=learn, guide_ce=guide_ce, regularizer=name,
-            alpha=alpha, guidance=guidance,
+            models[0],
+            models[1:],
+            optimizers,
+            xb,
+            yb,
+            x_adv,
+            learn_guide=learn,
+            guide_ce=guide_ce,
+            regularizer=name,
+            alpha=alpha,
+            guidance=guidance,
         )
         gradients = [[None if p.grad is None else p.grad.clone() for p in m.parameters()] for m in trained]
         records.append((x_adv, {k: v.detach() for k, v in terms.items()}, gradients))

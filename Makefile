@@ -1,0 +1,42 @@
+# Each target works as the first command on a machine with Python 3.10+ and pip.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types unit bench docs clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
+
+# Built again only when what is to be installed changes.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(STAMP) ## Train and judge every method on real digits (about 3 minutes on two cores)
+	$(BIN)/art-lbgat demo --output results/demo
+
+test: lint types unit ## Everything: lint, types, tests with coverage
+
+lint: $(STAMP) ## ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy --strict on the package
+	$(BIN)/mypy
+
+unit: $(STAMP) ## pytest with coverage (at least 95 % of the lines)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=art_lbgat --cov-report=term --cov-fail-under=95
+
+bench: $(STAMP) ## Time a training step against the authors' procedure and the floor of bare passes
+	$(BIN)/python -m tests.benchmarks.step
+
+docs: $(STAMP) ## Check that every local link in the docs leads somewhere
+	$(BIN)/python -m pytest -q tests/test_docs.py
+
+clean: ## Remove the environment and everything that was built
+	rm -rf $(VENV) build dist results .coverage* htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,137 @@
+"""Data sets, splits and augmentation."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from art_lbgat.data import RandomCropFlip, load_cifar10, load_digits, load_image_folder, split
+from art_lbgat.data.streams import _join_single
+
+
+def test_digits_are_split_into_disjoint_stratified_seeded_parts():
+    data, again, other = load_digits(0), load_digits(0), load_digits(1)
+    parts = (data.train, data.validation, data.test)
+    assert sum(len(x) for x, _ in parts) == 1797
+    assert [len(x) for x, _ in parts] == [1048, 150, 599]
+    rows = [{row.tobytes() for row in x} for x, _ in parts]
+    assert not rows[0] & rows[1]
+    assert not (rows[0] | rows[1]) & rows[2]
+    for x, y in parts:
+        assert x.dtype == np.float32
+        assert x.shape[1:] == data.input_shape == (1, 8, 8)
+        assert (x.min(), x.max()) == (0, 1)
+        assert y.dtype == np.int64
+        shares = np.bincount(y, minlength=10) / len(y)
+        assert np.abs(shares - 0.1).max() < 0.02
+    assert np.array_equal(data.train[0], again.train[0])
+    assert not np.array_equal(data.test[0], other.test[0])
+    assert np.array_equal(load_digits(0, validation=0.3).test[0], data.test[0])
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
+def test_split_refuses_a_bad_fraction(fraction):
+    with pytest.raises(ValueError, match="fraction: expected a"):
+        split(np.zeros((10, 1)), np.arange(10) % 2, fraction, 0)
+
+
+def write_tree(root, n=6, size=8, parts=("train", "test"), classes=("cat", "dog")):
+    generator = np.random.default_rng(0)
+    for part in parts:
+        for label in classes:
+            folder = root / part / label
+            folder.mkdir(parents=True)
+            for i in range(n):
+                Image.fromarray(generator.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+
+
+def test_image_folder_is_read_as_it_is(tmp_path):
+    write_tree(tmp_path)
+    data = load_image_folder(tmp_path, validation=0.5)
+    assert data.nb_classes == 2
+    assert [x.shape for x, _ in (data.train, data.validation, data.test)] == [(6, 3, 8, 8), (6, 3, 8, 8), (12, 3, 8, 8)]
+    first = np.asarray(Image.open(tmp_path / "test" / "cat" / "0.png")).transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(data.test[0][0], first, atol=1e-6)
+    limited = load_cifar10(tmp_path, validation=0.5, limit=8)
+    assert len(limited.train[0]) + len(limited.validation[0]) == 8
+    assert np.bincount(limited.train[1]).tolist() == [2, 2]
+    assert limited.name == "cifar10"
+
+
+def test_cifar10_in_torchvisions_files(tmp_path, monkeypatch):
+    """The real loader of torchvision on a tiny data set placed where it looks."""
+    import hashlib
+    import pickle  # noqa: TID251 (CIFAR-10's own file format)
+
+    from torchvision.datasets import CIFAR10
+
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    sums = {}
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]:
+        content = {
+            "data": generator.integers(0, 256, (20, 3072), dtype=np.uint8),
+            "labels": [i % 10 for i in range(20)],
+        }
+        if name == "batches.meta":
+            content = {"label_names": [str(i) for i in range(10)]}
+        (folder / name).write_bytes(pickle.dumps(content))
+        sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()  # noqa: S324
+    monkeypatch.setattr(CIFAR10, "train_list", [[f"data_batch_{i}", sums[f"data_batch_{i}"]] for i in range(1, 6)])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
+    meta = {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]}
+    monkeypatch.setattr(CIFAR10, "meta", meta)
+    data = load_cifar10(tmp_path)
+    assert [len(x) for x, _ in (data.train, data.validation, data.test)] == [90, 10, 20]
+    assert data.input_shape == (3, 32, 32)
+    assert len(load_cifar10(tmp_path, validation=0.2, limit=50).train[0]) == 40
+
+
+def test_missing_data_says_what_to_put_where(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"root: no CIFAR-10 in .*cifar-10-batches-py"):
+        load_cifar10(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"root: expected folders .*train/<class>/<image>"):
+        load_image_folder(tmp_path)
+    write_tree(tmp_path, parts=("train",))
+    write_tree(tmp_path, parts=("test",), classes=("cat", "bird"))
+    with pytest.raises(ValueError, match=r"root: train has the classes \['cat', 'dog'\], test has \['bird', 'cat'\]"):
+        load_image_folder(tmp_path)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_crop_and_flip_are_a_shifted_window_of_each_image(flip):
+    x = torch.rand(32, 2, 6, 5, generator=torch.Generator().manual_seed(0)) + 0.1
+    out = RandomCropFlip(padding=2, flip=flip)(x, torch.Generator().manual_seed(1))
+    assert out.shape == x.shape
+    assert out.is_contiguous()
+    padded = torch.nn.functional.pad(x, [2] * 4)
+    found = []
+    for image, source in zip(out, padded, strict=True):
+        windows = {
+            (i, j, f): source[:, i : i + 6, j : j + 5].flip(-1) if f else source[:, i : i + 6, j : j + 5]
+            for i in range(5)
+            for j in range(5)
+            for f in range(1 + flip)
+        }
+        (place,) = [place for place, window in windows.items() if torch.equal(window, image)]
+        found.append(place)
+    assert len(set(found)) > 10  # drawn for each image
+    assert {f for _, _, f in found} == ({0, 1} if flip else {0})
+    again = RandomCropFlip(padding=2, flip=flip)(x, torch.Generator().manual_seed(1))
+    assert torch.equal(out, again)
+
+
+def test_crop_and_flip_refuses_what_is_no_image():
+    with pytest.raises(ValueError, match=r"augmentation: RandomCropFlip expects images \(N, C, H, W\)"):
+        RandomCropFlip()(torch.zeros(4, 12), torch.Generator())
+    with pytest.raises(ValueError, match="padding: expected"):
+        RandomCropFlip(padding=-1)
+
+
+def test_joining_a_single_sample_keeps_soft_labels_soft():
+    hard = torch.zeros(2, 3), torch.tensor([0, 1])
+    soft = torch.ones(1, 3), torch.tensor([[0.5, 0.25, 0.25]])
+    ((x, y),) = _join_single([hard, soft])
+    assert x.shape == (3, 3)
+    assert y.tolist() == [[1, 0, 0], [0, 1, 0], [0.5, 0.25, 0.25]]

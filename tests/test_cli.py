@@ -1,0 +1,125 @@
+"""The ``art-lbgat`` command as a user types it."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from art_lbgat import cli
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli.app, list(arguments))
+
+
+def test_help_lists_the_demo():
+    result = invoke("--help")
+    assert result.exit_code == 0
+    assert "demo" in result.output
+
+
+def test_demo_trains_judges_prints_and_saves(tmp_path):
+    """A small one, as a process of its own: two methods that share a guide, one epoch."""
+    output = tmp_path / "out"
+    command = [
+        str(Path(sys.executable).parent / "art-lbgat"), "demo", "--output", str(output), "--seeds", "2", "--nb-epochs", "1",
+        "--n-autoattack", "3", "--method", "PGD-AT", "--method", "BGAT", "--eps", "0.1", "--workers", "2",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "PGD-AT" in done.stdout
+    assert "BGAT" in done.stdout
+    assert "eps = 0.1" in done.stdout
+    runs = pd.read_csv(output / "runs.csv")
+    assert runs.groupby("method").size().to_dict() == {"BGAT": 2, "PGD-AT": 2}
+    assert runs[["natural", "pgd-20", "autoattack"]].to_numpy().min() >= 0
+    assert runs[["natural", "pgd-20", "autoattack"]].to_numpy().max() <= 1
+    summary = pd.read_csv(output / "summary.csv").set_index("method")
+    mean = 100 * runs[runs.method == "BGAT"].natural.mean()
+    assert summary.natural_mean["BGAT"] == pytest.approx(mean)
+    record = json.loads((output / "results.json").read_text())
+    assert record["options"]["eps"] == [0.1]
+    assert record["versions"]["torch"]
+    assert len(record["runs"]) == 4
+    assert (
+        f"| {summary.natural_mean['BGAT']:.1f} ± {summary.natural_std['BGAT']:.1f} |"
+        in (output / "table.md").read_text()
+    )
+    assert f"{summary.natural_mean['BGAT']:.1f} ± {summary.natural_std['BGAT']:.1f}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--eps", "-0.1"], "eps: expected a finite number > 0, got -0.1"),
+        (["--seeds", "0"], "seeds: expected at least one, got none"),
+        (["--nb-epochs", "0"], "nb_epochs: expected a whole number >= 1, got 0"),
+        (["--n-autoattack", "0"], "n_autoattack: expected a whole number >= 1"),
+        (["--workers", "0"], "workers: expected a whole number >= 1"),
+        (["--method", "BGATT"], "did you mean 'BGAT'"),
+        (["--part", "train"], "part: expected one of"),
+        (["--guide-ce-weight", "-1"], "guide_ce_weight: expected a finite number >= 0"),
+    ],
+)
+def test_bad_options_end_with_code_2_and_one_message(arguments, message, tmp_path):
+    result = invoke("demo", "--output", str(tmp_path / "o"), *arguments)
+    assert result.exit_code == 2
+    assert message in re.sub(r"\s+", " ", result.output)
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_output_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = invoke("demo", "--output", str(tmp_path / "file"))
+    assert result.exit_code == 2
+    assert "file" in result.output
+
+
+def test_an_unknown_option_is_an_error():
+    assert invoke("demo", "--epochs", "3").exit_code == 2
+
+
+def rows(methods=("PGD-AT", "BGAT"), seeds=(0, 1), eps=(0.1, 0.2)):
+    return pd.DataFrame(
+        [
+            {"method": m, "eps": e, "seed": s, "natural": 0.9 + 0.02 * s, "pgd-20": 0.5, "autoattack": 0.25 + 0.1 * s,
+             "n": 599, "n_autoattack": 64, "flags": f"Square has gained {s}.5%" if m == "BGAT" else "",
+             "train_seconds": 3.0, "judge_seconds": 4.0}
+            for e in eps for m in methods for s in seeds
+        ]
+    )  # fmt: skip
+
+
+def test_table_shows_mean_and_spread_for_each_eps_and_counts_warnings(tmp_path, monkeypatch):
+    monkeypatch.setattr("art_lbgat.study.run_study", lambda options, report: rows())
+    result = invoke("demo", "--output", str(tmp_path), "--eps", "0.1", "--eps", "0.2")
+    assert result.exit_code == 0
+    assert result.output.count("91.0 ± 1.4") == 4
+    assert result.output.count("30.0 ± 7.1") == 4
+    for eps in ("0.1", "0.2"):
+        assert f"eps = {eps}" in result.output
+    assert "warns in 4 of 8 runs" in re.sub(r"\s+", " ", result.output)
+    assert (tmp_path / "table.md").read_text().count("| BGAT | 91.0 ± 1.4 | 50.0 ± 0.0 | 30.0 ± 7.1 | 3 |") == 2
+
+
+def test_an_interrupt_ends_with_code_130(tmp_path, monkeypatch):
+    def interrupted(options, report):
+        report(1, 2, rows().iloc[0].to_dict())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("art_lbgat.study.run_study", interrupted)
+    result = invoke("demo", "--output", str(tmp_path))
+    assert result.exit_code == 130
+
+
+def test_main_is_the_entry_point(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["art-lbgat", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 0

@@ -1,0 +1,101 @@
+"""The package as a whole: imports, examples, bans, promises about size."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import art_lbgat
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "art_lbgat").rglob("*.py"))
+
+
+def test_public_names_exist_and_are_documented():
+    for name in art_lbgat.__all__:
+        thing = getattr(art_lbgat, name)
+        assert isinstance(thing, str) or len(thing.__doc__) > 40
+    assert (ROOT / "art_lbgat" / "py.typed").exists()
+
+
+def test_import_is_quick_and_brings_no_optional_package():
+    code = (
+        "import sys, time, torch, art.defences.trainer, art.attacks.evasion, art.estimators.classification\n"
+        "import tqdm.auto\n"
+        "before = set(sys.modules); start = time.perf_counter(); import art_lbgat; print(time.perf_counter() - start)\n"
+        "print([m for m in ('robustbench', 'matplotlib', 'pyautoattack', 'typer', 'rich') if m in set(sys.modules) - before])"
+    )
+    seconds, loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split("\n", 1)
+    assert loaded.strip() == "[]"
+    assert float(seconds) < 2  # generous: a machine may be busy; `make bench` measures
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_small_and_public_things_have_docstrings(path):
+    text = path.read_text()
+    assert text.count("\n") <= 500
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            nested = isinstance(node, ast.FunctionDef) and node.name in ("loss", "factor", "build", "finished", "report",
+                                                                         "emit", "forward", "backward")  # fmt: skip
+            assert ast.get_docstring(node) or nested, node.name
+
+
+def test_nothing_in_the_package_can_run_code_from_a_file():
+    for path in SOURCES:
+        assert not re.search(r"\b(pickle|eval\(|exec\(|yaml\.load|torch\.load)", path.read_text()), path
+
+
+def test_engine_knows_no_art_and_imports_run_downwards():
+    allowed = {
+        "objectives": {"objectives"},
+        "engine": {"engine", "objectives", "checks"},
+        "attacks": {"attacks", "engine", "bridge", "checks"},
+        "data": {"data", "engine", "bridge", "checks"},
+        "trainers": {"trainers", "attacks", "data", "engine", "objectives", "bridge", "checks"},
+        "evaluation": {"evaluation", "trainers", "attacks", "engine", "bridge", "checks"},
+    }
+    for room, may in allowed.items():
+        for path in (ROOT / "art_lbgat" / room).glob("*.py"):
+            text = path.read_text()
+            used = set(re.findall(r"from art_lbgat\.(\w+)", text))
+            assert used <= may, (path, used - may)
+            if room in ("engine", "objectives"):
+                assert not re.search(r"^\s*(from|import) art\b", text, re.MULTILINE), path
+
+
+def test_quickstart_runs_and_shows_what_it_promises():
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    path = ROOT / "examples" / "quickstart.py"
+    assert path.read_text().count("\n") < 60
+    done = subprocess.run(
+        [sys.executable, str(path), "1"], capture_output=True, text=True, env=environment, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "one training step costs 23 F + 3 Fg" in done.stdout
+    for name in ("natural", "ART PGD-20", "ART AutoAttack"):
+        assert re.search(rf"^{name} +\d+\.\d%$", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_cifar_tree_is_read_where_it_is_at_hand(tmp_path):
+    archive = ROOT.parent / "shared" / "data" / "cifar10-jpeg.zip"
+    if not archive.exists():
+        pytest.skip("the CIFAR-10 tree is not here")
+    from art_lbgat.data import load_cifar10
+
+    with zipfile.ZipFile(archive) as source:
+        names = [n for n in source.namelist() if re.search(r"/00[0-2]\d\.jpg$", n)]
+        source.extractall(tmp_path, names)
+    data = load_cifar10(tmp_path, limit=200)
+    assert data.input_shape == (3, 32, 32)
+    assert len(data.train[0]) == 180
+    assert data.nb_classes == 10
