@@ -21,7 +21,7 @@ def build() -> PyTorchClassifier:
         nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
         nn.Flatten(), nn.Linear(32 * 4 * 4, 10),
     )  # fmt: skip
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=2e-4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=2e-4)
     return PyTorchClassifier(
         model, nn.CrossEntropyLoss(), input_shape=(1, 8, 8), nb_classes=10, optimizer=optimizer, clip_values=(0.0, 1.0)
     )

@@ -78,12 +78,14 @@ def test_quickstart_runs_and_shows_what_it_promises():
     path = ROOT / "examples" / "quickstart.py"
     assert path.read_text().count("\n") < 60
     done = subprocess.run(
-        [sys.executable, str(path), "1"], capture_output=True, text=True, env=environment, cwd=ROOT, check=False
+        [sys.executable, str(path), "6"], capture_output=True, text=True, env=environment, cwd=ROOT, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "one training step costs 23 F + 3 Fg" in done.stdout
-    for name in ("natural", "ART PGD-20", "ART AutoAttack"):
-        assert re.search(rf"^{name} +\d+\.\d%$", done.stdout, re.MULTILINE), done.stdout
+    names = ("natural", "ART PGD-20", "ART AutoAttack")
+    natural, *robust = (float(re.search(rf"^{name} +(\d+\.\d)%$", done.stdout, re.MULTILINE)[1]) for name in names)
+    assert natural > 80
+    assert all(10 < accuracy < natural for accuracy in robust)
 
 
 def test_cifar_tree_is_read_where_it_is_at_hand(tmp_path):
