@@ -1,13 +1,12 @@
-"""The training loop and the ART contract, shared by every method."""
+"""The ART contract, shared by every method: what goes in is checked, what comes out is as ART promises."""
 
 from __future__ import annotations
 
 import abc
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from art.attacks.attack import EvasionAttack
@@ -22,16 +21,17 @@ from art_lbgat.checks import check_count
 from art_lbgat.data.augmentation import Augmentation
 from art_lbgat.data.streams import Stream, as_stream
 from art_lbgat.engine.cost import Cost
-from art_lbgat.engine.history import History, Meter
+from art_lbgat.engine.history import History
 from art_lbgat.engine.joint import Joint
 from art_lbgat.engine.modes import Modes, preserved_modes
 from art_lbgat.engine.options import RunFields, RunOptions, check_keyword, run_options
-from art_lbgat.engine.randomness import Key, draw_seed, preserved_randomness, seed_everything
+from art_lbgat.engine.randomness import Key, draw_seed, preserved_randomness
 from art_lbgat.engine.selection import Best
-from art_lbgat.engine.step import clear_gradients, learning_rate, optimizer_step, step_schedulers
-from art_lbgat.objectives.terms import Terms, total
+from art_lbgat.engine.step import clear_gradients, step_schedulers
+from art_lbgat.objectives.terms import Terms
 from art_lbgat.trainers import checks
 from art_lbgat.trainers.adversary import Adversary, validation_adversary
+from art_lbgat.trainers.loop import Loop, Natural
 from art_lbgat.trainers.progress import Progress
 from art_lbgat.trainers.validation import Validation
 
@@ -71,7 +71,7 @@ class BaseTrainer(Trainer, abc.ABC):
         *,
         guides: Sequence[PyTorchClassifier] = (),
         train_guides: bool = False,
-        natural: Literal["none", "value", "graph"],
+        natural: Natural,
         options: RunOptions | None,
         run: RunFields,
     ) -> None:
@@ -200,13 +200,23 @@ class BaseTrainer(Trainer, abc.ABC):
         best = Best([view.module for view in trained])
         self.seed = draw_seed() if self.options.seed is None else self.options.seed
         self._fits += 1
-        with self._polite(optimizers) as (student, *guides), Progress(self, stream.steps, nb_epochs) as progress:
+        with self._polite(optimizers) as modes, Progress(self, stream.steps, nb_epochs) as progress:
+            loop = Loop(
+                self._view,
+                self._guides,
+                self._joint,
+                self._natural,
+                self._terms,
+                self.options,
+                adversary,
+                optimizers,
+                modes,
+            )
             for epoch in range(1, nb_epochs + 1):
-                key = Key(self.seed, self._fits, epoch)
-                row = self._epoch(stream, key, adversary, optimizers, student, guides, progress)
+                row = loop.epoch(stream, Key(self.seed, self._fits, epoch), progress)
                 error = row["loss"]
                 if validation and (epoch % self.options.validate_every == 0 or epoch == nb_epochs):
-                    accuracies = validation.accuracies(student, judge, self.seed)
+                    accuracies = validation.accuracies(modes[0], judge, self.seed)
                     row.update(accuracies)
                     score = tuple(reversed(accuracies.values()))
                     error = 1 - score[0]
@@ -223,83 +233,6 @@ class BaseTrainer(Trainer, abc.ABC):
             best.restore()
         for row in self._history.rows[-nb_epochs:]:
             row["kept"] = row["epoch"] == (best.epoch if use_best else nb_epochs)
-
-    def _epoch(
-        self,
-        stream: Stream,
-        key: Key,
-        adversary: Adversary | None,
-        optimizers: list[torch.optim.Optimizer],
-        student: Modes,
-        guides: list[Modes],
-        progress: Progress,
-    ) -> dict[str, Any]:
-        """One pass over the data; returns the row of the history."""
-        meter, start = Meter(), time.perf_counter()
-        rates = [learning_rate(optimizer) for optimizer in optimizers]
-        seed_everything(key.derive("data"))
-        for step, (x, y) in enumerate(stream.epoch(key)):
-            self._step(x, y, key._replace(step=step), adversary, optimizers, student, guides, meter)
-            progress.update(key.epoch, meter)
-        if not meter.samples:
-            raise ValueError(f"x: no batch came in epoch {key.epoch}; expected at least one.")
-        seconds = time.perf_counter() - start
-        row: dict[str, Any] = {"fit": key.fit, "epoch": key.epoch, **meter.means(), "learning_rate": rates[0]}
-        if len(rates) > 1:
-            row["guide_learning_rate"] = rates[1]
-        if adversary is not None and adversary.ascent is not None:
-            row["eps"] = adversary.ascent.eps * self.options.eps_factor(key.epoch)
-        return {**row, "seconds": seconds, "images_per_second": meter.samples / seconds}
-
-    def _step(
-        self,
-        x: Tensor,
-        y: Tensor,
-        key: Key,
-        adversary: Adversary | None,
-        optimizers: list[torch.optim.Optimizer],
-        student: Modes,
-        guides: list[Modes],
-        meter: Meter,
-    ) -> None:
-        """One training step: attack, forwards, loss, backward, optimizer steps."""
-        seed_everything(key.derive("step"))
-        x, y = x.to(self._view.device), y.to(self._view.device)
-        x_adv: Tensor | None = None
-        if adversary is not None:
-            student.evaluate()
-            x_adv = adversary.examples(x, y, key, self.options.eps_factor(key.epoch))
-        student.train()
-        for guide in guides:
-            guide.train() if self._train_guides else guide.evaluate()
-        logits, y_student, y_guide = self._forward(x, x_adv, y, key)
-        if key.epoch == 1 and key.step == 0:
-            checks.check_outputs(logits, len(x), self._view.classifier.nb_classes)
-        terms = self._terms(logits, y_student, y_guide)
-        loss = total(terms)
-        optimizer_step(loss, optimizers, self.options.max_grad_norm)
-        meter.add(terms, loss, logits, y_student, y_guide)
-
-    def _forward(
-        self, x: Tensor, x_adv: Tensor | None, y: Tensor, key: Key
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Preprocess for each model, all with the same random draws, and run the joint module."""
-        seed, y_student, y_guide = key.derive("defences"), y, y
-        adversarial = natural = None
-        if x_adv is not None:
-            adversarial, y_student = self._view.fit_inputs(x_adv, y, seed)
-        if self._natural != "none":
-            natural, y_student = self._view.fit_inputs(x, y, seed)
-        guide_inputs = []
-        for guide in self._guides:
-            if self._train_guides:
-                inputs, y_guide = guide.fit_inputs(x, y, seed)
-            else:
-                with torch.no_grad():
-                    inputs = guide.predict_inputs(x)
-            guide_inputs.append(inputs)
-        logits = self._joint(adversarial, natural, guide_inputs, self._natural == "graph")
-        return logits, y_student, y_guide
 
     def _prepare_adversary(self) -> Adversary | None:
         if self._attack is None:
