@@ -43,9 +43,14 @@ class TensorView:
     """
 
     def __init__(self, classifier: PyTorchClassifier, name: str = "classifier") -> None:
-        check_classifier(classifier, name)
         self.classifier = classifier
         self.name = name
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the classifier anew: ``set_params`` may have given it other preprocessing."""
+        classifier = self.classifier
+        check_classifier(classifier, self.name)
         self.module: nn.Module = classifier.model
         self.device: torch.device = classifier.device
         self.operations: list[Any] = list(classifier.preprocessing_operations or [])
@@ -170,6 +175,11 @@ def check_classifier(classifier: Any, name: str) -> None:
     """
     if not isinstance(classifier, PyTorchClassifier):
         raise TypeError(f"{name}: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
+    if type(classifier) is not PyTorchClassifier and type(classifier).__module__.startswith("art."):
+        raise TypeError(
+            f"{name}: ART's {type(classifier).__name__} has a forward pass or gradient of its own, which cannot be "
+            "followed on tensors; train the underlying PyTorchClassifier and wrap it later."
+        )
     changed = [m for m in _FORWARD_METHODS if getattr(type(classifier), m) is not getattr(PyTorchClassifier, m)]
     if changed:
         raise TypeError(
@@ -184,7 +194,8 @@ def check_classifier(classifier: Any, name: str) -> None:
             "shapes; build a new PyTorchClassifier around the module."
         )
     module = classifier.model
-    if isinstance(module, nn.Sequential) and type(module).forward is not nn.Sequential.forward:
+    own_forward = type(module).forward is not nn.Sequential.forward or "forward" in vars(module)
+    if isinstance(module, nn.Sequential) and own_forward:
         raise ValueError(
             f"{name}: {type(module).__name__} is an nn.Sequential with a forward of its own, which ART never calls (it "
             "walks the children), so ART and the module disagree; make it an nn.Module that holds the Sequential."

@@ -62,7 +62,7 @@ def check_inputs(x: Any, classifier: Declares, name: str = "x") -> NDArray[Any]:
             low, high = clip_values
             if (chunk < low).any() or (chunk > high).any():
                 raise ValueError(
-                    f"{name}: values lie in [{chunk.min():g}, {chunk.max():g}], outside clip_values "
+                    f"{name}: values lie in [{chunk.min():.9g}, {chunk.max():.9g}], outside clip_values "
                     f"[{np.min(low):g}, {np.max(high):g}] of the classifier; expected raw inputs in its own range."
                 )
     return array

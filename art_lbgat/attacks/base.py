@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from art_lbgat.attacks.loop import Ascent, ascend, draw_start
 from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_count, check_inputs, check_labels, check_norm, check_number
-from art_lbgat.engine.modes import evaluating
+from art_lbgat.engine.modes import evaluating, plain_autograd
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class TensorAttack(EvasionAttack):
         """What this attack runs, from its present parameters."""
 
     def generate(self, x: NDArray[Any], y: NDArray[Any] | None = None, **kwargs: Any) -> NDArray[np.float32]:
-        """Adversarial examples of ``x``, in chunks of ``batch_size``; the result does not depend on that size.
+        """Adversarial examples of ``x``, in chunks of ``batch_size``, from starts that do not depend on that size.
 
         :param x: Natural inputs, ``(N, *input_shape)``, inside ``clip_values``.
         :param y: Labels, indices ``(N,)`` or rows ``(N, C)``; None takes the model's predictions, as ART does.
@@ -73,19 +73,23 @@ class TensorAttack(EvasionAttack):
         """
         if kwargs:
             raise TypeError(f"{type(self).__name__}.generate takes no keyword {sorted(kwargs)}.")
+        self._view.refresh()
+        with plain_autograd(self._view.device), evaluating(self._view.module):
+            return self._generate(x, y)
+
+    def _generate(self, x: NDArray[Any], y: NDArray[Any] | None) -> NDArray[np.float32]:
         inputs = torch.from_numpy(check_inputs(x, self.estimator).astype(np.float32))
         labels = None if y is None else torch.from_numpy(check_labels(y, self.estimator.nb_classes, length=len(inputs)))
         ascent = self.ascent()
         starts = [draw_start(ascent, inputs) for _ in range(ascent.restarts)]
         result = torch.empty_like(inputs)
         chunks = range(0, len(inputs), self.batch_size)
-        with evaluating(self._view.module):
-            for first in tqdm(chunks, desc=type(self).__name__, leave=False, disable=not self.verbose):
-                rows = slice(first, first + self.batch_size)
-                chunk = inputs[rows].to(self._view.device)
-                target = None if labels is None else labels[rows].to(self._view.device)
-                units = [None if s is None else s[rows].to(self._view.device) for s in starts]
-                result[rows] = self._ascend(ascent, chunk, target, units).cpu()
+        for first in tqdm(chunks, desc=type(self).__name__, leave=False, disable=not self.verbose):
+            rows = slice(first, first + self.batch_size)
+            chunk = inputs[rows].to(self._view.device)
+            target = None if labels is None else labels[rows].to(self._view.device)
+            units = [None if s is None else s[rows].to(self._view.device) for s in starts]
+            result[rows] = self._ascend(ascent, chunk, target, units).cpu()
         return result.numpy()
 
     def perturb(self, x: Tensor, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
@@ -97,8 +101,11 @@ class TensorAttack(EvasionAttack):
         :return: ``x_adv``, like ``x``, without a graph.
         """
         ascent = self.ascent()
-        starts = [draw_start(ascent, x, generator) for _ in range(ascent.restarts)]
-        with evaluating(self._view.module):
+        self._view.refresh()
+        with plain_autograd(self._view.device), evaluating(self._view.module):
+            x = x.clone() if x.is_inference() else x  # autograd refuses tensors of inference mode
+            y = y.clone() if y is not None and y.is_inference() else y
+            starts = [draw_start(ascent, x, generator) for _ in range(ascent.restarts)]
             return self._ascend(ascent, x, y, starts)
 
     def _ascend(self, ascent: Ascent, x: Tensor, y: Tensor | None, starts: list[Tensor | None]) -> Tensor:

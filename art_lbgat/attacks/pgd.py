@@ -26,7 +26,7 @@ class PGDAttack(TensorAttack):
     :param eps_step: Length of a step, in raw input units, > 0.
     :param max_iter: Number of steps.
     :param num_random_init: 0 starts at the natural input, once; n >= 1 makes n random starts.
-    :param batch_size: Chunk of ``generate``; does not change the result.
+    :param batch_size: Chunk of ``generate``; changes at most the rounding of a logit.
     :param verbose: Show a progress bar in ``generate``.
     :raises TypeError: An argument, or the estimator, of the wrong type.
     :raises ValueError: An argument outside its range.

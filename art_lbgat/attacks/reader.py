@@ -11,8 +11,9 @@ from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_p
     ProjectedGradientDescentPyTorch,
 )
 
-from art_lbgat.attacks.base import TensorAttack
 from art_lbgat.attacks.loop import Ascent
+from art_lbgat.attacks.pgd import PGDAttack
+from art_lbgat.attacks.trades import TRADESAttack
 from art_lbgat.bridge import TensorView
 
 _STANDARDISATION_MODULES = "art.preprocessing.standardisation_mean_std"
@@ -23,7 +24,8 @@ def read_attack(attack: EvasionAttack, view: TensorView) -> tuple[Ascent | None,
     """What to run in the tensor loop instead of ``attack.generate``, or why it must be ``generate``.
 
     Read are exact types only (a subclass may change anything), from the worker that ART really runs. Random starts are
-    equal in distribution (ART draws them from numpy's global generator), everything else bit for bit in fp32 on CPU;
+    equal in distribution (ART draws them from numpy's global generator), everything else bit for bit in fp32 on CPU
+    where the attack's own ``batch_size`` is not below the training batch (else a logit may differ in its last bit);
     in L2 with a loss that averages, where the attack's own ``batch_size`` is below the training batch, up to rounding
     (ART divides by the size of its chunk before it normalises).
 
@@ -31,7 +33,7 @@ def read_attack(attack: EvasionAttack, view: TensorView) -> tuple[Ascent | None,
     :param view: The classifier that is being trained.
     :return: The ascent and an empty string, or None and the reason.
     """
-    if isinstance(attack, TensorAttack):
+    if isinstance(attack, (PGDAttack, TRADESAttack)) and type(attack) in (PGDAttack, TRADESAttack):
         return (attack.ascent(), "") if attack.estimator is view.classifier else (None, "it is bound to another object")
     if not view.classifier.all_framework_preprocessing:
         return None, "a preprocessing defence is written in numpy"
@@ -90,10 +92,18 @@ def _refuse_common(attack: EvasionAttack, worker: Any, view: TensorView) -> str:
         return "it is bound to another object than the classifier"
     if not isinstance(worker.eps, (int, float)) or not isinstance(worker.eps_step, (int, float)):
         return "eps is an array"
+    if worker.targeted:
+        return "it is targeted"
     if worker.num_random_init > 1:
         return "num_random_init > 1 picks among restarts by ART's notion of success"
     if worker.summary_writer is not None:
         return "a summary_writer is attached"
+    return _refuse_classifier(view)
+
+
+def _refuse_classifier(view: TensorView) -> str:
+    """Why a classifier's gradient, as ART takes it, cannot be followed exactly; empty if it can."""
+    classifier = view.classifier
     if classifier.is_rnn:
         return "the model is recurrent"
     if not classifier._reduce_labels:

@@ -26,7 +26,7 @@ class TRADESAttack(TensorAttack):
     :param max_iter: Number of steps.
     :param start_std: Standard deviation of the start, in raw input units; None is 0.001 of the range of
         ``clip_values`` (0.001 for inputs in [0, 1]).
-    :param batch_size: Chunk of ``generate``; does not change the result.
+    :param batch_size: Chunk of ``generate``; changes at most the rounding of a logit.
     :param verbose: Show a progress bar in ``generate``.
     :raises TypeError: An argument, or the estimator, of the wrong type.
     :raises ValueError: An argument outside its range.

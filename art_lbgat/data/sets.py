@@ -60,7 +60,8 @@ def split(x: NDArray[Any], y: NDArray[Any], fraction: float, seed: int) -> tuple
 def load_digits(seed: int = 0, validation: float = 0.125, test: float = 1 / 3) -> DataSet:
     """Scikit-learn's 1,797 real 8x8 images of handwritten digits: embedded, no download.
 
-    :param seed: Seed of the splits; the test part depends on nothing else, so that results can be compared.
+    :param seed: Seed of the split into training and validation part. The test part is always the same, so that no
+        choice made on validation data, with whatever seed, has seen a test image.
     :param validation: Share of the training part that is held out.
     :param test: Share of all images that is kept for testing (599 images by default).
     :return: Images ``(n, 1, 8, 8)`` in [0, 1].
@@ -70,7 +71,7 @@ def load_digits(seed: int = 0, validation: float = 0.125, test: float = 1 / 3) -
     bunch = load()
     x = (bunch.images[:, None] / 16.0).astype(np.float32)
     y = bunch.target.astype(np.int64)
-    rest, tested = split(x, y, test, seed)
+    rest, tested = split(x, y, test, seed=0)
     trained, validated = split(*rest, validation, seed)
     return DataSet("digits", trained, validated, tested, nb_classes=10)
 

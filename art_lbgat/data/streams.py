@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from art_lbgat.bridge import TensorView
-from art_lbgat.checks import check_count, check_inputs, check_labels
+from art_lbgat.checks import Declares, check_count, check_inputs, check_labels
 from art_lbgat.data.augmentation import Augmentation
 from art_lbgat.engine.randomness import Key
 
@@ -42,6 +42,7 @@ class ArrayStream:
     :param x: Raw inputs, ``(n, ...)``.
     :param y: Labels as :func:`art_lbgat.checks.check_labels` returns them.
     :param batch_size: Samples per batch.
+    :param classifier: Declares the shape and range that augmented batches must have.
     :param augmentation: Applied to each batch, or None.
     :param avoid_single: Whether a batch of one must not occur.
     :raises ValueError: ``avoid_single`` with a single sample, or with ``batch_size=1``.
@@ -52,15 +53,16 @@ class ArrayStream:
         x: NDArray[Any],
         y: NDArray[Any],
         batch_size: int,
+        classifier: Declares,
         augmentation: Augmentation | None = None,
         avoid_single: bool = False,
     ) -> None:
         if avoid_single and min(batch_size, len(x)) == 1:
             raise ValueError(
-                f"batch_size: batches of one sample (batch_size={batch_size}, {len(x)} samples) cannot be trained with "
-                "BatchNorm in train mode; expected at least 2 samples per batch."
+                f"batch_size: batches of one sample (batch_size={batch_size}, {len(x)} samples) give BatchNorm in "
+                "train mode no statistics; expected at least 2 samples per batch."
             )
-        self._x, self._y, self._augmentation = x, y, augmentation
+        self._x, self._y, self._augmentation, self._classifier = x, y, augmentation, classifier
         starts = list(range(0, len(x), batch_size))
         if avoid_single and len(x) - starts[-1] == 1:
             logger.info("The last batch of one sample is joined to the one before it (BatchNorm needs at least two).")
@@ -74,9 +76,7 @@ class ArrayStream:
         for step, rows in enumerate(self._slices):
             chosen = order[rows]
             x = torch.from_numpy(self._x[chosen].astype(np.float32, copy=False))
-            if self._augmentation is not None:
-                x = self._augmentation(x, key._replace(step=step).generator("augmentation"))
-            yield x, torch.from_numpy(self._y[chosen])
+            yield _augmented(x, self._augmentation, key, step, self._classifier), torch.from_numpy(self._y[chosen])
 
 
 class BatchStream:
@@ -108,9 +108,7 @@ class BatchStream:
         """
         checked = (self._check(batch) for batch in self._batches())
         for step, (x, y) in enumerate(_join_single(checked) if self._avoid_single else checked):
-            if self._augmentation is not None:
-                x = self._augmentation(x, key._replace(step=step).generator("augmentation"))
-            yield x, y
+            yield _augmented(x, self._augmentation, key, step, self._view.classifier), y
 
     def _check(self, batch: Any) -> Batch:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
@@ -122,21 +120,40 @@ class BatchStream:
         return torch.from_numpy(x), torch.from_numpy(y)
 
 
+def _augmented(x: Tensor, augmentation: Augmentation | None, key: Key, step: int, classifier: Declares) -> Tensor:
+    """The augmented batch, checked: an augmentation that leaves the range would let the attack leave the ball."""
+    if augmentation is None:
+        return x
+    augmented = augmentation(x, key._replace(step=step).generator("augmentation"))
+    check_inputs(augmented, classifier, "augmentation (its output)")
+    if len(augmented) != len(x):
+        raise ValueError(f"augmentation: expected {len(x)} samples as it was given, got {len(augmented)}.")
+    return augmented.float()
+
+
 def _join_single(batches: Iterable[Batch]) -> Iterator[Batch]:
-    held: Batch | None = None
-    for x, y in batches:
-        if held is not None and len(x) == 1:
-            held = torch.cat([held[0], x]), torch.cat([_like(held[1], y), _like(y, held[1])])
-            continue
-        if held is not None:
-            yield held
-        held = x, y
-    if held is not None:
-        if len(held[0]) == 1:
-            raise ValueError(
-                "x: got a batch of one sample, which cannot be trained with BatchNorm; expected at least 2."
-            )
-        yield held
+    """The batches, with a last one of a single sample joined to the one before it.
+
+    :raises ValueError: A single sample anywhere else.
+    """
+    held: list[Batch] = []
+    for batch in batches:
+        held.append(batch)
+        if len(held) == 3:
+            yield _several(held.pop(0))
+    if len(held) == 2 and len(held[1][0]) == 1:
+        (x, y), (last_x, last_y) = held
+        held = [(torch.cat([x, last_x]), torch.cat([_like(y, last_y), _like(last_y, y)]))]
+    for batch in held:
+        yield _several(batch)
+
+
+def _several(batch: Batch) -> Batch:
+    if len(batch[0]) == 1:
+        raise ValueError(
+            "x: got a batch of one sample, of which BatchNorm in train mode has no statistics; expected at least 2."
+        )
+    return batch
 
 
 def _like(y: Tensor, other: Tensor) -> Tensor:
@@ -192,4 +209,4 @@ def as_stream(
         raise ValueError("y: expected labels, got None (only a DataLoader, Dataset or generator brings its own).")
     inputs = check_inputs(x, view.classifier)
     labels = check_labels(y, view.classifier.nb_classes, length=len(inputs))
-    return ArrayStream(inputs, labels, batch_size, augmentation, avoid_single)
+    return ArrayStream(inputs, labels, batch_size, view.classifier, augmentation, avoid_single)

@@ -26,6 +26,10 @@ class Joint(nn.Module):
         self.guides = nn.ModuleList(guides)
         self.train_guides = train_guides
 
+    def trained(self) -> list[nn.Module]:
+        """The modules whose parameters are trained."""
+        return [self.student, *(self.guides if self.train_guides else [])]
+
     def forward(
         self,
         adversarial: Tensor | None,

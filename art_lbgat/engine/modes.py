@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import nn
+
+Flags = list[tuple[nn.Module, bool]]
 
 
 class Modes:
@@ -18,14 +21,14 @@ class Modes:
     """
 
     def __init__(self, module: nn.Module) -> None:
+        self._module = module
         self._found = [(m, m.training) for m in module.modules()]
-        self._train = [(m, flag or not module.training) for m, flag in self._found]
         self._parameters = [(p, p.requires_grad) for p in module.parameters()]
+        self._train = self._found if module.training else None
 
     def train(self) -> None:
         """Train mode, except for what the user had frozen; parameters require gradients as found."""
-        for module, flag in self._train:
-            module.training = flag
+        _set(self._train_flags())
         self._unfreeze()
 
     def evaluate(self) -> None:
@@ -37,17 +40,38 @@ class Modes:
 
     def restore(self) -> None:
         """Modes and ``requires_grad`` exactly as they were found."""
-        for module, flag in self._found:
-            module.training = flag
+        _set(self._found)
         self._unfreeze()
 
     def normalizes_batches(self) -> bool:
         """Whether a BatchNorm layer will normalise by the statistics of the batch in train mode."""
-        return any(flag and isinstance(m, nn.modules.batchnorm._BatchNorm) for m, flag in self._train)
+        return any(flag and isinstance(m, nn.modules.batchnorm._BatchNorm) for m, flag in self._train_flags())
+
+    def _train_flags(self) -> Flags:
+        if self._train is None:
+            # All in eval mode (as ART's predict leaves it): the module's own train() says what trains, since
+            # keeping BatchNorm frozen by overriding it is common.
+            now = [(m, m.training) for m, _ in self._found]
+            self._module.train()
+            self._train = [(m, m.training) for m, _ in self._found]
+            _set(now)
+        return self._train
 
     def _unfreeze(self) -> None:
         for parameter, flag in self._parameters:
             parameter.requires_grad_(flag)
+
+
+def _set(flags: Flags) -> None:
+    for module, flag in flags:
+        module.training = flag
+
+
+@contextmanager
+def plain_autograd(device: torch.device) -> Iterator[None]:
+    """No ambient ``no_grad``, ``inference_mode`` or ``autocast``: they break attacks, or change them in silence."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        yield
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ class Best:
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._modules = modules
-        self._states: list[dict[str, Tensor]] = []
+        self._states: list[dict[str, Any]] = []
         self.score: tuple[float, ...] | None = None
         self.epoch: int | None = None
 
@@ -24,11 +26,15 @@ class Best:
         if self.score is None or score > self.score:
             self.score, self.epoch = score, epoch
             self._states = [
-                {name: value.detach().clone() for name, value in module.state_dict().items()}
-                for module in self._modules
+                {name: _copied(value) for name, value in module.state_dict().items()} for module in self._modules
             ]
 
     def restore(self) -> None:
         """Put the best state back into the modules."""
         for module, state in zip(self._modules, self._states, strict=True):
             module.load_state_dict(state)
+
+
+def _copied(value: Any) -> Any:
+    """A copy of one entry of a state dict, which may be anything (``get_extra_state``)."""
+    return value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)

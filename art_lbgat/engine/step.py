@@ -6,19 +6,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
-def optimizer_step(loss: Tensor, optimizers: Sequence[torch.optim.Optimizer], max_grad_norm: float | None) -> None:
+def optimizer_step(
+    loss: Tensor,
+    modules: Sequence[nn.Module],
+    optimizers: Sequence[torch.optim.Optimizer],
+    max_grad_norm: float | None,
+) -> None:
     """Backward of ``loss``, clip, and one step of each optimizer.
 
     Gradients are cleared first, so that nothing an attack left behind is added.
 
     :param loss: A scalar with a graph.
+    :param modules: The modules that are trained; all their gradients are cleared, whoever steps them.
     :param optimizers: Each steps its own parameters (one SGD over all of them is the same thing).
     :param max_grad_norm: Clip the joint L2 norm of all gradients to this, or None.
     """
-    clear_gradients(optimizers)
+    clear_gradients(modules)
     loss.backward()  # type: ignore[no-untyped-call]
     if max_grad_norm is not None:
         torch.nn.utils.clip_grad_norm_(_parameters(optimizers), max_grad_norm)
@@ -26,10 +32,10 @@ def optimizer_step(loss: Tensor, optimizers: Sequence[torch.optim.Optimizer], ma
         optimizer.step()
 
 
-def clear_gradients(optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """Set every gradient to None."""
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
+def clear_gradients(modules: Sequence[nn.Module]) -> None:
+    """Set the gradient of every parameter to None."""
+    for module in modules:
+        module.zero_grad(set_to_none=True)
 
 
 def learning_rate(optimizer: torch.optim.Optimizer) -> float:
@@ -37,15 +43,16 @@ def learning_rate(optimizer: torch.optim.Optimizer) -> float:
     return float(optimizer.param_groups[0]["lr"])
 
 
-def step_schedulers(schedulers: Sequence[Any], error: float) -> None:
+def step_schedulers(schedulers: Sequence[Any], error: float | None) -> None:
     """Step each scheduler at the end of an epoch.
 
-    :param schedulers: Objects with a ``step``; ``ReduceLROnPlateau`` is given ``error``.
-    :param error: What a plateau is measured on (lower is better).
+    :param schedulers: Objects with a ``step``; ``ReduceLROnPlateau`` is given ``error``, where there is one.
+    :param error: What a plateau is measured on (lower is better); None in an epoch that was not measured.
     """
     for scheduler in schedulers:
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            scheduler.step(error)
+            if error is not None:
+                scheduler.step(error)
         else:
             scheduler.step()
 

@@ -97,6 +97,8 @@ def auto_attack(
     from pyautoattack import AutoAttack, checks
 
     nb_classes = view.classifier.nb_classes
+    if isinstance(attacks, str) and attacks != "standard":
+        attacks = [attacks]
     names = None if attacks == "standard" else [check_choice(name, "attacks", ATTACKS) for name in attacks]
     if nb_classes < 4 and (names is None or {"apgd-t", "apgd-dlr"} & set(names)):
         raise ValueError(

@@ -18,7 +18,7 @@ from torch import Tensor
 from art_lbgat.attacks.pgd import PGDAttack
 from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_count, check_inputs, check_labels, check_norm, check_number
-from art_lbgat.engine.modes import evaluating
+from art_lbgat.engine.modes import evaluating, plain_autograd
 from art_lbgat.engine.randomness import preserved_randomness, seed_everything
 from art_lbgat.evaluation.autoattack import auto_attack
 from art_lbgat.evaluation.verify import verify
@@ -77,7 +77,8 @@ def evaluate(
             raise ValueError("classifier: expected at least one classifier, got an empty mapping.")
         return pandas.concat(tables, ignore_index=True)
     judge = _Judge(classifier, x, y, radius, norm_value, autoattack, batch_size, seed)
-    return pandas.DataFrame([judge.row(attack) for attack in attacks])
+    rows = [attacks] if isinstance(attacks, (str, EvasionAttack)) else attacks
+    return pandas.DataFrame([judge.row(attack) for attack in rows])
 
 
 class _Judge:
@@ -94,21 +95,26 @@ class _Judge:
         batch_size: int,
         seed: int,
     ) -> None:
-        self._view = TensorView(classifier)
+        self._view = TensorView(classifier, "classifier")
         array = check_inputs(x, classifier)
         labels = check_labels(y, classifier.nb_classes, length=len(array))
         if labels.ndim == 2:
             raise ValueError(
                 "y: expected hard labels (indices or one-hot), got soft ones; accuracy needs one class each."
             )
-        self._x = torch.from_numpy(array.astype(np.float32))
-        self._y = torch.from_numpy(labels)
+        with torch.inference_mode(False):
+            self._x = torch.from_numpy(array.astype(np.float32))
+            self._y = torch.from_numpy(labels)
         self._eps, self._norm, self._autoattack = eps, norm, autoattack
         self._batch_size, self._seed = batch_size, seed
         self._natural = self._right(self._x)
 
     def row(self, attack: str | EvasionAttack) -> dict[str, Any]:
         """The row of one attack."""
+        with plain_autograd(self._view.device):
+            return self._row(attack)
+
+    def _row(self, attack: str | EvasionAttack) -> dict[str, Any]:
         start = time.perf_counter()
         name = attack if isinstance(attack, str) else type(attack).__name__
         flags: tuple[str, ...] = ()

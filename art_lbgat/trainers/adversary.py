@@ -13,9 +13,11 @@ from torch import Tensor
 from art_lbgat.attacks.loop import Ascent, ascend, draw_start
 from art_lbgat.attacks.reader import read_attack
 from art_lbgat.bridge import TensorView, check_logits
-from art_lbgat.engine.randomness import Key
+from art_lbgat.engine.randomness import Key, seed_everything
 
 logger = logging.getLogger(__name__)
+
+_START_OR_CLEAN = ("AutoAttack", "AutoProjectedGradientDescent")
 
 
 class Adversary:
@@ -34,24 +36,38 @@ class Adversary:
         """Say which way the attack goes."""
         name = type(self.attack).__name__
         if self.ascent is None:
-            logger.info("%s runs through attack.generate: %s.", name, self.reason)
+            logger.warning("%s runs through attack.generate: %s.", name, self.reason)
+            if name in _START_OR_CLEAN:
+                logger.warning(
+                    "%s returns samples that it did not flip unattacked; it trains less than it seems.", name
+                )
         else:
             logger.info("%s runs in the tensor loop: %s.", name, self.ascent)
 
-    def examples(self, x: Tensor, y: Tensor, key: Key, eps_factor: float = 1.0) -> Tensor:
+    def starts(self, x: Tensor, key: Key) -> list[Tensor | None]:
+        """The unit random numbers that examples of ``x`` start from, keyed by ``key``; none through ``generate``."""
+        if self.ascent is None:
+            return []
+        generator = key.generator("attack")
+        return [draw_start(self.ascent, x, generator) for _ in range(self.ascent.restarts)]
+
+    def examples(
+        self, x: Tensor, y: Tensor, key: Key, eps_factor: float = 1.0, starts: list[Tensor | None] | None = None
+    ) -> Tensor:
         """``x_adv`` of one batch.
 
         :param x: Raw natural inputs, ``(N, ...)``.
         :param y: Labels, indices or probabilities.
         :param key: Where in the run this is; the random start is a function of it.
         :param eps_factor: Share of the full ``eps``.
+        :param starts: What :meth:`starts` gave for these samples; None draws them here.
         :return: ``x_adv``, the shape of ``x``.
         :raises ValueError: If ``attack.generate`` returns another shape.
         """
         if self.ascent is None:
+            seed_everything(key.derive("attack"))
             return self._generate(x, y)
-        generator = key.generator("attack")
-        starts = [draw_start(self.ascent, x, generator) for _ in range(self.ascent.restarts)]
+        starts = self.starts(x, key) if starts is None else starts
         target = self._art_labels(y) if self.ascent.objective == "estimator" else y
         return ascend(
             self.ascent.scaled(eps_factor), self._view.logits, x, target, self._bounds, starts, self._estimator_loss

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from art.attacks.attack import EvasionAttack
 from art.data_generators import DataGenerator
 from art.defences.trainer import Trainer
@@ -23,7 +22,7 @@ from art_lbgat.data.streams import Stream, as_stream
 from art_lbgat.engine.cost import Cost
 from art_lbgat.engine.history import History
 from art_lbgat.engine.joint import Joint
-from art_lbgat.engine.modes import Modes, preserved_modes
+from art_lbgat.engine.modes import Modes, plain_autograd, preserved_modes
 from art_lbgat.engine.options import RunFields, RunOptions, check_keyword, run_options
 from art_lbgat.engine.randomness import Key, draw_seed, preserved_randomness
 from art_lbgat.engine.selection import Best
@@ -189,9 +188,11 @@ class BaseTrainer(Trainer, abc.ABC):
 
     def _fit(self, stream: Stream, nb_epochs: int, validation_data: Any, batch_size: int, scheduler: Any) -> None:
         check_count(nb_epochs, "nb_epochs")
+        for view in (self._view, *self._guides):
+            view.refresh()
         validation = None if validation_data is None else Validation(validation_data, self._view, batch_size)
         trained = [self._view, *(self._guides if self._train_guides else [])]
-        optimizers = [checks.check_optimizer(view) for view in trained]
+        optimizers = checks.check_optimizers(trained)
         schedulers = checks.check_schedulers(scheduler, optimizers)
         for view in trained:
             checks.log_foreign_loss(view)
@@ -200,7 +201,7 @@ class BaseTrainer(Trainer, abc.ABC):
         best = Best([view.module for view in trained])
         self.seed = draw_seed() if self.options.seed is None else self.options.seed
         self._fits += 1
-        with self._polite(optimizers) as modes, Progress(self, stream.steps, nb_epochs) as progress:
+        with self._polite() as modes, Progress(self, stream.steps, nb_epochs) as progress:
             loop = Loop(
                 self._view,
                 self._guides,
@@ -214,7 +215,7 @@ class BaseTrainer(Trainer, abc.ABC):
             )
             for epoch in range(1, nb_epochs + 1):
                 row = loop.epoch(stream, Key(self.seed, self._fits, epoch), progress)
-                error = row["loss"]
+                error = row["loss"] if validation is None else None
                 if validation and (epoch % self.options.validate_every == 0 or epoch == nb_epochs):
                     accuracies = validation.accuracies(modes[0], judge, self.seed)
                     row.update(accuracies)
@@ -237,7 +238,7 @@ class BaseTrainer(Trainer, abc.ABC):
     def _prepare_adversary(self) -> Adversary | None:
         if self._attack is None:
             return None
-        adversary = Adversary(self._attack, self._view)
+        adversary = Adversary(checks.check_attack(self._attack, self._view), self._view)
         adversary.log_way()
         if adversary.ascent is None and self.options.eps_warmup_epochs:
             raise ValueError(
@@ -247,7 +248,7 @@ class BaseTrainer(Trainer, abc.ABC):
         return adversary
 
     @contextmanager
-    def _polite(self, optimizers: list[torch.optim.Optimizer]) -> Iterator[list[Modes]]:
+    def _polite(self) -> Iterator[list[Modes]]:
         """Everything global as found afterwards; no ambient autocast, no_grad or inference mode inside."""
         with ExitStack() as stack:
             stack.enter_context(preserved_randomness())
@@ -255,11 +256,9 @@ class BaseTrainer(Trainer, abc.ABC):
             views = [self._view, *self._guides]
             modes = stack.enter_context(preserved_modes([view.module for view in views]))
             stack.enter_context(preserved_modes([view.classifier._model for view in views]))
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(torch.autocast(self._view.device.type, enabled=False))
-            stack.enter_context(_quiet(self._attack))
-            stack.callback(clear_gradients, optimizers)
+            stack.enter_context(plain_autograd(self._view.device))
+            stack.enter_context(_untouched(self._attack))
+            stack.callback(clear_gradients, self._joint.trained())
             yield modes
 
     def _normalizes_batches(self) -> bool:
@@ -272,14 +271,17 @@ class BaseTrainer(Trainer, abc.ABC):
 
 
 @contextmanager
-def _quiet(attack: EvasionAttack | None) -> Iterator[None]:
-    """Switch an ART attack's own progress bar off for a while."""
+def _untouched(attack: EvasionAttack | None) -> Iterator[None]:
+    """An ART attack without its progress bar for a while; its own eps afterwards (``random_eps`` draws anew)."""
     verbose = getattr(attack, "verbose", False)
-    if attack is None or not verbose:
-        yield
-        return
-    attack.set_params(verbose=False)
+    worker = getattr(attack, "_attack", attack)
+    found = {name: getattr(worker, name) for name in ("eps", "eps_step") if hasattr(worker, name)}
+    if attack is not None and verbose:
+        attack.set_params(verbose=False)
     try:
         yield
     finally:
-        attack.set_params(verbose=verbose)
+        for name, value in found.items():
+            setattr(worker, name, value)
+        if attack is not None and verbose:
+            attack.set_params(verbose=verbose)

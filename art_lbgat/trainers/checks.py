@@ -15,6 +15,8 @@ from art_lbgat.bridge import TensorView, check_logits
 
 logger = logging.getLogger(__name__)
 
+_SUM_TOLERANCE = 1e-5
+
 
 def check_attack(attack: Any, view: TensorView) -> EvasionAttack:
     """An untargeted ART evasion attack on the classifier that is trained.
@@ -50,6 +52,8 @@ def check_guide(guide: TensorView, student: TensorView) -> None:
         )
     for attribute in ("nb_classes", "input_shape"):
         theirs, ours = getattr(other, attribute), getattr(own, attribute)
+        if attribute == "input_shape":
+            theirs, ours = tuple(theirs), tuple(ours)
         if theirs != ours:
             raise ValueError(
                 f"{name}: its {attribute} is {theirs}, that of the classifier is {ours}; expected the same."
@@ -85,6 +89,21 @@ def check_optimizer(view: TensorView) -> torch.optim.Optimizer:
             f"{view.name}: its optimizer holds no trainable parameter of its model; build it from model.parameters()."
         )
     return optimizer  # type: ignore[no-any-return]
+
+
+def check_optimizers(views: Sequence[TensorView]) -> list[torch.optim.Optimizer]:
+    """The optimizers of all trained classifiers; one that several share (one SGD over both nets) is there once.
+
+    :raises ValueError: If one is missing or foreign (:func:`check_optimizer`), or two different ones hold a parameter.
+    """
+    optimizers = list(dict.fromkeys(check_optimizer(view) for view in views))
+    held = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    if len(held) != len(set(held)):
+        raise ValueError(
+            "guide: its optimizer and that of the classifier are two that hold the same parameter, which would be "
+            "stepped twice; expected one optimizer for each, or one object for both."
+        )
+    return optimizers
 
 
 def check_schedulers(scheduler: Any, optimizers: Sequence[torch.optim.Optimizer]) -> list[Any]:
@@ -123,10 +142,15 @@ def check_outputs(logits: dict[str, Tensor], inputs: int, nb_classes: int) -> No
                 "the number of samples cannot be used here."
             )
         rows = values.detach()
-        if bool((rows >= 0).all() and ((rows.sum(dim=1) - 1).abs() < 1e-5).all()):
+        if bool((rows >= 0).all() and ((rows.sum(dim=1) - 1).abs() < _SUM_TOLERANCE).all()):
             raise ValueError(
                 f"{owner}: its {name} outputs are probabilities (each row sums to 1); expected raw logits, so remove "
                 "the final softmax."
+            )
+        if bool((rows.logsumexp(dim=1).abs() < _SUM_TOLERANCE).all()):
+            raise ValueError(
+                f"{owner}: its {name} outputs are log-probabilities; expected raw logits, so remove the final "
+                "log-softmax and train with CrossEntropyLoss."
             )
 
 

@@ -68,13 +68,12 @@ class GuidedTrainer(BaseTrainer):
     def _terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
         adversarial = logits["adversarial"]
         terms = self.guidance(adversarial, logits["guide"], y)
-        terms = {**terms, **self._guide_terms(logits["guide"], y_guide)}
+        others = self._guide_terms(logits["guide"], y_guide)
         if self.regularizer is not None:
-            terms = {
-                **terms,
-                **REGULARIZERS[self.regularizer](adversarial, logits["natural"], self.regularizer_weight),
-            }
-        return terms
+            others |= REGULARIZERS[self.regularizer](adversarial, logits["natural"], self.regularizer_weight)
+        if terms.keys() & others.keys():
+            raise ValueError(f"guidance: its terms {sorted(terms)} must not be named like {sorted(others)}.")
+        return {**terms, **others}
 
     def _guide_terms(self, guide: Tensor, y_guide: Tensor) -> Terms:
         """Terms on the guide alone; none unless it learns."""

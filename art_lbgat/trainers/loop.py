@@ -98,7 +98,7 @@ class Loop:
             check_outputs(logits, len(x), self.student.classifier.nb_classes)
         terms = self.terms(logits, y_student, y_guide)
         loss = total(terms)
-        optimizer_step(loss, self.optimizers, self.options.max_grad_norm)
+        optimizer_step(loss, self.joint.trained(), self.optimizers, self.options.max_grad_norm)
         meter.add(terms, loss, logits, y_student, y_guide)
 
     def _forward(

@@ -25,7 +25,7 @@ class TRADESTrainer(BaseTrainer):
     :param classifier: The classifier to make robust, with an optimizer.
     :param attack: An untargeted ART evasion attack on it; None is the paper's attack (KL, eps 0.031, 10 steps of
         0.007). An ART PGD object ascends the classifier's own loss instead of the KL.
-    :param beta: Weight of the KL, >= 0.
+    :param beta: Weight of the KL, > 0.
     :param options: A :class:`~art_lbgat.RunOptions`.
     :param run: Its fields as keywords instead.
     """
@@ -41,7 +41,7 @@ class TRADESTrainer(BaseTrainer):
         options: RunOptions | None = None,
         **run: Unpack[RunFields],
     ) -> None:
-        self.beta = check_number(beta, "beta")
+        self.beta = check_number(beta, "beta", exclusive=True)
         attack = defaults.trades(classifier) if attack is None else attack
         super().__init__(classifier, attack, natural="graph", options=options, run=run)
 

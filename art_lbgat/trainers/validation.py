@@ -21,7 +21,7 @@ class Validation:
 
     :param data: ``(x, y)`` arrays.
     :param view: The classifier that is trained.
-    :param batch_size: Samples per batch; does not change the result.
+    :param batch_size: Samples per batch; the starts do not depend on it (but an attack through ``generate`` may).
     :raises ValueError: If ``data`` is no pair, or its values are wrong (see :mod:`art_lbgat.checks`).
     """
 
@@ -42,15 +42,18 @@ class Validation:
         """
         modes.evaluate()
         natural = robust = 0
+        whole = torch.from_numpy(self._x.astype("float32"))
+        starts = [] if adversary is None else adversary.starts(whole, Key(seed))
         for step, first in enumerate(range(0, len(self._x), self._batch_size)):
             rows = slice(first, first + self._batch_size)
-            x = torch.from_numpy(self._x[rows].astype("float32")).to(self._view.device)
+            x = whole[rows].to(self._view.device)
             y = torch.from_numpy(self._y[rows]).to(self._view.device)
             with torch.no_grad():
                 right = _right(self._view.logits(x), y)
             natural += int(right.sum())
             if adversary is not None:
-                x_adv = adversary.examples(x, y, Key(seed, step=step))
+                part = [None if s is None else s[rows].to(self._view.device) for s in starts]
+                x_adv = adversary.examples(x, y, Key(seed, step=step), starts=part)
                 with torch.no_grad():
                     robust += int((right & _right(self._view.logits(x_adv), y)).sum())
         result = {"validation_natural_accuracy": natural / len(self._x)}

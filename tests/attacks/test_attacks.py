@@ -13,6 +13,7 @@ from torch import nn
 
 from art_lbgat.attacks import PGDAttack, TRADESAttack, norms
 from art_lbgat.attacks.losses import cross_entropy, kl_to_natural
+from art_lbgat.evaluation import evaluate
 from tests import reference_lbgat as reference
 from tests.conftest import copied_state, make_classifier, make_data, states_equal
 
@@ -215,3 +216,24 @@ def test_random_start_is_uniform_in_the_l2_ball():
     assert float(cubed.mean()) == pytest.approx(0.5, abs=0.01)
     assert float(cubed.std()) == pytest.approx(1 / math.sqrt(12), abs=0.01)
     assert unit.mean(dim=0).abs().max() < 0.02
+
+
+@pytest.mark.parametrize(
+    "ambient", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", dtype=torch.bfloat16)]
+)
+@pytest.mark.parametrize("kind", [PGDAttack, TRADESAttack])
+def test_ambient_contexts_change_nothing(kind, ambient):
+    classifier = make_classifier()
+    x, y = make_data(8)
+    attack = kind(classifier, eps=0.1, eps_step=0.05, max_iter=3)
+    torch.manual_seed(0)
+    expected = attack.generate(x, y)
+    table = evaluate(classifier, x, y, eps=0.1, attacks=["natural", "pgd-3"])
+    with ambient():
+        torch.manual_seed(0)
+        assert np.array_equal(attack.generate(x, y), expected)
+        generator = torch.Generator().manual_seed(0)
+        found = attack.perturb(torch.from_numpy(x), torch.from_numpy(y), generator)
+        assert np.array_equal(found.numpy(), expected)
+        again = evaluate(classifier, x, y, eps=0.1, attacks=["natural", "pgd-3"])
+    assert again.accuracy.tolist() == table.accuracy.tolist()

@@ -25,7 +25,8 @@ def test_digits_are_split_into_disjoint_stratified_seeded_parts():
         shares = np.bincount(y, minlength=10) / len(y)
         assert np.abs(shares - 0.1).max() < 0.02
     assert np.array_equal(data.train[0], again.train[0])
-    assert not np.array_equal(data.test[0], other.test[0])
+    assert np.array_equal(data.test[0], other.test[0])  # for every seed
+    assert not np.array_equal(data.validation[0], other.validation[0])
     assert np.array_equal(load_digits(0, validation=0.3).test[0], data.test[0])
 
 

@@ -69,8 +69,21 @@ def test_modes_keep_what_the_user_froze_and_restore_everything():
     modes.restore()
     assert before == ([m.training for m in net.modules()], [p.requires_grad for p in net.parameters()])
     net.eval()
+    assert Modes(net).normalizes_batches()
+    assert not any(m.training for m in net.modules())  # asking changes nothing
     Modes(net).train()
     assert all(m.training for m in net.modules())  # all in eval mode says nothing about freezing
+
+    class Frozen(nn.Sequential):
+        def train(self, mode=True):
+            super().train(mode)
+            self[1].eval()
+            return self
+
+    frozen = Frozen(*conv_net()).eval()
+    Modes(frozen).train()
+    assert frozen.training
+    assert not frozen[1].training  # but the module's own train() does
     assert not Modes(nn.Linear(2, 2)).normalizes_batches()
 
 
@@ -141,7 +154,7 @@ def test_optimizer_step_clears_junk_first_and_leaves_unused_parameters():
     before = unused.weight.detach().clone(), net.weight.detach().clone()
     unused.weight.grad = torch.full_like(unused.weight, 100.0)
     net.weight.grad = torch.full_like(net.weight, 100.0)
-    optimizer_step(net(torch.ones(1, 2)).sum(), [optimizer], None)
+    optimizer_step(net(torch.ones(1, 2)).sum(), [net, unused], [optimizer], None)
     assert torch.equal(unused.weight, before[0])
     torch.testing.assert_close(net.weight, before[1] - (1 + 0.5 * before[1]))
 

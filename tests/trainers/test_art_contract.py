@@ -1,5 +1,7 @@
 """What ART's own trainer tests ask of a trainer, rewritten, over all six trainers (and what ART users do next)."""
 
+import pickle  # noqa: TID251 (what ART users do)
+
 import numpy as np
 import pytest
 import torch
@@ -163,3 +165,27 @@ def test_nothing_is_written_to_disk(tmp_path, monkeypatch):
     for build in TRAINERS.values():
         build(make_classifier()).fit(*make_data(16), validation_data=make_data(8, seed=1), nb_epochs=1)
     assert list(tmp_path.iterdir()) == []
+
+
+@EVERY
+def test_everything_art_does_with_a_classifier_works_after_training(build, tmp_path, monkeypatch):
+    monkeypatch.setattr("art.config.ART_DATA_PATH", str(tmp_path))
+    monkeypatch.setattr("art.estimators.classification.pytorch.config.ART_DATA_PATH", str(tmp_path))
+    x, y = make_data(16)
+    classifier = make_classifier()
+    build(classifier).fit(x, y, nb_epochs=1)
+    predictions = classifier.predict(x)
+    assert classifier.class_gradient(x).shape == (16, 4, 1, 8, 8)
+    assert classifier.loss_gradient(x, one_hot(y)).shape == x.shape
+    assert classifier.compute_loss(x, one_hot(y)).shape == (16,)
+    assert classifier.get_activations(x, layer=0, batch_size=16).shape == (16, 6, 8, 8)
+    assert "PyTorchClassifier" in repr(classifier)
+    classifier.save("trained", path=str(tmp_path))
+    fresh = make_classifier(seed=9)
+    fresh.model.load_state_dict(torch.load(tmp_path / "trained.model", weights_only=True))  # noqa: TID251
+    np.testing.assert_array_equal(fresh.predict(x), predictions)
+    clone = fresh.clone_for_refitting()
+    clone.fit(x, y, nb_epochs=1, verbose=False)
+    assert clone.predict(x).shape == (16, 4)
+    copied = pickle.loads(pickle.dumps(fresh))
+    np.testing.assert_array_equal(copied.predict(x), predictions)

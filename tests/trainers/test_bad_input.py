@@ -5,7 +5,9 @@ import pytest
 import torch
 from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
 from art.data_generators import PyTorchDataGenerator
+from art.estimators.certification.deep_z.pytorch import PytorchDeepZ
 from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
+from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_lbgat import ALPTrainer, BGATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, RunOptions, TRADESTrainer
@@ -25,6 +27,17 @@ def bad(array, index, value):
 class Overridden(nn.Sequential):
     def forward(self, x):
         return super().forward(x) * 2
+
+
+class Doubled(PyTorchClassifier):
+    def predict(self, x, **kwargs):
+        return 2 * super().predict(x, **kwargs)
+
+
+def patched():
+    model = conv_net()
+    model.forward = lambda x: nn.Sequential.forward(model, x) * 2
+    return model
 
 
 class Tuple(nn.Module):
@@ -109,7 +122,23 @@ def test_fit_refuses(build, x, y, kwargs, error, match):
 
 CONSTRUCT = {
     "classifier of another kind": (lambda: NaturalTrainer(conv_net()), TypeError, "classifier: expected an ART PyTorchCl"),
-    "smoothing classifier": (lambda: NaturalTrainer(smoothed()), TypeError, "PyTorchRandomizedSmoothing changes"),
+    "smoothing classifier": (lambda: NaturalTrainer(smoothed()), TypeError, "ART's PyTorchRandomizedSmoothing has a forward"),
+    "certified classifier": (
+        lambda: NaturalTrainer(
+            PytorchDeepZ(
+                nn.Sequential(nn.Linear(12, 4)), nn.CrossEntropyLoss(), (12,), 4, clip_values=(0, 1),
+                device_type="cpu",
+            )
+        ),
+        TypeError, "ART's PytorchDeepZ has a forward pass or gradient of its own",
+    ),
+    "own subclass that changes the forward": (
+        lambda: NaturalTrainer(Doubled(conv_net(), nn.CrossEntropyLoss(), (1, 8, 8), 4, device_type="cpu")), TypeError,
+        "Doubled changes predict",
+    ),
+    "sequential with a forward set on it": (
+        lambda: NaturalTrainer(make_classifier(patched())), ValueError, "Sequential is an nn.Sequential with",
+    ),
     "use_amp": (lambda: NaturalTrainer(with_amp()), ValueError, "classifier: use_amp=True"),
     "wrapper replaced": (lambda: NaturalTrainer(replaced()), ValueError, "classifier: its model was replaced"),
     "sequential with its own forward": (
@@ -229,8 +258,9 @@ def test_a_scheduler_of_another_optimizer_is_refused():
         (Tuple(), "its model must return one tensor of logits.*got tuple"),
         (conv_net(classes=5), r"its model must return logits of shape \(N, 4\) for nb_classes=4, got \(16, 5\)"),
         (nn.Sequential(*conv_net(), nn.Softmax(dim=1)), "outputs are probabilities"),
+        (nn.Sequential(*conv_net(), nn.LogSoftmax(dim=1)), "outputs are log-probabilities"),
     ],
-    ids=["one output", "tuple", "width", "softmax"],
+    ids=["one output", "tuple", "width", "softmax", "log-softmax"],
 )
 def test_outputs_that_are_no_logits_are_refused(model, match):
     for build in TRAINERS.values():
@@ -291,6 +321,9 @@ def test_generators_and_loaders_are_checked():
         trainer.fit(loader(x * float("nan"), y), nb_epochs=1)
     with pytest.raises(ValueError, match=r"x: got a batch of one sample"):
         trainer.fit(loader(x[:1], y[:1]), nb_epochs=1)
+    for batches in ([[0], [1, 2, 3, 4]], [[0, 1], [2], [3, 4]], [[i] for i in range(8)]):
+        with pytest.raises(ValueError, match=r"x: got a batch of one sample"):
+            trainer.fit(torch.utils.data.DataLoader(loader(x, y).dataset, batch_sampler=batches), nb_epochs=1)
     with pytest.raises(ValueError, match=r"x: no batch came in epoch 1"):
         trainer.fit(loader(x[:4], y[:4], drop_last=True), nb_epochs=1)
 
@@ -302,3 +335,28 @@ def test_construction_changes_nothing():
     LBGATTrainer(classifier, guide, regularizer="trades")
     assert states_equal(before[0], classifier.model.state_dict())
     assert classifier.model.training == before[1]
+
+
+def test_an_attack_made_targeted_later_is_refused():
+    classifier = make_classifier()
+    attack = ProjectedGradientDescent(classifier, eps=0.1, eps_step=0.05, max_iter=1, verbose=False)
+    trainer = MadryTrainer(classifier, attack, **OPTIONS)
+    attack.set_params(targeted=True)
+    with pytest.raises(ValueError, match="attack: ProjectedGradientDescent is targeted"):
+        trainer.fit(X, Y, nb_epochs=1)
+
+
+def test_a_guidance_that_hides_another_term_is_refused():
+    from art_lbgat.objectives import guide_cross_entropy
+
+    classifier = make_classifier()
+    trainer = LBGATTrainer(
+        classifier, another(classifier), guidance=lambda a, g, y: guide_cross_entropy(a, y), **OPTIONS
+    )
+    with pytest.raises(ValueError, match=r"guidance: its terms \['guide_ce'\] must not be named like"):
+        trainer.fit(X, Y, nb_epochs=1)
+
+
+def test_input_shapes_are_compared_as_tuples():
+    classifier = make_classifier(shape=(1, 8, 8))
+    BGATTrainer(classifier, make_classifier(seed=1, shape=[1, 8, 8]), **OPTIONS).fit(X, Y, nb_epochs=1)

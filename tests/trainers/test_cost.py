@@ -82,9 +82,16 @@ def test_cost_is_unknown_for_an_attack_that_goes_through_generate():
     classifier = make_classifier()
 
     class Other(PGDAttack):
-        pass
+        calls = 0
 
-    assert MadryTrainer(classifier, Other(classifier), **OPTIONS).cost is not None
+        def generate(self, x, y=None, **kwargs):
+            Other.calls += 1
+            return super().generate(x, y)
+
+    trainer = MadryTrainer(classifier, Other(classifier), **OPTIONS)
+    assert trainer.cost is None
+    trainer.fit(*make_data(8), nb_epochs=1)
+    assert Other.calls == 1  # a subclass may change anything, so it is called
 
     from art.attacks.evasion import DeepFool
 
