@@ -221,7 +221,8 @@ class BaseTrainer(Trainer, abc.ABC):
                     row.update(accuracies)
                     score = tuple(reversed(accuracies.values()))
                     error = 1 - score[0]
-                    best.offer(score, epoch)
+                    if self.options.keep == "best":
+                        best.offer(score, epoch)
                 self._history.rows.append(row)
                 logger.info("%s epoch %d/%d: %s", self.title, epoch, nb_epochs, row)
                 step_schedulers(schedulers, error)
@@ -229,11 +230,10 @@ class BaseTrainer(Trainer, abc.ABC):
 
     def _keep(self, best: Best, nb_epochs: int) -> None:
         """Put back the best epoch where that is asked for, and mark the epoch whose weights are kept."""
-        use_best = self.options.keep == "best" and best.epoch is not None
-        if use_best:
+        if best.epoch is not None:
             best.restore()
         for row in self._history.rows[-nb_epochs:]:
-            row["kept"] = row["epoch"] == (best.epoch if use_best else nb_epochs)
+            row["kept"] = row["epoch"] == (best.epoch or nb_epochs)
 
     def _prepare_adversary(self) -> Adversary | None:
         if self._attack is None:

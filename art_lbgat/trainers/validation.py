@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +29,8 @@ class Validation:
     def __init__(self, data: Any, view: TensorView, batch_size: int) -> None:
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise ValueError(f"validation_data: expected a pair (x, y), got {type(data).__name__}.")
-        self._x = check_inputs(data[0], view.classifier, "validation_data[0]")
+        x = check_inputs(data[0], view.classifier, "validation_data[0]")
+        self._x = torch.from_numpy(x.astype(np.float32))
         self._y = check_labels(data[1], view.classifier.nb_classes, "validation_data[1]", length=len(self._x))
         self._view, self._batch_size = view, batch_size
 
@@ -42,11 +44,10 @@ class Validation:
         """
         modes.evaluate()
         natural = robust = 0
-        whole = torch.from_numpy(self._x.astype("float32"))
-        starts = [] if adversary is None else adversary.starts(whole, Key(seed))
+        starts = [] if adversary is None else adversary.starts(self._x, Key(seed))
         for step, first in enumerate(range(0, len(self._x), self._batch_size)):
             rows = slice(first, first + self._batch_size)
-            x = whole[rows].to(self._view.device)
+            x = self._x[rows].to(self._view.device)
             y = torch.from_numpy(self._y[rows]).to(self._view.device)
             with torch.no_grad():
                 right = _right(self._view.logits(x), y)
