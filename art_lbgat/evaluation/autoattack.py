@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -112,7 +112,7 @@ def auto_attack(
             f"attacks: Square in L2 needs images of at least {_SQUARE_L2_SIDE}x{_SQUARE_L2_SIDE} values, got "
             f"{tuple(unit_x.shape[2:])}; leave 'square' out with a custom list."
         )
-    with preserved_randomness(), _trace_kept(), _warnings() as flags, evaluating(view.module):
+    with preserved_randomness(), _trace_kept(checks), _warnings() as flags, evaluating(view.module):
         for counter in checks.funcs:
             checks.funcs[counter] = 0  # module-global: one hit would flag every later model of the process
         runner: Any = AutoAttack(
@@ -147,13 +147,22 @@ def _uniform_range(view: TensorView) -> tuple[float, float]:
 
 
 @contextmanager
-def _trace_kept() -> Iterator[None]:
-    """AutoAttack ends a check with ``sys.settrace(None)``, which blinds coverage and debuggers."""
-    found = sys.gettrace()
+def _trace_kept(checks: Any) -> Iterator[None]:
+    """AutoAttack ends one check with ``sys.settrace(None)``, which blinds coverage and debuggers.
+
+    A trace function belongs to its thread, so that check is given a thread of its own.
+    """
+    original = checks.check_dynamic
+
+    def in_a_thread(*args: Any, **kwargs: Any) -> None:
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            thread.submit(original, *args, **kwargs).result()
+
+    checks.check_dynamic = in_a_thread
     try:
         yield
     finally:
-        sys.settrace(found)
+        checks.check_dynamic = original
 
 
 @contextmanager

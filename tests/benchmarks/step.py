@@ -49,8 +49,19 @@ def wrn_10_2():
 MODELS = {"digits CNN": (small_cnn, (1, 8, 8)), "WRN-10-2": (wrn_10_2, (3, 32, 32))}
 
 
+class Net(nn.Module):
+    """ART's TRADES trainer computes its training accuracy from the first child of an ``nn.Sequential`` and crashes."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x)
+
+
 def classifier(make, shape):
-    model = make()
+    model = Net(make())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=2e-4)
     return PyTorchClassifier(
         model, nn.CrossEntropyLoss(), input_shape=shape, nb_classes=10, optimizer=optimizer, clip_values=(0.0, 1.0),

@@ -3,6 +3,7 @@
 import logging
 import math
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -155,7 +156,9 @@ def test_autoattack_standard_on_ten_classes_is_upstreams_result():
     table = evaluate(classifier, x, y, eps=0.3, attacks=["autoattack"])
     classifier.model.eval()
     upstream = AutoAttack(classifier.model, norm="Linf", eps=0.3, seed=0, device="cpu", version="standard")
-    x_adv, _ = upstream.run_standard_evaluation(torch.from_numpy(x), torch.from_numpy(y), batch_size=250)
+    inputs = torch.from_numpy(x), torch.from_numpy(y)
+    with ThreadPoolExecutor(max_workers=1) as thread:  # it ends with sys.settrace(None), which would end a coverage run
+        x_adv, _ = thread.submit(upstream.run_standard_evaluation, *inputs, batch_size=250).result()
     assert table.attack[0] == "autoattack (standard)"
     assert table.accuracy[0] == (classifier.predict(x_adv.numpy()).argmax(axis=1) == y).mean()
     ours = auto_attack(TensorView(classifier), torch.from_numpy(x), torch.from_numpy(y), 0.3)
@@ -189,17 +192,36 @@ def test_autoattack_flags_reach_the_table_and_are_not_left_over():
     assert logging.getLogger("auto-attack").handlers == []
 
 
+def test_a_dynamic_defence_is_flagged():
+    class Dynamic(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(64, 4)
+
+        def forward(self, x):
+            if not x.requires_grad:
+                with torch.enable_grad():
+                    leaf = x.detach().clone().requires_grad_(True)
+                    torch.autograd.grad(self.linear(leaf.flatten(1)).sum(), leaf)
+            return self.linear(x.flatten(1))
+
+    table = evaluate(make_classifier(Dynamic()), X[:4], Y[:4], eps=0.1, attacks="autoattack", autoattack="apgd-ce")
+    assert "dynamic defense" in table["flags"][0]
+
+
 def test_the_trace_function_survives():
+    """In a thread, so that the trace function of a coverage run is left alone."""
+
     def trace(frame, event, arg):
         return None
 
-    found = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        evaluate(make_classifier(), X[:4], Y[:4], eps=0.1, attacks=["autoattack"], autoattack=["apgd-ce"])
-        assert sys.gettrace() is trace
-    finally:
-        sys.settrace(found)
+    def traced():
+        sys.settrace(trace)
+        evaluate(make_classifier(), X[:4], Y[:4], eps=0.1, attacks="autoattack", autoattack="apgd-ce")
+        return sys.gettrace()
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        assert thread.submit(traced).result() is trace
 
 
 BAD = {
