@@ -264,3 +264,16 @@ def test_bad_arguments(change, match):
 def test_an_attack_on_another_model_is_refused(trained):
     with pytest.raises(ValueError, match="attack: it is bound to another model"):
         evaluate(trained, X, Y, eps=0.1, attacks=[PGDAttack(make_classifier())])
+
+
+def test_a_sample_that_is_wrong_naturally_never_counts_as_robust(trained):
+    """An attack that turns a misclassified image into one that is classified as labelled has broken nothing."""
+
+    class Swap(PGDAttack):
+        def generate(self, x, y=None, **kwargs):
+            return X[1:2]
+
+    predicted = trained.predict(X[:2]).argmax(axis=1)
+    assert predicted[0] != predicted[1]
+    table = evaluate(trained, X[:1], predicted[1:2], eps=1.0, attacks=["natural", Swap(trained)])
+    assert table.accuracy.tolist() == [0, 0]
