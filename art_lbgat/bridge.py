@@ -6,7 +6,6 @@ preprocessing, and ART's own helper cuts the gradient by default; :class:`Tensor
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,6 @@ from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMe
 from torch import Tensor, nn
 
 from art_lbgat.engine.randomness import seed_everything
-
-logger = logging.getLogger(__name__)
 
 _STANDARDISATIONS = (StandardisationMeanStd, StandardisationMeanStdPyTorch)
 _FORWARD_METHODS = (
@@ -118,9 +115,8 @@ class TensorView:
             return x, y
         if not self._training_defences:
             return self._preprocess_fit(x, None)[0], y
-        one_hot = y if y.ndim == 2 else nn.functional.one_hot(y, self.classifier.nb_classes).float()
         seed_everything(seed)
-        inputs, labels = self._preprocess_fit(x, one_hot)
+        inputs, labels = self._preprocess_fit(x, label_rows(y, self.classifier.nb_classes))
         assert labels is not None  # noqa: S101 (for the type checker: labels went in)
         return inputs, hard_if_one_hot(labels)
 
@@ -162,6 +158,11 @@ def hard_if_one_hot(labels: Tensor) -> Tensor:
     """Indices ``(N,)`` if every row is exactly one-hot, else the float32 probabilities ``(N, C)`` as they are."""
     one_hot = bool(((labels == 0) | (labels == 1)).all() and (labels.sum(dim=1) == 1).all())
     return labels.argmax(dim=1) if one_hot else labels.float()
+
+
+def label_rows(y: Tensor, nb_classes: int) -> Tensor:
+    """Labels as float32 rows ``(N, C)``: indices become one-hot, rows stay as they are."""
+    return y if y.ndim == 2 else nn.functional.one_hot(y, nb_classes).float()
 
 
 def check_classifier(classifier: Any, name: str) -> None:

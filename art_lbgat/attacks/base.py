@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import logging
 import math
 import warnings
 from typing import Any, ClassVar
@@ -20,8 +19,6 @@ from art_lbgat.attacks.loop import Ascent, ascend, draw_start
 from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_count, check_inputs, check_labels, check_norm, check_number
 from art_lbgat.engine.modes import evaluating, plain_autograd
-
-logger = logging.getLogger(__name__)
 
 
 class TensorAttack(EvasionAttack):

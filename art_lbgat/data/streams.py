@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from art_lbgat.bridge import TensorView
+from art_lbgat.bridge import TensorView, label_rows
 from art_lbgat.checks import Declares, check_count, check_inputs, check_labels
 from art_lbgat.data.augmentation import Augmentation
 from art_lbgat.engine.randomness import Key
@@ -159,7 +159,7 @@ def _several(batch: Batch) -> Batch:
 def _like(y: Tensor, other: Tensor) -> Tensor:
     """Indices as one-hot rows where the other half of a joined batch is soft."""
     if y.ndim == 1 and other.ndim == 2:
-        return torch.nn.functional.one_hot(y, other.shape[1]).float()
+        return label_rows(y, other.shape[1])
     return y
 
 

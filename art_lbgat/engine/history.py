@@ -35,9 +35,9 @@ class Meter:
         values["loss"] = loss.detach() * n
         for name, column in (("natural", "train_natural_accuracy"), ("adversarial", "train_robust_accuracy")):
             if name in logits:
-                values[column] = correct(logits[name], y)
+                values[column] = correct(logits[name], y).sum()
         if "guide" in logits:
-            values["guide_accuracy"] = correct(logits["guide"], y_guide)
+            values["guide_accuracy"] = correct(logits["guide"], y_guide).sum()
         for name, value in values.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self.samples += n
@@ -51,9 +51,9 @@ class Meter:
 
 
 def correct(logits: Tensor, y: Tensor) -> Tensor:
-    """How many samples are classified as labelled (by the largest probability where labels are soft)."""
+    """Which samples are classified as labelled (by the largest probability where labels are soft), ``(N,)``, bool."""
     hard = y if y.ndim == 1 else y.argmax(dim=1)
-    return (logits.detach().argmax(dim=1) == hard).sum()
+    return logits.detach().argmax(dim=1) == hard
 
 
 class History:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from art_lbgat.attacks.loop import Ascent, ascend, draw_start
 from art_lbgat.attacks.reader import read_attack
-from art_lbgat.bridge import TensorView, check_logits
+from art_lbgat.bridge import TensorView, check_logits, label_rows
 from art_lbgat.engine.randomness import Key, seed_everything
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Adversary:
 
     def _generate(self, x: Tensor, y: Tensor) -> Tensor:
         # One-hot rows: not every ART attack converts indices itself. A copy: an attack may write into its input.
-        labels = self._one_hot(y).cpu().numpy()
+        labels = label_rows(y, self._view.classifier.nb_classes).cpu().numpy()
         made: Any = self.attack.generate(x=x.cpu().numpy().copy(), y=labels)
         x_adv = torch.from_numpy(np.asarray(made, dtype=np.float32)).to(x.device)
         if x_adv.shape != x.shape:
@@ -85,13 +85,8 @@ class Adversary:
             )
         return x_adv
 
-    def _one_hot(self, y: Tensor) -> Tensor:
-        if y.ndim == 2:
-            return y
-        return torch.nn.functional.one_hot(y, self._view.classifier.nb_classes).float()
-
     def _art_labels(self, y: Tensor) -> Tensor:
-        return self._view.classifier.reduce_labels(self._one_hot(y))  # type: ignore[no-any-return]
+        return self._view.classifier.reduce_labels(label_rows(y, self._view.classifier.nb_classes))  # type: ignore[no-any-return]
 
     def _estimator_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         output = check_logits(logits, self._view.classifier.nb_classes, self._view.name)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_inputs, check_labels
+from art_lbgat.engine.history import correct
 from art_lbgat.engine.modes import Modes
 from art_lbgat.engine.randomness import Key
 from art_lbgat.trainers.adversary import Adversary
@@ -50,19 +50,14 @@ class Validation:
             x = self._x[rows].to(self._view.device)
             y = torch.from_numpy(self._y[rows]).to(self._view.device)
             with torch.no_grad():
-                right = _right(self._view.logits(x), y)
+                right = correct(self._view.logits(x), y)
             natural += int(right.sum())
             if adversary is not None:
                 part = [None if s is None else s[rows].to(self._view.device) for s in starts]
                 x_adv = adversary.examples(x, y, Key(seed, step=step), starts=part)
                 with torch.no_grad():
-                    robust += int((right & _right(self._view.logits(x_adv), y)).sum())
+                    robust += int((right & correct(self._view.logits(x_adv), y)).sum())
         result = {"validation_natural_accuracy": natural / len(self._x)}
         if adversary is not None:
             result["validation_robust_accuracy"] = robust / len(self._x)
         return result
-
-
-def _right(logits: Tensor, y: Tensor) -> Tensor:
-    hard = y if y.ndim == 1 else y.argmax(dim=1)
-    return logits.argmax(dim=1) == hard
