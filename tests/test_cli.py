@@ -11,16 +11,18 @@ import pytest
 from typer.testing import CliRunner
 
 from art_lbgat import cli
+from art_lbgat.recipes import RECIPES, Recipe
 
 
 def invoke(*arguments):
     return CliRunner().invoke(cli.app, list(arguments))
 
 
-def test_help_lists_the_demo():
+def test_help_lists_the_commands():
     result = invoke("--help")
     assert result.exit_code == 0
-    assert "demo" in result.output
+    for name in ("demo", "recipes", "study"):
+        assert name in result.output
 
 
 def test_demo_trains_judges_prints_and_saves(tmp_path):
@@ -36,21 +38,20 @@ def test_demo_trains_judges_prints_and_saves(tmp_path):
     assert "BGAT" in done.stdout
     assert "eps = 0.1" in done.stdout
     runs = pd.read_csv(output / "runs.csv")
-    assert runs.groupby("method").size().to_dict() == {"BGAT": 2, "PGD-AT": 2}
+    assert runs.groupby("arm").size().to_dict() == {"BGAT": 2, "PGD-AT": 2}
     assert runs[["natural", "pgd-20", "autoattack"]].to_numpy().min() >= 0
     assert runs[["natural", "pgd-20", "autoattack"]].to_numpy().max() <= 1
-    summary = pd.read_csv(output / "summary.csv").set_index("method")
-    mean = 100 * runs[runs.method == "BGAT"].natural.mean()
+    summary = pd.read_csv(output / "summary.csv").set_index("arm")
+    mean = 100 * runs[runs.arm == "BGAT"].natural.mean()
     assert summary.natural_mean["BGAT"] == pytest.approx(mean)
     record = json.loads((output / "results.json").read_text())
-    assert record["options"]["eps"] == [0.1]
+    assert record["arms"]["BGAT"]["eps"] == 0.1
+    assert record["arms"]["BGAT"]["nb_epochs"] == 1
     assert record["versions"]["torch"]
     assert len(record["runs"]) == 4
-    assert (
-        f"| {summary.natural_mean['BGAT']:.1f} ± {summary.natural_std['BGAT']:.1f} |"
-        in (output / "table.md").read_text()
-    )
-    assert f"{summary.natural_mean['BGAT']:.1f} ± {summary.natural_std['BGAT']:.1f}" in done.stdout
+    shown = f"{summary.natural_mean['BGAT']:.1f} ± {summary.natural_std['BGAT']:.1f}"
+    assert f"| {shown} |" in (output / "table.md").read_text()
+    assert shown in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_demo_trains_judges_prints_and_saves(tmp_path):
         (["--eps", "-0.1"], "eps: expected a finite number > 0, got -0.1"),
         (["--seeds", "0"], "seeds: expected at least one, got none"),
         (["--nb-epochs", "0"], "nb_epochs: expected a whole number >= 1, got 0"),
-        (["--n-autoattack", "0"], "n_autoattack: expected a whole number >= 1"),
+        (["--n-autoattack", "-1"], "n_autoattack: expected a whole number >= 0"),
         (["--workers", "0"], "workers: expected a whole number >= 1"),
         (["--method", "BGATT"], "did you mean 'BGAT'"),
         (["--part", "train"], "part: expected one of"),
@@ -74,6 +75,89 @@ def test_bad_options_end_with_code_2_and_one_message(arguments, message, tmp_pat
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "recipe: expected either --recipe or --ablation"),
+        (["--recipe", "digits-lbgat", "--ablation", "alpha"], "recipe: expected either --recipe or --ablation"),
+        (["--recipe", "digits-lbga"], "did you mean 'digits-lbgat'"),
+        (["--recipe", "digits-lbgat", "--recipe", "digits-lbgat"], "recipe: expected different ids"),
+        (["--ablation", "alhpa"], "did you mean 'alpha'"),
+        (["--ablation", "alpha", "--base", "digits-madry"], "base: expected a recipe of method"),
+        (["--recipe", "digits-lbgat", "--set", "epz=1"], "did you mean 'eps'"),
+        (["--recipe", "digits-lbgat", "--set", "eps"], "set: expected field=value, got 'eps'"),
+        (["--recipe", "digits-lbgat", "--set", "eps=big"], "eps: expected a finite number > 0, got 'big'"),
+        (["--recipe", "nothing.yaml"], "nothing.yaml"),
+        (["--recipe", "digits-lbgat", "--recipe", "lbgat-cifar10-wrn34-10"], "arms: expected recipes on the same data"),
+    ],
+)
+def test_a_bad_study_ends_with_code_2_and_one_message(arguments, message, tmp_path):
+    result = invoke("study", "--output", str(tmp_path / "o"), *arguments)
+    assert result.exit_code == 2
+    assert message in re.sub(r"\s+", " ", result.output)
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "o").exists()
+
+
+def test_missing_data_of_a_study_are_named(tmp_path):
+    result = invoke(
+        "study", "--recipe", "cifar10-small-madry", "--root", str(tmp_path), "--seeds", "1", "--workers", "1",
+        "--output", str(tmp_path / "o"),
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert "CIFAR-10" in result.output
+
+
+@pytest.mark.parametrize("ablation", ["guidance", "alpha", "guide-depth", "ensemble", "regularizer"])
+def test_an_ablation_is_one_command(ablation, tmp_path, monkeypatch):
+    """The arms of each ablation reach the study, with what was set; the runs themselves are replaced."""
+    seen = {}
+
+    def fake(options, output, report):
+        seen["options"] = options
+        return rows(list(options.arms), seeds=options.seeds, eps=(0.2,))
+
+    monkeypatch.setattr("art_lbgat.study.run_study", fake)
+    result = invoke("study", "--ablation", ablation, "--seeds", "2", "--set", "eps=0.2", "--output", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    arms = seen["options"].arms
+    assert len(arms) >= 3
+    assert all(recipe.eps == 0.2 for recipe in arms.values())
+    table = (tmp_path / "table.md").read_text()
+    assert all(f"| {arm} |" in table for arm in arms)
+    assert "natural vs first" in table
+    assert json.loads((tmp_path / "results.json").read_text())["arms"].keys() == arms.keys()
+
+
+def test_recipes_prints_the_table_one_recipe_and_a_file(tmp_path):
+    result = invoke("recipes")
+    assert result.exit_code == 0
+    line = next(line for line in result.output.splitlines() if "lbgat6-cifar100-wrn34-10" in line)
+    for text in (
+        "cifar100",
+        "wrn-34-10",
+        "LBGAT + TRADES (a=6)",
+        "0.031",
+        "27 F + 3 Fg",
+        "60.64",
+        "29.33",
+        "RobustBench",
+    ):
+        assert text in line
+    for name in RECIPES:
+        assert name in result.output
+    one = invoke("recipes", "lbgat9-awp-cifar100-wrn34-10")
+    assert "awp_gamma: 0.005" in one.output
+    assert "passes per step: 33 F + 3 Fg" in one.output
+    path = tmp_path / "mine.yaml"
+    assert invoke("recipes", "digits-lbgat", "--save", str(path)).exit_code == 0
+    assert Recipe.read(path) == RECIPES["digits-lbgat"]
+    for arguments in (["digits-lbgat", "--save", str(path)], ["--save", str(tmp_path / "b.yaml")], ["digits-lbga"]):
+        result = invoke("recipes", *arguments)
+        assert result.exit_code == 2
+        assert result.output.startswith("error: ")
+
+
 def test_an_output_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     result = invoke("demo", "--output", str(tmp_path / "file"))
@@ -85,20 +169,25 @@ def test_an_unknown_option_is_an_error():
     assert invoke("demo", "--epochs", "3").exit_code == 2
 
 
-def rows(methods=("PGD-AT", "BGAT"), seeds=(0, 1), eps=(0.1, 0.2)):
+def rows(arms=("PGD-AT", "BGAT"), seeds=(0, 1), eps=(0.1, 0.2)):
     return pd.DataFrame(
         [
-            {"method": m, "eps": e, "seed": s, "natural": 0.9 + 0.02 * s, "pgd-20": 0.5, "autoattack": 0.25 + 0.1 * s,
-             "n": 599, "n_autoattack": 64, "flags": f"Square has gained {s}.5%" if m == "BGAT" else "",
-             "train_seconds": 3.0, "judge_seconds": 4.0}
-            for e in eps for m in methods for s in seeds
+            {"arm": a, "recipe": "r", "eps": e, "seed": s, "natural": 0.9 + 0.02 * s, "pgd-20": 0.5,
+             "autoattack": 0.25 + 0.1 * s, "n": 599, "n_autoattack": 64,
+             "flags": f"Square has gained {s}.5%" if a == "BGAT" else "", "train_seconds": 3.0, "judge_seconds": 4.0}
+            for e in eps for a in arms for s in seeds
         ]
     )  # fmt: skip
 
 
 def test_table_shows_mean_and_spread_for_each_eps_and_counts_warnings(tmp_path, monkeypatch):
-    monkeypatch.setattr("art_lbgat.study.run_study", lambda options, report: rows())
-    result = invoke("demo", "--output", str(tmp_path), "--eps", "0.1", "--eps", "0.2")
+    monkeypatch.setattr(
+        "art_lbgat.study.run_study",
+        lambda options, report: rows(list(options.arms), eps=(options.arms["BGAT"].eps,)),
+    )
+    result = invoke(
+        "demo", "--output", str(tmp_path), "--eps", "0.1", "--eps", "0.2", "--method", "PGD-AT", "--method", "BGAT"
+    )
     assert result.exit_code == 0
     assert result.output.count("91.0 ± 1.4") == 4
     assert result.output.count("30.0 ± 7.1") == 4

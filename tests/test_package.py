@@ -28,7 +28,7 @@ def test_import_is_quick_and_brings_no_optional_package():
         "import sys, time, torch, art.defences.trainer, art.attacks.evasion, art.estimators.classification\n"
         "import tqdm.auto\n"
         "before = set(sys.modules); start = time.perf_counter(); import art_lbgat; print(time.perf_counter() - start)\n"
-        "print([m for m in ('robustbench', 'matplotlib', 'pyautoattack', 'typer', 'rich') if m in set(sys.modules) - before])"
+        "print([m for m in ('robustbench', 'matplotlib', 'pyautoattack', 'typer', 'rich', 'timm', 'yaml') if m in set(sys.modules) - before])"
     )
     seconds, loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -46,13 +46,15 @@ def test_files_are_small_and_public_things_have_docstrings(path):
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
             nested = isinstance(node, ast.FunctionDef) and node.name in ("loss", "factor", "build", "finished", "report",
-                                                                         "emit", "forward", "backward", "in_a_thread")  # fmt: skip
+                                                                         "emit", "forward", "backward", "in_a_thread", "update",
+                                                                         "make", "ended")  # fmt: skip
             assert ast.get_docstring(node) or nested, node.name
 
 
 def test_nothing_in_the_package_can_run_code_from_a_file():
     for path in SOURCES:
-        assert not re.search(r"\b(pickle|eval\(|exec\(|yaml\.load|torch\.load)", path.read_text()), path
+        text = path.read_text().replace('torch.load(path, map_location="cpu", weights_only=True)', "")
+        assert not re.search(r"\b(pickle|eval\(|exec\(|yaml\.load|torch\.load\()", text), path
 
 
 def test_engine_knows_no_art_and_imports_run_downwards():

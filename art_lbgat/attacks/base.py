@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import abc
-import math
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,8 +14,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from art_lbgat.attacks.loop import Ascent, ascend, draw_start
+from art_lbgat.attacks.radius import Radius, as_radius, check_radius, check_scale
 from art_lbgat.bridge import TensorView
-from art_lbgat.checks import check_count, check_inputs, check_labels, check_norm, check_number
+from art_lbgat.checks import check_count, check_inputs, check_labels, check_norm
 from art_lbgat.engine.modes import evaluating, plain_autograd
 
 
@@ -44,8 +43,8 @@ class TensorAttack(EvasionAttack):
         self,
         estimator: PyTorchClassifier,
         norm: float | str,
-        eps: float,
-        eps_step: float,
+        eps: float | NDArray[Any],
+        eps_step: float | NDArray[Any],
         max_iter: int,
         batch_size: int,
         verbose: bool,
@@ -54,6 +53,9 @@ class TensorAttack(EvasionAttack):
         self.norm, self.eps, self.eps_step, self.max_iter = norm, eps, eps_step, max_iter
         self.batch_size, self.verbose = batch_size, verbose
         self._view = TensorView(estimator, "estimator")
+
+    def _radius(self, value: Any) -> Radius:
+        return as_radius(value, 1 + len(self.estimator.input_shape))
 
     @abc.abstractmethod
     def ascent(self) -> Ascent:
@@ -65,7 +67,7 @@ class TensorAttack(EvasionAttack):
         :param x: Natural inputs, ``(N, *input_shape)``, inside ``clip_values``.
         :param y: Labels, indices ``(N,)`` or rows ``(N, C)``; None takes the model's predictions, as ART does.
         :return: ``x_adv``, float32, the shape of ``x``.
-        :raises ValueError: Bad ``x`` or ``y`` (see :mod:`art_lbgat.checks`).
+        :raises ValueError: Bad ``x`` or ``y`` (see :mod:`art_lbgat.checks`), or not one ``eps`` per sample.
         :raises TypeError: Any keyword; this attack takes none.
         """
         if kwargs:
@@ -86,7 +88,7 @@ class TensorAttack(EvasionAttack):
             chunk = inputs[rows].to(self._view.device)
             target = None if labels is None else labels[rows].to(self._view.device)
             units = [None if s is None else s[rows].to(self._view.device) for s in starts]
-            result[rows] = self._ascend(ascent, chunk, target, units).cpu()
+            result[rows] = self._ascend(ascent.rows(rows, len(inputs)), chunk, target, units).cpu()
         return result.numpy()
 
     def perturb(self, x: Tensor, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
@@ -103,40 +105,20 @@ class TensorAttack(EvasionAttack):
             x = x.clone() if x.is_inference() else x  # autograd refuses tensors of inference mode
             y = y.clone() if y is not None and y.is_inference() else y
             starts = [draw_start(ascent, x, generator) for _ in range(ascent.restarts)]
-            return self._ascend(ascent, x, y, starts)
+            return self._ascend(ascent.rows(slice(None), len(x)), x, y, starts)
 
     def _ascend(self, ascent: Ascent, x: Tensor, y: Tensor | None, starts: list[Tensor | None]) -> Tensor:
-        if y is None and ascent.objective == "ce":
+        if y is None and ascent.objective != "kl":
             with torch.no_grad():
                 y = self._view.logits(x).argmax(dim=1)
         return ascend(ascent, self._view.logits, x, y, self._view.bounds(), starts)
 
     def _check_params(self) -> None:
         check_norm(self.norm)
-        check_number(self.eps, "eps")
-        check_number(self.eps_step, "eps_step", exclusive=True)
+        check_radius(self.eps, "eps")
+        check_radius(self.eps_step, "eps_step", exclusive=True)
         check_count(self.max_iter, "max_iter", minimum=0)
         check_count(self.batch_size, "batch_size")
         if not isinstance(self.verbose, bool):
             raise TypeError(f"verbose: expected a bool, got {self.verbose!r}.")
-        warn_if_too_large(self.eps, check_norm(self.norm), self._view)
-
-
-def warn_if_too_large(eps: float, norm: float, view: TensorView) -> None:
-    """Warn when the ball holds the whole input range, as when eps is given in 0-255 units for inputs in [0, 1].
-
-    :param eps: Radius in raw input units.
-    :param norm: ``math.inf`` or 2.
-    :param view: The classifier whose ``clip_values`` bound the inputs.
-    """
-    if view.classifier.clip_values is None:
-        return
-    reach = view.value_range()
-    if norm == 2:
-        reach *= math.sqrt(math.prod(view.classifier.input_shape))
-    if eps > reach:
-        warnings.warn(
-            f"eps: {eps:g} is larger than the whole range of inputs ({reach:g} for clip_values of {view.name}); "
-            "eps is in raw input units.",
-            stacklevel=3,
-        )
+        check_scale(self.eps, check_norm(self.norm), self._view)

@@ -8,13 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from art_lbgat.attacks import losses, norms
 from art_lbgat.attacks.norms import Bounds
+from art_lbgat.attacks.radius import Radius
+
+Objective = Literal["ce", "kl", "cw", "estimator"]
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,11 @@ class Ascent:
     """A projected gradient ascent, described completely.
 
     :param norm: ``math.inf`` or 2.
-    :param eps: Radius of the ball, in raw input units.
-    :param eps_step: Length of a step, in raw input units.
+    :param eps: Radius of the ball, in raw input units; a float, or one per sample, ``(N, 1, ..., 1)``.
+    :param eps_step: Length of a step, likewise.
     :param max_iter: Number of steps (``K``); 0 returns the start.
-    :param objective: ``"ce"`` (cross-entropy with the labels), ``"kl"`` (KL to the fixed natural prediction) or
-        ``"estimator"`` (the loss object of the ART classifier, for attacks read from ART).
+    :param objective: ``"ce"`` (cross-entropy with the labels), ``"kl"`` (KL to the fixed natural prediction),
+        ``"cw"`` (the margin) or ``"estimator"`` (the loss object of the ART classifier, for attacks read from ART).
     :param start: ``"none"``, ``"uniform"`` (in the ball, then clipped to the range) or ``"gaussian"``
         (``x + start_std * N(0, 1)``, neither clipped nor projected, as in the TRADES code).
     :param start_std: Standard deviation of the Gaussian start, in raw input units.
@@ -35,10 +38,10 @@ class Ascent:
     """
 
     norm: float
-    eps: float
-    eps_step: float
+    eps: Radius
+    eps_step: Radius
     max_iter: int
-    objective: Literal["ce", "kl", "estimator"] = "ce"
+    objective: Objective = "ce"
     start: Literal["none", "uniform", "gaussian"] = "uniform"
     start_std: float = 0.0
     restarts: int = 1
@@ -47,6 +50,20 @@ class Ascent:
     def scaled(self, factor: float) -> Ascent:
         """The same ascent in a ball of ``factor * eps``, with steps of ``factor * eps_step`` (eps warm-up)."""
         return self if factor == 1 else replace(self, eps=self.eps * factor, eps_step=self.eps_step * factor)
+
+    def rows(self, rows: slice, length: int) -> Ascent:
+        """The same ascent for some of ``length`` samples: radii that are given per sample are taken for these.
+
+        :raises ValueError: If there are not ``length`` of them.
+        """
+        changed: dict[str, Any] = {}
+        for name in ("eps", "eps_step"):
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                if len(value) != length:
+                    raise ValueError(f"{name}: expected one number, or {length}, one per sample, got {len(value)}.")
+                changed[name] = value[rows]
+        return replace(self, **changed) if changed else self
 
     def forwards(self) -> int:
         """Forward passes of one call of :func:`ascend` (the natural prediction once, one per step)."""
@@ -99,6 +116,7 @@ def ascend(
     :return: ``x_adv``, the shape and dtype of ``x``, without a graph.
     """
     x = x.detach()
+    ascent = replace(ascent, eps=_on(ascent.eps, x), eps_step=_on(ascent.eps_step, x))
     loss: Callable[[Tensor], Tensor]
     if ascent.objective == "kl":
         with torch.no_grad():
@@ -111,6 +129,11 @@ def ascend(
 
         def loss(x_adv: Tensor) -> Tensor:
             return losses.cross_entropy(logits(x_adv), target)
+    elif ascent.objective == "cw":
+        target = _required(y, "y")
+
+        def loss(x_adv: Tensor) -> Tensor:
+            return losses.margin(logits(x_adv), target)
     else:
         target, criterion = _required(y, "y"), _required(estimator_loss, "estimator_loss")
 
@@ -143,7 +166,11 @@ def _run(ascent: Ascent, loss: Logits, x: Tensor, bounds: Bounds, unit: Tensor |
             (gradient,) = torch.autograd.grad(value, x_adv)
         x_adv = x_adv.detach()
         if published_linf:
-            x_adv.add_(norms.ascent_direction(gradient, ascent.norm), alpha=ascent.eps_step)
+            direction = norms.ascent_direction(gradient, ascent.norm)
+            if isinstance(ascent.eps_step, Tensor):
+                x_adv.add_(direction.mul_(ascent.eps_step))
+            else:
+                x_adv.add_(direction, alpha=ascent.eps_step)
             torch.clamp(x_adv, low, high, out=x_adv)
         elif ascent.rule == "published":
             # Not add_(alpha=...), which may fuse the product into the sum and round once less.
@@ -161,6 +188,10 @@ def _start(ascent: Ascent, x: Tensor, bounds: Bounds, unit: Tensor | None) -> Te
     if ascent.start == "gaussian":
         return x + ascent.start_std * unit
     return norms.clip(x + ascent.eps * unit, bounds)
+
+
+def _on(radius: Radius, x: Tensor) -> Radius:
+    return radius.to(x.device) if isinstance(radius, Tensor) else radius
 
 
 def _value(loss: Logits, x_adv: Tensor) -> Tensor:

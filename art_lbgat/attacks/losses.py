@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,3 +25,18 @@ def kl_to_natural(logits: Tensor, natural: Tensor) -> Tensor:
     :return: ``(N,)``.
     """
     return functional.kl_div(functional.log_softmax(logits, dim=1), natural, reduction="none").sum(dim=1)
+
+
+def margin(logits: Tensor, target: Tensor) -> Tensor:
+    """``max_{j != y} M(x_adv)_j - M(x_adv)_y`` per sample: positive where the sample is misclassified.
+
+    The margin loss of Carlini and Wagner (arXiv 1608.04644, f_6 on logits, confidence not clipped), as PGD ascends it.
+
+    :param logits: ``(N, C)``.
+    :param target: Labels, indices ``(N,)`` or probabilities ``(N, C)``, of which the largest counts.
+    :return: ``(N,)``.
+    """
+    hard = target if target.ndim == 1 else target.argmax(dim=1)
+    own = functional.one_hot(hard, logits.shape[1]).bool()
+    others = logits.masked_fill(own, -torch.inf).amax(dim=1)
+    return others - logits.gather(1, hard[:, None]).squeeze(1)

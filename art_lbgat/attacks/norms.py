@@ -14,6 +14,8 @@ import math
 import torch
 from torch import Tensor
 
+from art_lbgat.attacks.radius import Radius
+
 Bounds = tuple[Tensor, Tensor] | None
 
 
@@ -45,7 +47,7 @@ def ascent_direction(gradient: Tensor, norm: float) -> Tensor:
     return gradient / torch.where(length == 0, 1.0, length)
 
 
-def project_l2(x_adv: Tensor, x: Tensor, eps: float, bounds: Bounds) -> Tensor:
+def project_l2(x_adv: Tensor, x: Tensor, eps: Radius, bounds: Bounds) -> Tensor:
     """Published L2 rule: ``clip(x + d * min(1, eps / ||d||))`` with ``d = x_adv - x``.
 
     Clipping cannot leave the ball, since ``x`` lies inside the bounds.
@@ -67,14 +69,14 @@ def art_direction(gradient: Tensor, norm: float) -> Tensor:
     return scaled.reshape(gradient.shape) * gradient.sign()
 
 
-def art_project(x_adv: Tensor, x: Tensor, eps: float, norm: float) -> Tensor:
+def art_project(x_adv: Tensor, x: Tensor, eps: Radius, norm: float) -> Tensor:
     """ART's rule: project ``x_adv - x`` onto the ball, then add ``x``; the L2 ratio is taken in float64."""
     delta = x_adv - x
     if norm == math.inf:
-        return delta.clamp_(-eps, eps).add_(x)
+        return torch.clamp(delta, -eps, eps).add_(x)  # type: ignore[arg-type]
     flat = delta.flatten(1)
     length = torch.linalg.norm(flat, ord=2, dim=1, keepdim=True)
-    limit = torch.full((1, 1), eps, dtype=torch.float64, device=x.device)
+    limit = torch.as_tensor(eps, dtype=torch.float64, device=x.device).reshape(-1, 1)
     ratio = length.where(length == 0, torch.minimum(torch.ones_like(length), limit / length))
     projected: Tensor = (flat * ratio).to(x.dtype).reshape(x.shape) + x
     return projected

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from art.estimators.classification import PyTorchClassifier
+from numpy.typing import NDArray
 
 from art_lbgat.attacks.base import TensorAttack
 from art_lbgat.attacks.loop import Ascent
-from art_lbgat.checks import check_norm, check_number
+from art_lbgat.checks import check_count, check_norm, check_number
 
 
 class TRADESAttack(TensorAttack):
@@ -21,46 +22,53 @@ class TRADESAttack(TensorAttack):
 
     :param estimator: The classifier to attack.
     :param norm: ``np.inf`` (or ``"inf"``) or 2.
-    :param eps: Radius of the ball, in raw input units, >= 0 (0.031 in the papers, not 8/255).
-    :param eps_step: Length of a step, in raw input units, > 0.
+    :param eps: Radius of the ball, in raw input units, >= 0 (0.031 in the papers, not 8/255); a number, or (outside
+        training) one per sample, of shape ``(N,)`` or ``(N, 1, ..., 1)``.
+    :param eps_step: Length of a step, in raw input units, > 0; likewise.
     :param max_iter: Number of steps.
     :param start_std: Standard deviation of the start, in raw input units; None is 0.001 of the range of
         ``clip_values`` (0.001 for inputs in [0, 1]).
+    :param num_random_init: Number of starts, >= 1 (at ``x_0`` itself the gradient is 0); of several, the point of
+        highest KL is kept for each sample.
     :param batch_size: Chunk of ``generate``; changes at most the rounding of a logit.
     :param verbose: Show a progress bar in ``generate``.
     :raises TypeError: An argument, or the estimator, of the wrong type.
     :raises ValueError: An argument outside its range.
     """
 
-    attack_params: ClassVar[list[str]] = [*TensorAttack.attack_params, "start_std"]
+    attack_params: ClassVar[list[str]] = [*TensorAttack.attack_params, "start_std", "num_random_init"]
 
     def __init__(
         self,
         estimator: PyTorchClassifier,
         norm: float | str = math.inf,
-        eps: float = 0.031,
-        eps_step: float = 0.007,
+        eps: float | NDArray[Any] = 0.031,
+        eps_step: float | NDArray[Any] = 0.007,
         max_iter: int = 10,
         start_std: float | None = None,
+        num_random_init: int = 1,
         batch_size: int = 128,
         verbose: bool = False,
     ) -> None:
         super().__init__(estimator, norm, eps, eps_step, max_iter, batch_size, verbose)
         self.start_std = 0.001 * self._view.value_range() if start_std is None else start_std
+        self.num_random_init = num_random_init
         self._check_params()
 
     def ascent(self) -> Ascent:
         """What this attack runs, from its present parameters."""
         return Ascent(
             norm=check_norm(self.norm),
-            eps=self.eps,
-            eps_step=self.eps_step,
+            eps=self._radius(self.eps),
+            eps_step=self._radius(self.eps_step),
             max_iter=self.max_iter,
             objective="kl",
             start="gaussian",
             start_std=self.start_std,
+            restarts=self.num_random_init,
         )
 
     def _check_params(self) -> None:
         super()._check_params()
         check_number(self.start_std, "start_std")
+        check_count(self.num_random_init, "num_random_init")

@@ -1,4 +1,4 @@
-"""Data sets as arrays, and seeded stratified splits."""
+"""Data sets in three disjoint parts, and seeded stratified splits."""
 
 from __future__ import annotations
 
@@ -9,135 +9,138 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from art_lbgat.checks import check_number
+from art_lbgat.checks import check_count, check_number
+from art_lbgat.data.images import Images
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.int64]]
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Images in [0, 1], float32, channels first, with index labels, in three disjoint parts.
+    """Images as bytes, channels first, with index labels, in three disjoint parts.
+
+    ``train``, ``validation`` and ``test`` are the same parts as arrays ``(x, y)``, float32 in [0, 1] and int64; each
+    access makes a new copy, of four times the size.
 
     :param name: Name of the data set.
-    :param train: ``(x, y)`` to train on.
-    :param validation: ``(x, y)`` held out of the training data, for every choice that is made.
-    :param test: ``(x, y)`` for the numbers that are reported, and for nothing else.
+    :param train_images: What to train on.
+    :param validation_images: Held out of the training data, for every choice that is made.
+    :param test_images: For the numbers that are reported, and for nothing else.
     :param nb_classes: Number of classes.
     """
 
     name: str
-    train: Arrays
-    validation: Arrays
-    test: Arrays
+    train_images: Images
+    validation_images: Images
+    test_images: Images
     nb_classes: int
+
+    @property
+    def train(self) -> Arrays:
+        """The training part as new arrays ``(x, y)``."""
+        return self.train_images.arrays()
+
+    @property
+    def validation(self) -> Arrays:
+        """The validation part as new arrays ``(x, y)``."""
+        return self.validation_images.arrays()
+
+    @property
+    def test(self) -> Arrays:
+        """The test part as new arrays ``(x, y)``."""
+        return self.test_images.arrays()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one image, ``(C, H, W)``."""
-        return tuple(self.train[0].shape[1:])
+        return self.train_images.image_shape
+
+
+def split_indices(y: NDArray[Any], fraction: float, seed: int, name: str = "fraction") -> tuple[Indices, Indices]:
+    """Indices of two disjoint parts with the same proportion of each class, as near as whole samples allow.
+
+    A class with a single sample is left in the first part.
+
+    :param y: Index labels, ``(n,)``.
+    :param fraction: Share of the second part, in (0, 1).
+    :param seed: Same seed, same split.
+    :param name: The name of the argument that ``fraction`` came from, for errors.
+    :return: The indices of the first and of the second part, ascending.
+    :raises ValueError: If ``fraction`` is not in (0, 1), or is too small or too large for each class to be in both.
+    """
+    from sklearn.model_selection import train_test_split
+
+    check_number(fraction, name, exclusive=True)
+    if fraction >= 1:
+        raise ValueError(f"{name}: expected a number in (0, 1), got {fraction}.")
+    y = np.asarray(y)
+    classes, counts = np.unique(y, return_counts=True)
+    several = classes[counts > 1]
+    candidates = np.arange(len(y)) if len(several) == len(classes) else np.flatnonzero(np.isin(y, several))
+    second_size = int(np.ceil(fraction * len(candidates)))
+    if len(several) == 0 or min(second_size, len(candidates) - second_size) < len(several):
+        raise ValueError(
+            f"{name}: {fraction:g} of {len(candidates)} samples leaves {second_size} for the second part and "
+            f"{len(candidates) - second_size} for the first; expected at least one of each of the {len(several)} "
+            "classes that have two samples or more in both."
+        )
+    first, second = train_test_split(candidates, test_size=fraction, random_state=seed, stratify=y[candidates])
+    single = np.setdiff1d(np.arange(len(y)), candidates, assume_unique=True)
+    return np.sort(np.concatenate([first, single])), np.sort(second)
 
 
 def split(x: NDArray[Any], y: NDArray[Any], fraction: float, seed: int) -> tuple[Arrays, Arrays]:
-    """Two disjoint parts with the same proportion of each class, as near as whole samples allow.
+    """The two parts of :func:`split_indices` as arrays.
 
     :param x: Samples, ``(n, ...)``.
     :param y: Index labels, ``(n,)``.
     :param fraction: Share of the second part, in (0, 1).
     :param seed: Same seed, same split.
     :return: ``(x, y)`` of the first and of the second part, in the order of the input.
-    :raises ValueError: If ``fraction`` is not in (0, 1), or leaves a part without some class.
+    :raises ValueError: See :func:`split_indices`.
     """
-    from sklearn.model_selection import train_test_split
-
-    check_number(fraction, "fraction", exclusive=True)
-    if fraction >= 1:
-        raise ValueError(f"fraction: expected a number in (0, 1), got {fraction}.")
-    first, second = train_test_split(np.arange(len(x)), test_size=fraction, random_state=seed, stratify=y)
-    first, second = np.sort(first), np.sort(second)
+    first, second = split_indices(y, fraction, seed)
     return (x[first], y[first]), (x[second], y[second])
 
 
-def load_digits(seed: int = 0, validation: float = 0.125, test: float = 1 / 3) -> DataSet:
-    """Scikit-learn's 1,797 real 8x8 images of handwritten digits: embedded, no download.
-
-    :param seed: Seed of the split into training and validation part. The test part is always the same, so that no
-        choice made on validation data, with whatever seed, has seen a test image.
-    :param validation: Share of the training part that is held out.
-    :param test: Share of all images that is kept for testing (599 images by default).
-    :return: Images ``(n, 1, 8, 8)`` in [0, 1].
-    """
-    from sklearn.datasets import load_digits as load
-
-    bunch = load()
-    x = (bunch.images[:, None] / 16.0).astype(np.float32)
-    y = bunch.target.astype(np.int64)
-    rest, tested = split(x, y, test, seed=0)
-    trained, validated = split(*rest, validation, seed)
-    return DataSet("digits", trained, validated, tested, nb_classes=10)
-
-
-def load_image_folder(
-    root: str | Path, name: str = "images", seed: int = 0, validation: float = 0.1, limit: int | None = None
+def parted(
+    name: str, train: Images, test: Images, nb_classes: int, seed: int, validation: float, limit: int | None = None
 ) -> DataSet:
-    """Images from a tree ``root/train/<class>/*`` and ``root/test/<class>/*`` (torchvision's ``ImageFolder``).
+    """A data set of a training part, of which some is held out, and a test part.
 
-    :param root: The folder that holds ``train`` and ``test``; all images of one size.
     :param name: Name of the data set.
-    :param seed: Seed of the validation split and of ``limit``.
+    :param train: Training part.
+    :param test: Test part.
+    :param nb_classes: Number of classes.
+    :param seed: Seed of the split and of ``limit``.
     :param validation: Share of the training part that is held out.
-    :param limit: Use only this many training images, the same number of each class, or all.
-    :return: Images ``(n, 3, H, W)`` in [0, 1].
-    :raises FileNotFoundError: If a part is missing, with the layout that is expected.
-    :raises ValueError: If the parts have different classes.
+    :param limit: See :func:`limited`.
+    :return: The data set.
+    :raises ValueError: If a label is out of range, or the split is not possible.
     """
-    from torchvision.datasets import ImageFolder
-
-    parts = {}
-    for part in ("train", "test"):
-        folder = Path(root) / part
-        if not folder.is_dir():
-            raise FileNotFoundError(f"root: expected folders {folder}/<class>/<image>, but {folder} does not exist.")
-        parts[part] = ImageFolder(str(folder))
-    if parts["train"].classes != parts["test"].classes:
-        raise ValueError(f"root: train has the classes {parts['train'].classes}, test has {parts['test'].classes}.")
-    train = _read(parts["train"], limit, seed)
-    trained, validated = split(*train, validation, seed)
-    return DataSet(name, trained, validated, _read(parts["test"]), nb_classes=len(parts["train"].classes))
-
-
-def load_cifar10(root: str | Path, seed: int = 0, validation: float = 0.1, limit: int | None = None) -> DataSet:
-    """CIFAR-10 from torchvision's files or from an ``ImageFolder`` tree, whichever is in ``root``; no download.
-
-    :param root: Holds ``cifar-10-batches-py`` (as torchvision unpacks it) or ``train`` and ``test`` folders of classes.
-    :param seed: Seed of the validation split and of ``limit``.
-    :param validation: Share of the training part that is held out.
-    :param limit: Use only this many training images, the same number of each class, or all.
-    :return: Images ``(n, 3, 32, 32)`` in [0, 1].
-    :raises FileNotFoundError: If neither is there, with what to put where.
-    """
-    from torchvision.datasets import CIFAR10
-
-    folder = Path(root)
-    if (folder / "train").is_dir():
-        return load_image_folder(folder, "cifar10", seed, validation, limit)
-    if not (folder / CIFAR10.base_folder).is_dir():
-        raise FileNotFoundError(
-            f"root: no CIFAR-10 in {folder}. Put torchvision's folder {CIFAR10.base_folder} there "
-            f"(torchvision.datasets.CIFAR10({str(folder)!r}, download=True)), or folders train/<class>/<image> and "
-            "test/<class>/<image>."
-        )
-    raw = [CIFAR10(str(folder), train=train) for train in (True, False)]
-    (x, y), test = ((_to_float(part.data), np.asarray(part.targets, dtype=np.int64)) for part in raw)
+    for part, images in (("training", train), ("test", test)):
+        if images.y.max() >= nb_classes:
+            raise ValueError(
+                f"y: expected class indices in [0, {nb_classes - 1}] in the {part} part of {name}, got "
+                f"{images.y.max()}."
+            )
     if limit is not None:
-        chosen = _limited(y, limit, seed)
-        x, y = x[chosen], y[chosen]
-    trained, validated = split(x, y, validation, seed)
-    return DataSet("cifar10", trained, validated, test, nb_classes=10)
+        train = train.subset(limited(train.y, limit, seed))
+    first, second = split_indices(train.y, validation, seed, "validation")
+    return DataSet(name, train.subset(first), train.subset(second), test, nb_classes)
 
 
-def _limited(y: NDArray[np.int64], limit: int | None, seed: int) -> NDArray[np.int64]:
-    """Indices of at most ``limit`` samples, the same number of each class, in the order of the input."""
-    if limit is None or limit >= len(y):
+def limited(y: NDArray[np.int64], limit: int | None, seed: int) -> Indices:
+    """Indices of at most ``limit`` samples, the same number of each class (at least one), in the order of the input.
+
+    :param y: Index labels, ``(n,)``.
+    :param limit: How many, or None for all.
+    :param seed: Seed of the choice.
+    :return: The indices, ascending.
+    :raises ValueError: If ``limit`` is below 1.
+    """
+    if limit is None or check_count(limit, "limit") >= len(y):
         return np.arange(len(y))
     per_class = max(1, limit // len(np.unique(y)))
     generator = np.random.default_rng(seed)
@@ -145,12 +148,12 @@ def _limited(y: NDArray[np.int64], limit: int | None, seed: int) -> NDArray[np.i
     return np.sort(np.concatenate(chosen))
 
 
-def _read(folder: Any, limit: int | None = None, seed: int = 0) -> Arrays:
-    y = np.asarray(folder.targets, dtype=np.int64)
-    chosen = _limited(y, limit, seed)
-    images = np.stack([np.asarray(folder.loader(folder.samples[i][0])) for i in chosen])
-    return _to_float(images), y[chosen]
+def missing(title: str, folder: Path, put: str) -> FileNotFoundError:
+    """The error for data that are not there, or damaged.
 
-
-def _to_float(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.ascontiguousarray((images / np.float32(255)).astype(np.float32).transpose(0, 3, 1, 2))
+    :param title: Title of the data set.
+    :param folder: Where it was looked for.
+    :param put: What to put there, and where to get it.
+    :return: The error.
+    """
+    return FileNotFoundError(f"root: no {title} in {folder}, or a damaged one. {put} Nothing is downloaded for you.")

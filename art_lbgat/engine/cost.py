@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -34,3 +35,37 @@ class Cost:
 
     def __str__(self) -> str:
         return f"{self.student} F" + (f" + {self.guide} Fg" if self.guide else "")
+
+
+def step_cost(
+    *,
+    attack_forwards: int,
+    attack_backwards: int,
+    adversarial: bool,
+    natural: Literal["none", "value", "graph"],
+    guides: int = 0,
+    train_guides: bool = False,
+    cached_guides: bool = False,
+    perturbs_weights: bool = False,
+) -> Cost:
+    """The floor of unavoidable passes of one training step.
+
+    :param attack_forwards: Forward passes of the attack.
+    :param attack_backwards: Its backward passes to the input.
+    :param adversarial: Whether ``M_r(x_adv)`` is trained on.
+    :param natural: What is needed of ``M_r(x)``: nothing, its value, or its graph.
+    :param guides: Number of guides.
+    :param train_guides: Whether they are trained.
+    :param cached_guides: Whether their logits are known already.
+    :param perturbs_weights: Whether AWP is on: every forward with a graph, and its backward, once more.
+    :return: The passes.
+    """
+    graphs = adversarial + (natural == "graph")
+    perturbing = graphs if perturbs_weights else 0
+    return Cost(
+        student_forwards=attack_forwards + perturbing + graphs + (natural == "value"),
+        student_input_backwards=attack_backwards,
+        student_full_backwards=perturbing + graphs,
+        guide_forwards=0 if cached_guides else guides,
+        guide_full_backwards=guides if train_guides else 0,
+    )

@@ -9,6 +9,8 @@ from typing_extensions import TypedDict
 
 from art_lbgat.checks import check_choice, check_count, check_number
 
+Keep = Literal["best", "last", "both"]
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -17,9 +19,21 @@ class RunOptions:
     :param eps_warmup_epochs: ``eps`` and ``eps_step`` of the training attack rise linearly: in epoch ``e`` (from 1)
         they are ``min(1, e / eps_warmup_epochs)`` of their full size. 0 turns it off.
     :param max_grad_norm: Clip the joint L2 norm of all trained parameters' gradients to this; None does not clip.
+    :param awp_gamma: Adversarial weight perturbation (AWP, arXiv 2004.05884): in each step the student's weights are
+        moved by ``gamma * ||w||`` per tensor along the gradient of the loss, see :mod:`art_lbgat.engine.awp`; > 0
+        (5e-3 as published), None turns it off.
+    :param awp_start_epoch: The first epoch (from 1) with AWP.
+    :param ema_decay: Average the student's weights and buffers exponentially, in (0, 1), see
+        :mod:`art_lbgat.engine.average`; the averaged weights are what is validated and kept. None turns it off.
     :param keep: With validation data, ``"best"`` keeps the weights of the epoch with the highest robust (then natural)
-        validation accuracy, ``"last"`` those of the last epoch.
+        validation accuracy, ``"last"`` those of the last epoch, ``"both"`` the best in the classifier and the last
+        in ``trainer.kept_weights``.
     :param validate_every: Validate after every so many epochs, and always after the last.
+    :param patience: Stop when the best validation accuracy is so many validated epochs old; None does not stop.
+    :param on_collapse: What is done when robust validation accuracy falls below half of its best (catastrophic
+        overfitting): ``"warn"`` says so and goes on, ``"stop"`` ends the training.
+    :param selection: What ``validation_data`` is: ``"validation"`` for held-out data, or ``"test"`` for the labelled
+        reproduction of papers that choose the epoch on the test set; the history carries the label.
     :param seed: Seed of the run; None draws one from torch's global generator.
     :param verbose: Show a progress bar.
     :raises TypeError: A value of the wrong type.
@@ -28,8 +42,14 @@ class RunOptions:
 
     eps_warmup_epochs: int = 0
     max_grad_norm: float | None = None
-    keep: Literal["best", "last"] = "best"
+    awp_gamma: float | None = None
+    awp_start_epoch: int = 10
+    ema_decay: float | None = None
+    keep: Keep = "best"
     validate_every: int = 1
+    patience: int | None = None
+    on_collapse: Literal["warn", "stop"] = "warn"
+    selection: Literal["validation", "test"] = "validation"
     seed: int | None = None
     verbose: bool = True
 
@@ -37,12 +57,25 @@ class RunOptions:
         check_count(self.eps_warmup_epochs, "eps_warmup_epochs", minimum=0)
         if self.max_grad_norm is not None:
             check_number(self.max_grad_norm, "max_grad_norm", exclusive=True)
-        check_choice(self.keep, "keep", ("best", "last"))
+        if self.awp_gamma is not None:
+            check_number(self.awp_gamma, "awp_gamma", exclusive=True)
+        check_count(self.awp_start_epoch, "awp_start_epoch")
+        if self.ema_decay is not None and check_number(self.ema_decay, "ema_decay", exclusive=True) >= 1:
+            raise ValueError(f"ema_decay: expected a number in (0, 1), got {self.ema_decay}.")
+        check_choice(self.keep, "keep", ("best", "last", "both"))
         check_count(self.validate_every, "validate_every")
+        if self.patience is not None:
+            check_count(self.patience, "patience")
+        check_choice(self.on_collapse, "on_collapse", ("warn", "stop"))
+        check_choice(self.selection, "selection", ("validation", "test"))
         if self.seed is not None:
             check_count(self.seed, "seed", minimum=0)
         if not isinstance(self.verbose, bool):
             raise TypeError(f"verbose: expected a bool, got {self.verbose!r}.")
+
+    def perturbs_weights(self, epoch: int) -> bool:
+        """Whether AWP is on in ``epoch`` (from 1)."""
+        return self.awp_gamma is not None and epoch >= self.awp_start_epoch
 
     def eps_factor(self, epoch: int) -> float:
         """The share of the full ``eps`` in ``epoch`` (from 1)."""
@@ -54,8 +87,14 @@ class RunFields(TypedDict, total=False):
 
     eps_warmup_epochs: int
     max_grad_norm: float | None
-    keep: Literal["best", "last"]
+    awp_gamma: float | None
+    awp_start_epoch: int
+    ema_decay: float | None
+    keep: Keep
     validate_every: int
+    patience: int | None
+    on_collapse: Literal["warn", "stop"]
+    selection: Literal["validation", "test"]
     seed: int | None
     verbose: bool
 

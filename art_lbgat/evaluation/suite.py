@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from art_lbgat.attacks.pgd import PGDAttack
+from art_lbgat.attacks.radius import check_scale
 from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_count, check_inputs, check_labels, check_norm, check_number
 from art_lbgat.engine.modes import evaluating, plain_autograd
@@ -96,6 +97,7 @@ class _Judge:
         seed: int,
     ) -> None:
         self._view = TensorView(classifier, "classifier")
+        check_scale(eps, norm, self._view)
         array = check_inputs(x, classifier)
         labels = check_labels(y, classifier.nb_classes, length=len(array))
         if labels.ndim == 2:

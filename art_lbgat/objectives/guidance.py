@@ -7,13 +7,15 @@ Source: arXiv 2011.11164, equations of BGAT and LBGAT and the ablation of the gu
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from art_lbgat.objectives.supervised import adversarial_cross_entropy
-from art_lbgat.objectives.terms import Term, Terms
+from art_lbgat.objectives.terms import Term, Terms, total
 
 
 class Guidance(Protocol):
@@ -55,11 +57,9 @@ def kd(adversarial: Tensor, guide: Tensor, y: Tensor, temperature: float = 4.0, 
     :param weight: ``b`` in [0, 1].
     :return: The terms ``adversarial_ce`` and ``guidance_kd``.
     """
+    terms = adversarial_cross_entropy(adversarial, y, weight=1.0 - weight)
     soft = functional.cross_entropy(adversarial / temperature, functional.softmax(guide / temperature, dim=1))
-    return {
-        **adversarial_cross_entropy(adversarial, y, weight=1.0 - weight),
-        "guidance_kd": Term(soft, 2.0 * weight * temperature**2),
-    }
+    return {**terms, "guidance_kd": Term(soft, 2.0 * weight * temperature**2)}
 
 
 def kl(adversarial: Tensor, guide: Tensor, y: Tensor) -> Terms:
@@ -88,3 +88,35 @@ def guide_cross_entropy(guide: Tensor, y: Tensor, weight: float = 1.0) -> Terms:
 
 
 GUIDANCE: dict[str, Guidance] = {"mse": mse, "mse+ce": mse_ce, "kd": kd, "kl": kl}
+
+
+def check_guidance(guidance: Any, nb_classes: int, device: torch.device) -> None:
+    """Call a guidance loss once on small logits, so that a wrong one is refused before training.
+
+    :param guidance: A callable as :class:`Guidance` describes it.
+    :param nb_classes: ``C``.
+    :param device: Where the logits will be.
+    :raises TypeError: If it cannot be called, or returns no dictionary from names to ``Term``.
+    :raises ValueError: If a value is no finite scalar, or nothing of the result depends on ``adversarial``.
+    """
+    adversarial, guide = torch.linspace(-1, 1, 4 * nb_classes, device=device).reshape(2, 2, nb_classes)
+    adversarial.requires_grad_()
+    y = torch.arange(2, device=device) % nb_classes
+    try:
+        with torch.enable_grad():
+            terms = guidance(adversarial, guide, y)
+    except Exception as error:
+        raise TypeError(
+            f"guidance: expected a callable (adversarial, guide, y) -> Terms; with logits of shape (2, {nb_classes}) "
+            f"and labels (2,) it raised {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(terms, dict) or not terms or not all(isinstance(term, Term) for term in terms.values()):
+        got = {k: type(v).__name__ for k, v in terms.items()} if isinstance(terms, dict) else type(terms).__name__
+        raise TypeError(f"guidance: expected it to return a dictionary from names to Term(value, weight), got {got}.")
+    for name, (value, weight) in terms.items():
+        if not isinstance(value, Tensor) or value.ndim or not bool(value.isfinite()) or not math.isfinite(weight):
+            raise ValueError(f"guidance: expected finite scalar terms, got {name}={value!r} with weight {weight!r}.")
+    if not total(terms).requires_grad:
+        raise ValueError(
+            f"guidance: none of its terms {list(terms)} depends on adversarial, so nothing would be learnt."
+        )

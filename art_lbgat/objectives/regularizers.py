@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -43,6 +44,23 @@ def trades(adversarial: Tensor, natural: Tensor, weight: float = 6.0) -> Terms:
         functional.log_softmax(adversarial, dim=1), functional.softmax(natural, dim=1), reduction="batchmean"
     )
     return {"trades_kl": Term(divergence, weight)}
+
+
+def mart(adversarial: Tensor, natural: Tensor, y: Tensor, weight: float = 5.0) -> Terms:
+    """``a * mean(KL(p(x) || p(x_adv)) * (1 - p_y(x)))``: weighted by how unsure the model is (MART, OpenReview
+    rklOg6EFwS, eq. 11), with the small constants of the authors' code.
+
+    :param adversarial: ``M_r(x_adv)``, shape ``(N, C)``.
+    :param natural: ``M_r(x)``, shape ``(N, C)``; the gradient flows through both, and through the weights.
+    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``, of which the largest counts.
+    :param weight: ``a >= 0``: lambda of the paper, ``--beta`` of its code.
+    :return: The term ``mart_kl``.
+    """
+    hard = y if y.ndim == 1 else y.argmax(dim=1)
+    p_adversarial, p_natural = functional.softmax(adversarial, dim=1), functional.softmax(natural, dim=1)
+    divergence = functional.kl_div(torch.log(p_adversarial + 1e-12), p_natural, reduction="none").sum(dim=1)
+    unsure = 1.0000001 - p_natural.gather(1, hard[:, None]).squeeze(1)
+    return {"mart_kl": Term((divergence * unsure).mean(), weight)}
 
 
 REGULARIZERS: dict[str, Regularizer] = {"alp": alp, "trades": trades}

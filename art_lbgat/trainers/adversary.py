@@ -10,7 +10,8 @@ import torch
 from art.attacks.attack import EvasionAttack
 from torch import Tensor
 
-from art_lbgat.attacks.loop import Ascent, ascend, draw_start
+from art_lbgat.attacks.loop import ascend, draw_start
+from art_lbgat.attacks.radius import check_scale
 from art_lbgat.attacks.reader import read_attack
 from art_lbgat.bridge import TensorView, check_logits, label_rows
 from art_lbgat.engine.randomness import Key, seed_everything
@@ -25,12 +26,26 @@ class Adversary:
 
     :param attack: An untargeted ART evasion attack, bound to the classifier.
     :param view: The classifier; its module must be in eval mode with frozen parameters when examples are made.
+    :raises ValueError: If ``eps`` is given per sample, or is larger than the range of inputs.
     """
 
     def __init__(self, attack: EvasionAttack, view: TensorView) -> None:
         self.attack, self._view = attack, view
         self.ascent, self.reason = read_attack(attack, view)
         self._bounds = view.bounds()
+        if self.ascent is not None:
+            for name, value in (("eps", self.ascent.eps), ("eps_step", self.ascent.eps_step)):
+                if not isinstance(value, float):
+                    raise ValueError(
+                        f"attack: its {name} is given per sample, but training draws its batches in random order; "
+                        "expected one number."
+                    )
+            check_scale(self.ascent.eps, self.ascent.norm, view)
+
+    @property
+    def eps(self) -> float | None:
+        """The radius of the ball in raw input units, or None where the attack runs through ``generate``."""
+        return None if self.ascent is None else float(self.ascent.eps)
 
     def log_way(self) -> None:
         """Say which way the attack goes."""
@@ -105,7 +120,7 @@ def validation_adversary(adversary: Adversary, view: TensorView) -> Adversary:
     """
     from art_lbgat.attacks.pgd import PGDAttack
 
-    if adversary.ascent is None or adversary.ascent.eps == 0:
+    if adversary.ascent is None or not adversary.eps:
         return adversary
-    ascent: Ascent = adversary.ascent
-    return Adversary(PGDAttack(view.classifier, ascent.norm, ascent.eps, ascent.eps / 10, max_iter=20), view)
+    norm, eps = adversary.ascent.norm, adversary.eps
+    return Adversary(PGDAttack(view.classifier, norm, eps, eps / 10, max_iter=20), view)

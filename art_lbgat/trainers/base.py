@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from art.attacks.attack import EvasionAttack
@@ -19,27 +19,29 @@ from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_count
 from art_lbgat.data.augmentation import Augmentation
 from art_lbgat.data.streams import Stream, as_stream
-from art_lbgat.engine.cost import Cost
+from art_lbgat.engine.average import Average
+from art_lbgat.engine.cost import Cost, step_cost
 from art_lbgat.engine.history import History
 from art_lbgat.engine.joint import Joint
 from art_lbgat.engine.modes import Modes, plain_autograd, preserved_modes
 from art_lbgat.engine.options import RunFields, RunOptions, check_keyword, run_options
 from art_lbgat.engine.randomness import Key, draw_seed, preserved_randomness
-from art_lbgat.engine.selection import Best
+from art_lbgat.engine.selection import Selection, States
 from art_lbgat.engine.step import clear_gradients, step_schedulers
 from art_lbgat.objectives.terms import Terms
 from art_lbgat.trainers import checks
 from art_lbgat.trainers.adversary import Adversary, validation_adversary
+from art_lbgat.trainers.guide_cache import GuideCache
 from art_lbgat.trainers.loop import Loop, Natural
 from art_lbgat.trainers.progress import Progress
-from art_lbgat.trainers.validation import Validation
+from art_lbgat.trainers.validation import Validation, held_out, warn_overlap
 
 if TYPE_CHECKING:
     import pandas
 
 logger = logging.getLogger(__name__)
 
-_FIT_KEYWORDS = ["validation_data", "batch_size", "nb_epochs", "scheduler", "augmentation"]
+_FIT_KEYWORDS = ["validation_data", "batch_size", "nb_epochs", "scheduler", "augmentation", "validation_split"]
 
 
 class BaseTrainer(Trainer, abc.ABC):
@@ -54,6 +56,7 @@ class BaseTrainer(Trainer, abc.ABC):
     :param attack: The attack that makes ``x_adv``, or None to train on natural images only.
     :param guides: The guides, or none.
     :param train_guides: Whether the guides are trained as well.
+    :param cache_guide: Whether the logits of frozen guides are kept from the first epoch for the later ones.
     :param natural: What the method needs of ``M_r(x)``: ``"none"``, its ``"value"``, or its ``"graph"`` for gradients.
     :param options: A :class:`~art_lbgat.engine.options.RunOptions`.
     :param run: Its fields as keywords instead.
@@ -70,6 +73,7 @@ class BaseTrainer(Trainer, abc.ABC):
         *,
         guides: Sequence[PyTorchClassifier] = (),
         train_guides: bool = False,
+        cache_guide: bool = False,
         natural: Natural,
         options: RunOptions | None,
         run: RunFields,
@@ -82,11 +86,13 @@ class BaseTrainer(Trainer, abc.ABC):
         self._guides = [TensorView(guide, name) for guide, name in zip(guides, names, strict=True)]
         for guide in self._guides:
             checks.check_guide(guide, self._view)
-        self._train_guides, self._natural = train_guides, natural
+        self._train_guides, self._natural, self._cache_guide = train_guides, natural, cache_guide
         self._joint = Joint(self._view.module, [guide.module for guide in self._guides], train_guides)
         self._history = History()
         self._fits = 0
         self.seed: int | None = self.options.seed
+        #: Weights of the last ``fit`` that are not in the classifiers, by kind and classifier (see :meth:`fit`).
+        self.kept_weights: dict[str, States] = {}
 
     @abc.abstractmethod
     def _terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
@@ -109,21 +115,25 @@ class BaseTrainer(Trainer, abc.ABC):
 
     @property
     def cost(self) -> Cost | None:
-        """Passes of one training step, or None where the attack runs through ``attack.generate`` and is not known."""
+        """Passes of one training step, or None where the attack runs through ``attack.generate`` and is not known.
+
+        With AWP, of a step from its first epoch on; with cached guides, of a step after the first epoch.
+        """
         forwards = backwards = 0
         if self._attack is not None:
             ascent = Adversary(self._attack, self._view).ascent
             if ascent is None:
                 return None
             forwards, backwards = ascent.forwards(), ascent.backwards()
-        graphs = (self._attack is not None) + (self._natural == "graph")
-        guides = len(self._guides)
-        return Cost(
-            student_forwards=forwards + graphs + (self._natural == "value"),
-            student_input_backwards=backwards,
-            student_full_backwards=graphs,
-            guide_forwards=guides,
-            guide_full_backwards=guides if self._train_guides else 0,
+        return step_cost(
+            attack_forwards=forwards,
+            attack_backwards=backwards,
+            adversarial=self._attack is not None,
+            natural=self._natural,
+            guides=len(self._guides),
+            train_guides=self._train_guides,
+            cached_guides=self._cache_guide,
+            perturbs_weights=self.options.awp_gamma is not None,
         )
 
     def predict(self, x: NDArray[Any], **kwargs: Any) -> NDArray[Any]:
@@ -138,10 +148,15 @@ class BaseTrainer(Trainer, abc.ABC):
         batch_size: int = 128,
         nb_epochs: int = 20,
         scheduler: Any = None,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | str | None = None,
+        validation_split: float = 0.0,
         **kwargs: Any,
     ) -> None:
         """Train on arrays, or on a torch ``DataLoader`` or ``Dataset`` of ``(x, y)`` pairs (with ``y=None``).
+
+        Afterwards the classifiers hold the weights that ``options.keep`` asks for, the averaged ones with
+        ``ema_decay``; ``kept_weights`` holds the others: ``"best"`` and ``"last"`` with ``keep="both"``, and ``"raw"``,
+        the last weights before averaging, with ``ema_decay``, each a state dict by name of the classifier.
 
         :param x: Raw inputs, ``(n, *input_shape)``, inside ``clip_values``; or a loader or data set.
         :param y: Labels: indices ``(n,)``, one-hot or soft rows ``(n, nb_classes)``.
@@ -149,13 +164,23 @@ class BaseTrainer(Trainer, abc.ABC):
             end are those of the best epoch, unless ``keep="last"``.
         :param batch_size: Samples per batch; the last partial batch is trained too.
         :param nb_epochs: Number of epochs.
-        :param scheduler: A learning-rate scheduler, or a list of them; stepped at the end of each epoch.
-        :param augmentation: ``(x, generator) -> x``, applied to each batch before the attack.
+        :param scheduler: A learning-rate scheduler, or a list of them, stepped at the end of each epoch; or a function
+            from an optimizer to a scheduler (such as :class:`~art_lbgat.engine.schedule.StepSchedule`), called for
+            each trained optimizer.
+        :param augmentation: ``(x, generator) -> x``, applied to each batch before the attack; or a name such as
+            ``"crop+flip"`` (see :func:`art_lbgat.data.make_augmentation`).
+        :param validation_split: Share of ``(x, y)`` in (0, 1) that is held out, the same share of each class, and
+            used as ``validation_data``; 0 holds nothing out.
         :param kwargs: None is taken; a misspelt one is refused.
         :raises TypeError: Wrong types, or an unknown keyword.
         :raises ValueError: Bad data (see :mod:`art_lbgat.checks`), no optimizer, a foreign scheduler.
         """
         self._refuse(kwargs)
+        if validation_split:
+            x, y, validation_data = held_out(x, y, validation_data, validation_split, self._view, self.options.seed)
+        elif validation_data is not None:
+            warn_overlap(x, validation_data)
+        self._check_cache(augmentation)
         avoid_single = self._normalizes_batches()
         stream = as_stream(x, y, batch_size, self._view, augmentation, avoid_single)
         self._fit(stream, nb_epochs, validation_data, batch_size, scheduler)
@@ -166,7 +191,7 @@ class BaseTrainer(Trainer, abc.ABC):
         nb_epochs: int = 20,
         validation_data: tuple[Any, Any] | None = None,
         scheduler: Any = None,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | str | None = None,
         **kwargs: Any,
     ) -> None:
         """Train on an ART ``DataGenerator``: ``ceil(size / batch_size)`` calls of ``get_batch`` per epoch.
@@ -183,6 +208,7 @@ class BaseTrainer(Trainer, abc.ABC):
         self._refuse(kwargs)
         if not isinstance(generator, DataGenerator):
             raise TypeError(f"generator: expected an ART DataGenerator, got {type(generator).__name__}.")
+        self._check_cache(augmentation)
         stream = as_stream(generator, None, generator.batch_size, self._view, augmentation, self._normalizes_batches())
         self._fit(stream, nb_epochs, validation_data, generator.batch_size, scheduler)
 
@@ -191,14 +217,17 @@ class BaseTrainer(Trainer, abc.ABC):
         for view in (self._view, *self._guides):
             view.refresh()
         validation = None if validation_data is None else Validation(validation_data, self._view, batch_size)
-        trained = [self._view, *(self._guides if self._train_guides else [])]
+        checks.check_selection(self.options, validation is not None)
+        trained = self._trained()
         optimizers = checks.check_optimizers(trained)
         schedulers = checks.check_schedulers(scheduler, optimizers)
         for view in trained:
             checks.log_foreign_loss(view)
         adversary = self._prepare_adversary()
         judge = None if adversary is None else validation_adversary(adversary, self._view)
-        best = Best([view.module for view in trained])
+        average = None if self.options.ema_decay is None else Average(self._view.module, self.options.ema_decay)
+        modules = {view.name: view.module for view in trained}
+        selection = Selection(self.options, modules, self._view.classifier.nb_classes)
         self.seed = draw_seed() if self.options.seed is None else self.options.seed
         self._fits += 1
         with self._polite() as modes, Progress(self, stream.steps, nb_epochs) as progress:
@@ -212,28 +241,42 @@ class BaseTrainer(Trainer, abc.ABC):
                 adversary,
                 optimizers,
                 modes,
+                average,
+                GuideCache() if self._cache_guide else None,
             )
             for epoch in range(1, nb_epochs + 1):
                 row = loop.epoch(stream, Key(self.seed, self._fits, epoch), progress)
                 error = row["loss"] if validation is None else None
                 if validation and (epoch % self.options.validate_every == 0 or epoch == nb_epochs):
-                    accuracies = validation.accuracies(modes[0], judge, self.seed)
-                    row.update(accuracies)
-                    score = tuple(reversed(accuracies.values()))
-                    error = 1 - score[0]
-                    if self.options.keep == "best":
-                        best.offer(score, epoch)
+                    with average.applied() if average else nullcontext():
+                        accuracies = validation.accuracies(modes[0], judge, self.seed)
+                        row.update({**accuracies, **selection.offer(accuracies, epoch)})
+                    error = 1 - list(accuracies.values())[-1]
                 self._history.rows.append(row)
                 logger.info("%s epoch %d/%d: %s", self.title, epoch, nb_epochs, row)
                 step_schedulers(schedulers, error)
-            self._keep(best, nb_epochs)
+                if selection.stop:
+                    logger.warning("%s stops after epoch %d of %d: %s.", self.title, epoch, nb_epochs, selection.stop)
+                    break
+            self._keep(selection, average, epoch)
 
-    def _keep(self, best: Best, nb_epochs: int) -> None:
-        """Put back the best epoch where that is asked for, and mark the epoch whose weights are kept."""
-        if best.epoch is not None:
-            best.restore()
-        for row in self._history.rows[-nb_epochs:]:
-            row["kept"] = row["epoch"] == (best.epoch or nb_epochs)
+    def _keep(self, selection: Selection, average: Average | None, last_epoch: int) -> None:
+        """Leave the weights that are asked for in the classifiers, and say in the history which they are and why."""
+        self.kept_weights = {}
+        if average:
+            self.kept_weights["raw"] = selection.states()
+            average.swap()
+        if self.options.keep == "both":
+            self.kept_weights["last"] = selection.states()
+        kept, reason = selection.finish(last_epoch)
+        if self.options.keep == "both":
+            self.kept_weights["best"] = selection.states()
+        for row in self._history.rows[-last_epoch:]:
+            row["kept"] = row["epoch"] == kept
+            row["kept_because"] = reason if row["kept"] else ""
+
+    def _trained(self) -> list[TensorView]:
+        return [self._view, *(self._guides if self._train_guides else [])]
 
     def _prepare_adversary(self) -> Adversary | None:
         if self._attack is None:
@@ -262,8 +305,14 @@ class BaseTrainer(Trainer, abc.ABC):
             yield modes
 
     def _normalizes_batches(self) -> bool:
-        trained = [self._view, *(self._guides if self._train_guides else [])]
-        return any(Modes(view.module).normalizes_batches() for view in trained)
+        return any(Modes(view.module).normalizes_batches() for view in self._trained())
+
+    def _check_cache(self, augmentation: Any) -> None:
+        if self._cache_guide and augmentation is not None:
+            raise ValueError(
+                "cache_guide: expected no augmentation, which gives the guide another image in each epoch; got "
+                f"augmentation={augmentation!r}."
+            )
 
     def _refuse(self, kwargs: dict[str, Any]) -> None:
         for name in kwargs:

@@ -28,6 +28,8 @@ class BGATTrainer(GuidedTrainer):
         ``(adversarial, guide, y) -> Terms``.
     :param regularizer: ``None``, ``"alp"`` or ``"trades"``.
     :param regularizer_weight: Its weight; None is the published one (1 for ALP, 6 for TRADES).
+    :param cache_guide: Keep the guide's logits of each image from the first epoch for the later ones, which saves the
+        guide's forward pass; only without augmentation, with arrays. Equal up to the last bit of a logit.
     :param options: A :class:`~art_lbgat.RunOptions`.
     :param run: Its fields as keywords instead.
     :raises TypeError: Arguments of the wrong type.
@@ -45,6 +47,7 @@ class BGATTrainer(GuidedTrainer):
         guidance: GuidanceName | Guidance = "mse",
         regularizer: RegularizerName | None = None,
         regularizer_weight: float | None = None,
+        cache_guide: bool = False,
         options: RunOptions | None = None,
         **run: Unpack[RunFields],
     ) -> None:
@@ -56,6 +59,7 @@ class BGATTrainer(GuidedTrainer):
             guides,
             attack,
             train_guides=False,
+            cache_guide=cache_guide,
             guidance=guidance,
             regularizer=regularizer,
             regularizer_weight=regularizer_weight,

@@ -12,6 +12,7 @@ from art.attacks.attack import EvasionAttack
 from torch import Tensor, nn
 
 from art_lbgat.bridge import TensorView, check_logits
+from art_lbgat.engine.options import RunOptions
 
 logger = logging.getLogger(__name__)
 
@@ -107,12 +108,17 @@ def check_optimizers(views: Sequence[TensorView]) -> list[torch.optim.Optimizer]
 
 
 def check_schedulers(scheduler: Any, optimizers: Sequence[torch.optim.Optimizer]) -> list[Any]:
-    """The schedulers of a fit as a list.
+    """The schedulers of a fit as a list; a function from an optimizer to a scheduler is called for each optimizer.
 
     :raises TypeError: If one has no ``step``.
     :raises ValueError: If one drives an optimizer that is not trained here.
     """
     given = list(scheduler) if isinstance(scheduler, (list, tuple)) else [] if scheduler is None else [scheduler]
+    made = []
+    for each in given:
+        is_factory = callable(each) and not hasattr(each, "step")
+        made += [each(optimizer) for optimizer in optimizers] if is_factory else [each]
+    given = made
     for each in given:
         if not callable(getattr(each, "step", None)):
             raise TypeError(f"scheduler: expected an object with a step() method, got {type(each).__name__}.")
@@ -123,6 +129,22 @@ def check_schedulers(scheduler: Any, optimizers: Sequence[torch.optim.Optimizer]
                 "classifier.optimizer (or that of the guide)."
             )
     return given
+
+
+def check_selection(options: RunOptions, validated: bool) -> None:
+    """Options that mean nothing without validation data.
+
+    :raises ValueError: ``patience``, ``on_collapse="stop"`` or ``keep="both"`` without validation data.
+    """
+    if validated:
+        if options.selection == "test":
+            logger.warning("The epoch is selected on test data (selection='test'): a reproduction, not a fair result.")
+        return
+    for name, value in (("patience", options.patience is not None), ("keep", options.keep == "both")):
+        if value:
+            raise ValueError(f"{name}: expected validation_data with {name}={getattr(options, name)!r}, got none.")
+    if options.on_collapse == "stop":
+        raise ValueError("on_collapse: expected validation_data with on_collapse='stop', got none.")
 
 
 def check_outputs(logits: dict[str, Tensor], inputs: int, nb_classes: int) -> None:

@@ -20,3 +20,9 @@ def trades(classifier: PyTorchClassifier) -> TRADESAttack:
     """The TRADES attack: Linf, eps 0.031, 10 steps of 0.007, each times the range of ``clip_values``."""
     scale = TensorView(classifier).value_range()
     return TRADESAttack(classifier, eps=EPS * scale, eps_step=EPS_STEP * scale, max_iter=MAX_ITER)
+
+
+def fgsm(classifier: PyTorchClassifier) -> PGDAttack:
+    """One step of 1.25 eps from a uniform start: Linf, eps 8/255, times the range of ``clip_values`` (2001.03994)."""
+    eps = 8 / 255 * TensorView(classifier).value_range()
+    return PGDAttack(classifier, eps=eps, eps_step=1.25 * eps, max_iter=1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from art_lbgat.checks import check_choice, check_number
 from art_lbgat.engine.options import RunFields, RunOptions
-from art_lbgat.objectives import GUIDANCE, REGULARIZERS, Guidance, Terms
+from art_lbgat.objectives import GUIDANCE, REGULARIZERS, Guidance, Terms, check_guidance
 from art_lbgat.trainers import defaults
 from art_lbgat.trainers.base import BaseTrainer
 
@@ -40,6 +40,7 @@ class GuidedTrainer(BaseTrainer):
         attack: EvasionAttack | None,
         *,
         train_guides: bool,
+        cache_guide: bool = False,
         guidance: GuidanceName | Guidance,
         regularizer: RegularizerName | None,
         regularizer_weight: float | None,
@@ -60,10 +61,12 @@ class GuidedTrainer(BaseTrainer):
             attack,
             guides=guides,
             train_guides=train_guides,
+            cache_guide=cache_guide,
             natural="none" if regularizer is None else "graph" if self.regularizer_weight else "value",
             options=options,
             run=run,
         )
+        check_guidance(self.guidance, classifier.nb_classes, classifier.device)
 
     def _terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
         adversarial = logits["adversarial"]

@@ -1,18 +1,25 @@
-"""Validation data: checked once, judged after epochs."""
+"""Validation data: held out or given, checked once, judged after epochs."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
 from art_lbgat.bridge import TensorView
-from art_lbgat.checks import check_inputs, check_labels
+from art_lbgat.checks import as_array, check_inputs, check_labels
+from art_lbgat.data import Images, split_indices
 from art_lbgat.engine.history import correct
 from art_lbgat.engine.modes import Modes
 from art_lbgat.engine.randomness import Key
 from art_lbgat.trainers.adversary import Adversary
+
+logger = logging.getLogger(__name__)
+
+_ROWS = 1024  # rows looked at together
 
 
 class Validation:
@@ -20,13 +27,14 @@ class Validation:
 
     Every epoch is attacked from the same random starts, so that epochs are compared on equal terms.
 
-    :param data: ``(x, y)`` arrays.
+    :param data: ``(x, y)`` arrays, or :class:`~art_lbgat.data.Images`.
     :param view: The classifier that is trained.
     :param batch_size: Samples per batch; the starts do not depend on it (but an attack through ``generate`` may).
     :raises ValueError: If ``data`` is no pair, or its values are wrong (see :mod:`art_lbgat.checks`).
     """
 
     def __init__(self, data: Any, view: TensorView, batch_size: int) -> None:
+        data = data.arrays() if isinstance(data, Images) else data
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise ValueError(f"validation_data: expected a pair (x, y), got {type(data).__name__}.")
         x = check_inputs(data[0], view.classifier, "validation_data[0]")
@@ -61,3 +69,59 @@ class Validation:
         if adversary is not None:
             result["validation_robust_accuracy"] = robust / len(self._x)
         return result
+
+
+def held_out(
+    x: Any, y: Any, validation_data: Any, fraction: float, view: TensorView, seed: int | None
+) -> tuple[Any, Any, Any]:
+    """Split ``(x, y)`` into what is trained on and what is held out, with the same share of each class.
+
+    :param x: Arrays (with ``y``) or :class:`~art_lbgat.data.Images`.
+    :param y: Labels, or None.
+    :param validation_data: Must be None.
+    :param fraction: Share that is held out, in (0, 1).
+    :param view: The classifier.
+    :param seed: Seed of the split; None counts as 0.
+    :return: ``x``, ``y`` and ``validation_data``.
+    :raises ValueError: ``validation_data`` given as well, data that cannot be split, a class too small to be split.
+    """
+    if validation_data is not None:
+        raise ValueError("validation_split: expected either validation_split or validation_data, got both.")
+    if isinstance(x, Images) and y is None:
+        first, second = split_indices(x.y, fraction, seed or 0, "validation_split")
+        return x.subset(first), None, x.subset(second)
+    if y is None:
+        raise ValueError(f"validation_split: expected arrays (x, y) or Images to split, got {type(x).__name__}.")
+    inputs = check_inputs(x, view.classifier)
+    labels = check_labels(y, view.classifier.nb_classes, length=len(inputs))
+    hard = labels if labels.ndim == 1 else labels.argmax(axis=1)
+    first, second = split_indices(hard, fraction, seed or 0, "validation_split")
+    return inputs[first], labels[first], (inputs[second], labels[second])
+
+
+def warn_overlap(x: Any, validation_data: Any) -> None:
+    """Warn when samples of ``validation_data`` are training samples too, so that selection is blind to overfitting.
+
+    :param x: Training data; only arrays and :class:`~art_lbgat.data.Images` are looked at.
+    :param validation_data: ``(x, y)`` arrays or ``Images``.
+    """
+    held = validation_data[0] if isinstance(validation_data, (tuple, list)) and validation_data else validation_data
+    if not all(isinstance(each, (np.ndarray, torch.Tensor, Images)) for each in (x, held)):
+        return
+    hashes = set(_row_hashes(held))
+    shared = len(hashes.intersection(_row_hashes(x)))
+    if shared:
+        logger.warning(
+            "validation_data: %d of its %d different samples are in the training data too; expected held-out samples.",
+            shared,
+            len(hashes),
+        )
+
+
+def _row_hashes(x: Any) -> Iterator[int]:
+    scale = x.scale if isinstance(x, Images) else None
+    array = x.x if isinstance(x, Images) else as_array(x, "x")
+    for first in range(0, len(array), _ROWS):
+        chunk = array[first : first + _ROWS].astype(np.float32)
+        for row in chunk if scale is None else chunk / np.float32(scale):
+            yield hash(row.tobytes())

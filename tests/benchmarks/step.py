@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from art_lbgat import LBGATTrainer, TRADESTrainer
 from art_lbgat.attacks import TRADESAttack
-from art_lbgat.study import small_cnn
+from art_lbgat.models import small_cnn
 from tests import reference_lbgat as reference
 
 K, EPS, STEP = 10, 0.031, 0.007

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from art_lbgat.data import RandomCropFlip, load_cifar10, load_digits, load_image_folder, split
-from art_lbgat.data.streams import _join_single
+from art_lbgat.data import Batch, RandomCropFlip, load_cifar10, load_digits, load_image_folder, split, split_indices
+from art_lbgat.data.batches import join_single
 
 
 def test_digits_are_split_into_disjoint_stratified_seeded_parts():
@@ -34,6 +34,26 @@ def test_digits_are_split_into_disjoint_stratified_seeded_parts():
 def test_split_refuses_a_bad_fraction(fraction):
     with pytest.raises(ValueError, match="fraction: expected a"):
         split(np.zeros((10, 1)), np.arange(10) % 2, fraction, 0)
+
+
+def test_a_split_leaves_single_samples_in_the_first_part():
+    y = np.array([0] * 10 + [1] * 10 + [2])
+    first, second = split_indices(y, 0.2, 0)
+    assert sorted([*first, *second]) == list(range(21))
+    assert np.bincount(y[second], minlength=3).tolist() == [2, 2, 0]
+    assert 20 in first
+    again = split_indices(y, 0.2, 0)
+    assert np.array_equal(first, again[0])
+    (x_first, y_first), (x_second, _) = split(y * 10, y, 0.2, 0)
+    assert np.array_equal(x_first, y[first] * 10)
+    assert np.array_equal(y_first, y[first])
+    assert len(x_second) == 4
+
+
+@pytest.mark.parametrize(("y", "fraction"), [(np.arange(40) % 10, 0.1), (np.arange(40) % 10, 0.9), (np.arange(5), 0.5)])
+def test_a_split_that_cannot_hold_every_class_is_refused(y, fraction):
+    with pytest.raises(ValueError, match=r"fraction: 0.\d of \d+ samples leaves \d+ for the second part"):
+        split_indices(y, fraction, 0)
 
 
 def write_tree(root, n=6, size=8, parts=("train", "test"), classes=("cat", "dog")):
@@ -131,8 +151,9 @@ def test_crop_and_flip_refuses_what_is_no_image():
 
 
 def test_joining_a_single_sample_keeps_soft_labels_soft():
-    hard = torch.zeros(2, 3), torch.tensor([0, 1])
-    soft = torch.ones(1, 3), torch.tensor([[0.5, 0.25, 0.25]])
-    ((x, y),) = _join_single([hard, soft])
-    assert x.shape == (3, 3)
-    assert y.tolist() == [[1, 0, 0], [0, 1, 0], [0.5, 0.25, 0.25]]
+    hard = Batch(torch.zeros(2, 3), torch.tensor([0, 1]))
+    soft = Batch(torch.ones(1, 3), torch.tensor([[0.5, 0.25, 0.25]]))
+    (batch,) = join_single([hard, soft])
+    assert batch.x.shape == (3, 3)
+    assert batch.y.tolist() == [[1, 0, 0], [0, 1, 0], [0.5, 0.25, 0.25]]
+    assert batch.rows is None

@@ -9,12 +9,16 @@ import pytest
 import torch
 from torch import nn
 
+from art_lbgat.engine.average import Average
+from art_lbgat.engine.awp import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
 from art_lbgat.engine.cost import Cost
 from art_lbgat.engine.history import Meter
 from art_lbgat.engine.joint import Joint
 from art_lbgat.engine.modes import Modes, evaluating, preserved_modes
+from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.randomness import Key, draw_seed, preserved_randomness, seed_everything
-from art_lbgat.engine.selection import Best
+from art_lbgat.engine.schedule import StepSchedule
+from art_lbgat.engine.selection import Selection
 from art_lbgat.engine.step import optimizer_step
 from art_lbgat.objectives import Term
 from tests.conftest import conv_net
@@ -134,18 +138,127 @@ def test_global_generators_are_put_back():
     assert draw_seed() != draw_seed()
 
 
-def test_best_keeps_the_first_of_equal_scores():
+def offers(scores, **options):
+    """A selection that was offered ``(natural, robust)`` accuracies, one per epoch, with the epoch as its weights."""
     net = nn.Linear(2, 1)
-    best = Best([net])
-    weights = []
-    for epoch, score in enumerate([(0.5,), (0.7,), (0.7,), (0.6,)], start=1):
-        with torch.no_grad():
-            net.weight.fill_(epoch)
-        best.offer(score, epoch)
-        weights.append(net.weight.clone())
-    best.restore()
-    assert (best.epoch, best.score) == (2, (0.7,))
-    assert torch.equal(net.weight, weights[1])
+    selection, rows = Selection(RunOptions(**options), {"classifier": net}, nb_classes=10), []
+    for epoch, (natural, robust) in enumerate(scores, start=1):
+        nn.init.constant_(net.weight, epoch)
+        accuracies = {"validation_natural_accuracy": natural}
+        if robust is not None:
+            accuracies["validation_robust_accuracy"] = robust
+        rows.append(selection.offer(accuracies, epoch))
+        if selection.stop:
+            break
+    return selection, selection.finish(len(rows)), net.weight[0, 0].item(), rows
+
+
+def test_selection_keeps_the_most_robust_then_the_most_natural_then_the_first():
+    _, kept, weight, _ = offers([(0.9, 0.5), (0.8, 0.7), (0.85, 0.7), (0.85, 0.7), (1.0, 0.6)])
+    assert kept == (3, "highest robust validation accuracy (0.7000) of 5 validated epochs")
+    assert weight == 3
+    _, kept, weight, _ = offers([(0.9, None), (0.8, None)])
+    assert kept == (1, "highest natural accuracy (0.9000) of 2 validated epochs")
+    assert weight == 1
+    _, kept, weight, _ = offers([(0.9, 0.5), (0.8, 0.4)], keep="last")
+    assert (kept, weight) == ((2, "last epoch"), 2)
+
+
+def test_selection_stops_when_patience_is_over():
+    scores = [(0.5, 0.5), (0.5, 0.6), (0.5, 0.5), (0.5, 0.6), (0.5, 0.9)]
+    selection, kept, weight, rows = offers(scores, patience=2)
+    assert (len(rows), kept[0], weight) == (4, 2, 2)
+    assert selection.stop == "no better validation accuracy for 2 validated epochs"
+    assert selection.stop in kept[1]
+    assert len(offers(scores, patience=3)[3]) == 5
+
+
+def test_selection_reports_a_collapse_and_stops_where_asked(caplog):
+    scores = [(0.1, 0.1), (0.5, 0.02), (0.5, 0.4), (0.9, 0.19), (0.9, 0.3)]
+    _, kept, _, rows = offers(scores)
+    assert [row["collapsed"] for row in rows] == [False, False, False, True, False]  # 0.1 is what chance gives
+    assert kept[0] == 3
+    assert "robust accuracy collapsed in epoch 4: 0.1900, after 0.4000 in epoch 3" in caplog.text
+    selection, kept, weight, rows = offers(scores, on_collapse="stop")
+    assert (len(rows), kept[0], weight) == (4, 3, 3)
+    assert "collapsed" in selection.stop
+
+
+def test_step_schedule_is_that_of_the_paper():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = StepSchedule((75, 90), first_epoch_factor=0.2)(optimizer)
+    rates = {}
+    for epoch in range(1, 101):
+        rates[epoch] = optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        scheduler.step()
+    expected = {1: 0.02, 2: 0.1, 75: 0.1, 76: 0.01, 90: 0.01, 91: 0.001, 100: 0.001}
+    assert {epoch: rates[epoch] for epoch in expected} == pytest.approx(expected)
+    for bad in (
+        {"milestones": (5, 3)},
+        {"milestones": (0,)},
+        {"gamma": 0.0},
+        {"gamma": 2.0},
+        {"first_epoch_factor": 0},
+    ):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            StepSchedule(**bad)
+
+
+def test_average_is_the_recursion_and_covers_buffers():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    average, expected = Average(net, 0.9), None
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    for _ in range(4):
+        optimizer_step(net(torch.randn(8, 3)).pow(3).sum(), [net], [optimizer], None)
+        average.update()
+        state = {k: v.detach().clone() for k, v in net.state_dict().items()}
+        if expected is None:
+            expected = state
+        expected = {k: 0.9 * e + 0.1 * state[k] if e.is_floating_point() else state[k] for k, e in expected.items()}
+    with average.applied():
+        for name, value in net.state_dict().items():
+            torch.testing.assert_close(value, expected[name])
+            assert name == "1.num_batches_tracked" or not torch.equal(value, state[name])
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    with pytest.raises(RuntimeError), average.applied():
+        raise RuntimeError
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+
+
+def test_weight_perturbation_moves_layer_weights_by_gamma_of_their_length():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2), nn.Linear(2, 2))
+    net[4].weight.requires_grad_(False)
+    unused = nn.Linear(2, 2)
+    net.register_module("unused", unused)
+    parameters = perturbed_parameters(net)
+    assert [id(p) for p in parameters] == [id(net[0].weight), id(net[3].weight), id(unused.weight)]
+    x = torch.randn(5, 1, 4, 4)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with buffers_kept(net):
+        loss = nn.functional.cross_entropy(net[:5](x), torch.tensor([0, 1, 0, 1, 1]))
+        moves = weight_perturbation(loss, parameters, 0.01)
+    assert moves[2] is None
+    assert all(p.grad is None for p in net.parameters())
+    with weights_perturbed(parameters, moves):
+        for parameter, name in ((net[0].weight, "0.weight"), (net[3].weight, "3.weight")):
+            assert float((parameter - before[name]).norm() / before[name].norm()) == pytest.approx(0.01, rel=1e-3)
+        assert torch.equal(net[3].bias, before["3.bias"])
+        risen = nn.functional.cross_entropy(net[:5](x), torch.tensor([0, 1, 0, 1, 1]))
+        assert risen > loss
+    for name in ("0.weight", "3.weight"):
+        torch.testing.assert_close(net.state_dict()[name], before[name], rtol=1e-6, atol=1e-7)
+    with pytest.raises(RuntimeError), weights_perturbed(parameters, moves):
+        raise RuntimeError
+    torch.testing.assert_close(net[3].weight, before["3.weight"], rtol=1e-6, atol=1e-7)
+
+
+def test_weight_perturbation_of_a_zero_gradient_is_zero():
+    parameter = nn.Parameter(torch.ones(2, 2))
+    (move,) = weight_perturbation((parameter * 0).sum(), [parameter], 0.1)
+    assert torch.equal(move, torch.zeros(2, 2))
 
 
 def test_optimizer_step_clears_junk_first_and_leaves_unused_parameters():

@@ -1,8 +1,17 @@
-"""All six trainers in one table; a test over every trainer takes a line from here."""
+"""Every trainer in one table; a test over every trainer takes a line from here."""
 
 import numpy as np
 
-from art_lbgat import ALPTrainer, BGATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, TRADESTrainer
+from art_lbgat import (
+    ALPTrainer,
+    BGATTrainer,
+    FastATTrainer,
+    LBGATTrainer,
+    MadryTrainer,
+    MARTTrainer,
+    NaturalTrainer,
+    TRADESTrainer,
+)
 from art_lbgat.attacks import PGDAttack, TRADESAttack
 from tests.conftest import make_classifier
 
@@ -43,6 +52,15 @@ def trades_trainer(classifier, guide=None, attack=None, **kwargs):
     return TRADESTrainer(classifier, attack or trades(classifier), **{**OPTIONS, **kwargs})
 
 
+def mart(classifier, guide=None, attack=None, **kwargs):
+    return MARTTrainer(classifier, attack or pgd(classifier), **{**OPTIONS, **kwargs})
+
+
+def fast_at(classifier, guide=None, attack=None, **kwargs):
+    attack = attack or pgd(classifier, eps_step=0.0375, max_iter=1)
+    return FastATTrainer(classifier, attack, **{**OPTIONS, **kwargs})
+
+
 def bgat(classifier, guide=None, attack=None, **kwargs):
     return BGATTrainer(classifier, guide or another(classifier), attack or pgd(classifier), **{**OPTIONS, **kwargs})
 
@@ -56,6 +74,8 @@ TRAINERS = {
     "madry": madry,
     "alp": alp,
     "trades": trades_trainer,
+    "mart": mart,
+    "fast-at": fast_at,
     "bgat": bgat,
     "lbgat": lbgat,
 }

@@ -10,8 +10,19 @@ from art.estimators.certification.randomized_smoothing import PyTorchRandomizedS
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from art_lbgat import ALPTrainer, BGATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, RunOptions, TRADESTrainer
+from art_lbgat import (
+    ALPTrainer,
+    BGATTrainer,
+    LBGATTrainer,
+    MadryTrainer,
+    MARTTrainer,
+    NaturalTrainer,
+    RunOptions,
+    TRADESTrainer,
+)
 from art_lbgat.attacks import PGDAttack, TRADESAttack
+from art_lbgat.evaluation import evaluate
+from art_lbgat.objectives import Term
 from tests.conftest import conv_net, copied_state, make_classifier, make_data, mlp, states_equal
 from tests.trainers.cases import OPTIONS, TRAINERS, another, pgd
 
@@ -22,6 +33,14 @@ def bad(array, index, value):
     array = array.copy()
     array[index] = value
     return array
+
+
+def bgat_with(guidance):
+    return BGATTrainer(make_classifier(), make_classifier(seed=1), guidance=guidance, **OPTIONS)
+
+
+def fit_with(attack):
+    MadryTrainer(attack.estimator, attack, **OPTIONS).fit(X, Y, nb_epochs=1)
 
 
 class Overridden(nn.Sequential):
@@ -100,7 +119,8 @@ FIT = {
     "nb_epochs 0": (X, Y, {"nb_epochs": 0}, ValueError, r"nb_epochs: expected a whole number >= 1, got 0"),
     "misspelt keyword": (X, Y, {"nb_epoch": 2}, TypeError, r"unexpected keyword: .*'nb_epoch'; did you mean 'nb_epochs'"),
     "scheduler": (X, Y, {"scheduler": 0.1}, TypeError, r"scheduler: expected an object with a step\(\) method, got float"),
-    "augmentation": (X, Y, {"augmentation": "flip"}, TypeError, r"augmentation: expected a callable"),
+    "augmentation": (X, Y, {"augmentation": 3}, TypeError, r"augmentation: expected a callable"),
+    "augmentation name": (X, Y, {"augmentation": "flipp"}, ValueError, r"augmentation: .*did you mean 'flip'"),
     "validation no pair": (X, Y, {"validation_data": X}, ValueError, r"validation_data: expected a pair"),
     "validation NaN": (
         X, Y, {"validation_data": (bad(X, 0, np.nan), Y)}, ValueError, r"validation_data\[0\]: expected finite",
@@ -218,6 +238,34 @@ CONSTRUCT = {
         lambda: NaturalTrainer(make_classifier(), options={"seed": 1}), TypeError, "options: expected a RunOptions, got dict",
     ),
     "seed": (lambda: RunOptions(seed=-1), ValueError, "seed: expected a whole number >= 0, got -1"),
+    "awp_gamma": (lambda: RunOptions(awp_gamma=0), ValueError, "awp_gamma: expected a finite number > 0, got 0"),
+    "awp_gamma below 0": (lambda: RunOptions(awp_gamma=-1), ValueError, "awp_gamma: expected a finite number > 0, got -1"),
+    "awp_start_epoch": (lambda: RunOptions(awp_start_epoch=0), ValueError, "awp_start_epoch: expected a whole number >= 1"),
+    "ema_decay 1": (lambda: RunOptions(ema_decay=1.0), ValueError, r"ema_decay: expected a number in \(0, 1\), got 1.0"),
+    "ema_decay 0": (lambda: RunOptions(ema_decay=0.0), ValueError, "ema_decay: expected a finite number > 0, got 0"),
+    "patience": (lambda: RunOptions(patience=0), ValueError, "patience: expected a whole number >= 1, got 0"),
+    "on_collapse": (lambda: RunOptions(on_collapse="halt"), ValueError, "on_collapse: expected one of"),
+    "selection": (lambda: RunOptions(selection="tset"), ValueError, "selection: .*did you mean 'test'"),
+    "guidance that raises": (
+        lambda: bgat_with(lambda a, b: {}), TypeError, r"guidance: expected a callable .* it raised TypeError"),
+    "guidance without terms": (lambda: bgat_with(lambda a, g, y: a.sum()), TypeError, "guidance: .* got Tensor"),
+    "guidance of tensors": (
+        lambda: bgat_with(lambda a, g, y: {"a": a.sum()}), TypeError, "guidance: .* got {'a': 'Tensor'}"),
+    "guidance per sample": (
+        lambda: bgat_with(lambda a, g, y: {"a": Term((a - g).sum(dim=1))}), ValueError, "guidance: expected finite scalar"),
+    "guidance without a graph": (
+        lambda: bgat_with(lambda a, g, y: {"a": Term(a.detach().sum())}), ValueError, "guidance: none of its terms"),
+    "mart_weight": (lambda: MARTTrainer(make_classifier(), mart_weight=0), ValueError, "mart_weight: expected a finite"),
+    "objective": (
+        lambda: PGDAttack(make_classifier(), objective="cv"), ValueError, "objective: expected one of"),
+    "kl without start": (
+        lambda: PGDAttack(make_classifier(), objective="kl", num_random_init=0), ValueError, "num_random_init: expected >= 1"),
+    "eps per feature": (
+        lambda: PGDAttack(make_classifier(), eps=np.full((1, 8, 8), 0.1)), ValueError, r"eps: expected one number, or one per"),
+    "eps per sample in training": (
+        lambda: fit_with(PGDAttack(make_classifier(), eps=np.full(16, 0.1))), ValueError, "attack: its eps is given per sample"),
+    "trades starts": (
+        lambda: TRADESAttack(make_classifier(), num_random_init=0), ValueError, "num_random_init: expected a whole number >= 1"),
     "keep": (lambda: RunOptions(keep="bset"), ValueError, "keep: .*did you mean 'best'"),
     "verbose": (lambda: RunOptions(verbose="no"), TypeError, "verbose: expected a bool"),
     "max_grad_norm": (lambda: RunOptions(max_grad_norm=0), ValueError, "max_grad_norm: expected a finite number > 0"),
@@ -268,12 +316,19 @@ def test_outputs_that_are_no_logits_are_refused(model, match):
             build(make_classifier(model)).fit(X, Y, nb_epochs=1)
 
 
-def test_eps_larger_than_the_range_warns():
+def test_eps_in_0_255_units_is_refused():
     classifier = make_classifier()
-    with pytest.warns(UserWarning, match=r"eps: 8 is larger than the whole range of inputs \(1 "):
+    with pytest.raises(ValueError, match=r"eps: 8 is larger than the whole range of inputs \(1 .*divide .* by 255"):
         PGDAttack(classifier, eps=8, eps_step=2)
-    with pytest.warns(UserWarning, match=r"eps: 20 is larger than the whole range of inputs \(8 "):
+    with pytest.raises(ValueError, match=r"eps: 20 is larger than the whole range of inputs \(8 "):
         PGDAttack(classifier, norm=2, eps=20, eps_step=2)
+    with pytest.raises(ValueError, match=r"eps: 8 is larger"):
+        MadryTrainer(classifier, ProjectedGradientDescent(classifier, eps=8, eps_step=2, verbose=False), **OPTIONS).fit(
+            X, Y, nb_epochs=1
+        )
+    with pytest.raises(ValueError, match=r"eps: 8 is larger"):
+        evaluate(classifier, X, Y, eps=8, attacks=["pgd-2"])
+    assert PGDAttack(make_classifier(clip_values=(0, 255)), eps=8, eps_step=2).eps == 8
 
 
 def test_an_attack_through_generate_cannot_warm_up_eps():
@@ -360,3 +415,45 @@ def test_a_guidance_that_hides_another_term_is_refused():
 def test_input_shapes_are_compared_as_tuples():
     classifier = make_classifier(shape=(1, 8, 8))
     BGATTrainer(classifier, make_classifier(seed=1, shape=[1, 8, 8]), **OPTIONS).fit(X, Y, nb_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"patience": 2}, "patience: expected validation_data with patience=2"),
+        ({"keep": "both"}, "keep: expected validation_data with keep='both'"),
+        ({"on_collapse": "stop"}, "on_collapse: expected validation_data"),
+    ],
+)
+def test_selection_without_validation_data_is_refused(options, match):
+    with pytest.raises(ValueError, match=match):
+        NaturalTrainer(make_classifier(), **options, **OPTIONS).fit(X, Y, nb_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        ({"validation_split": 1.0}, r"validation_split: expected a number in \(0, 1\), got 1.0"),
+        ({"validation_split": -0.5}, "validation_split: expected a finite number > 0"),
+        ({"validation_split": 0.5, "validation_data": (X, Y)}, "validation_split: expected either"),
+        ({"validation_split": 0.01}, "validation_split"),
+    ],
+)
+def test_a_bad_validation_split_is_refused(kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        NaturalTrainer(make_classifier(), **OPTIONS).fit(X, Y, nb_epochs=1, **kwargs)
+
+
+def test_a_loader_cannot_be_split():
+    with pytest.raises(ValueError, match=r"validation_split: expected arrays .* got DataLoader"):
+        NaturalTrainer(make_classifier(), **OPTIONS).fit(
+            loader(torch.from_numpy(X), torch.from_numpy(Y)), nb_epochs=1, validation_split=0.5
+        )
+
+
+def test_a_guide_cannot_be_cached_where_its_images_change():
+    trainer = BGATTrainer(make_classifier(), make_classifier(seed=1), cache_guide=True, **OPTIONS)
+    with pytest.raises(ValueError, match="cache_guide: expected no augmentation"):
+        trainer.fit(X, Y, nb_epochs=1, augmentation="flip")
+    with pytest.raises(ValueError, match="cache_guide: expected arrays"):
+        trainer.fit(loader(torch.from_numpy(X), torch.from_numpy(Y)), nb_epochs=1)

@@ -1,0 +1,99 @@
+"""``art-lbgat study``: any recipes x seeds on one data set, resumable."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from art_lbgat.commands import shared
+
+if TYPE_CHECKING:
+    from art_lbgat.recipes import Recipe
+
+
+def study(
+    output: Annotated[Path, typer.Option(help="Folder of the study; given again, only missing runs are run.")],
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="Id of a recipe, or a YAML file of one; repeat for several.")
+    ] = None,
+    ablation: Annotated[
+        str | None, typer.Option(help="An ablation: guidance, alpha, guide-depth, ensemble, regularizer.")
+    ] = None,
+    base: Annotated[str, typer.Option(help="The recipe that the ablation varies.")] = "digits-lbgat",
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 3,
+    root: Annotated[Path | None, typer.Option(help="Where the data lies; not needed for the digits.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only so many training images.")] = None,
+    nb_epochs: Annotated[int | None, typer.Option(help="Epochs of every run, milestones in proportion.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="field=value in every recipe; repeat for several.")
+    ] = None,
+    part: Annotated[str, typer.Option(help="What is judged: test, or validation to choose settings by.")] = "test",
+    n_test: Annotated[int | None, typer.Option(help="Images for natural accuracy and PGD-20; all if left out.")] = None,
+    n_autoattack: Annotated[int, typer.Option(help="Images that AutoAttack judges, per seed; 0 for none.")] = 100,
+    workers: Annotated[int | None, typer.Option(help="Processes; one per core if left out.")] = None,
+) -> None:
+    """Train and judge recipes with several seeds; one table of means, intervals and differences to the first recipe."""
+    with shared.one_message():
+        from art_lbgat.study import StudyOptions, run_study, summarize
+
+        arms = _arms(recipe, ablation, base, set_ or [])
+        options = StudyOptions(
+            arms,
+            seeds=tuple(range(seeds)),
+            root=root,
+            limit=limit,
+            nb_epochs=nb_epochs,
+            part=part,  # type: ignore[arg-type]  # checked there
+            n_test=n_test,
+            n_autoattack=n_autoattack,
+            workers=workers,
+        )
+        output.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
+        runs = run_study(options, output, shared.progress_lines())
+        seconds = time.perf_counter() - start
+        first = next(iter(arms))
+        summary = summarize(runs, baseline=first if len(arms) > 1 else None)
+        shared.save_study(output, shlex.join(["art-lbgat", *sys.argv[1:]]), options, runs, summary, seconds)
+        shared.print_study(next(iter(arms.values())).data, summary, runs)
+        typer.echo(f"{len(runs)} runs; {seconds:.0f} s; saved in {output}")
+
+
+def _arms(recipes: list[str] | None, ablation: str | None, base: str, settings: list[str]) -> dict[str, Recipe]:
+    from art_lbgat.recipes import ablation as vary
+
+    if bool(recipes) == (ablation is not None):
+        raise ValueError("recipe: expected either --recipe or --ablation.")
+    changes = dict(_setting(text) for text in settings)
+    if ablation is not None:
+        arms = vary(ablation, _recipe(base))
+    else:
+        found = [_recipe(name) for name in recipes or []]
+        arms = {each.id: each for each in found}
+        if len(arms) < len(found):
+            raise ValueError(f"recipe: expected different ids, got {[each.id for each in found]}.")
+    return {label: each.override(**changes) for label, each in arms.items()}
+
+
+def _recipe(name: str) -> Recipe:
+    from art_lbgat.checks import check_choice
+    from art_lbgat.recipes import RECIPES, Recipe
+
+    if name.endswith((".yaml", ".yml")):
+        return Recipe.read(name)
+    found: Recipe = RECIPES[check_choice(name, "recipe", RECIPES)]
+    return found
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    import yaml
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"set: expected field=value, got {text!r}.")
+    return name.strip(), yaml.safe_load(value)

@@ -1,0 +1,72 @@
+"""Adversarial weight perturbation (AWP, arXiv 2004.05884), exactly as published.
+
+    v_l = gamma * ||w_l|| * g_l / ||g_l||,      g = grad_w loss(w; x_adv),      for every tensor w_l of dim > 1
+
+The adversarial examples are made once, at the unperturbed weights ``w``. The gradient that is stepped with is taken at
+``w + v``; after the optimizer's step ``v`` is subtracted again. Biases and the parameters of BatchNorm are left alone.
+(The authors' code takes one SGD step of a copy of the model to find the direction, which is the same up to rounding.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+Perturbation = list[Tensor | None]
+
+
+def perturbed_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """The tensors that AWP moves: trainable parameters of more than one dimension (weights of layers)."""
+    return [p for p in module.parameters() if p.requires_grad and p.dim() > 1]
+
+
+def weight_perturbation(loss: Tensor, parameters: Sequence[nn.Parameter], gamma: float) -> Perturbation:
+    """``gamma * ||w|| * g / ||g||`` for each parameter, the direction in which the loss rises fastest.
+
+    :param loss: A scalar with a graph; gradients of other parameters are neither computed nor kept.
+    :param parameters: See :func:`perturbed_parameters`.
+    :param gamma: Length of the perturbation relative to the weights, > 0.
+    :return: A tensor for each parameter; None where the loss does not depend on it, or its gradient is 0.
+    """
+    gradients: tuple[Tensor | None, ...] = torch.autograd.grad(loss, parameters, allow_unused=True)
+    result: Perturbation = []
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is None:
+            result.append(None)
+            continue
+        length = gradient.norm()
+        scale = torch.where(length == 0, 0.0, parameter.detach().norm() / torch.where(length == 0, 1.0, length))
+        result.append(gamma * (scale * gradient))
+    return result
+
+
+@contextmanager
+def weights_perturbed(parameters: Sequence[nn.Parameter], perturbation: Perturbation) -> Iterator[None]:
+    """The weights moved by ``perturbation`` inside the block; it is subtracted at the end, also after an exception."""
+    pairs = [(p, v) for p, v in zip(parameters, perturbation, strict=True) if v is not None]
+    _move(pairs, 1)
+    try:
+        yield
+    finally:
+        _move(pairs, -1)
+
+
+@contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Buffers (batch-norm statistics) as they were at the end of the block, whatever a forward pass did to them."""
+    found = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in found:
+                buffer.copy_(value)
+
+
+def _move(pairs: Sequence[tuple[nn.Parameter, Tensor]], sign: int) -> None:
+    with torch.no_grad():
+        for parameter, value in pairs:
+            parameter.add_(value, alpha=sign)

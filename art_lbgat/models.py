@@ -1,0 +1,385 @@
+"""Networks by name, and the ART classifier around one.
+
+Architectures come from RobustBench (the networks of the published recipes), torchvision and timm; none is written anew.
+All give raw logits for inputs in [0, 1] and normalise nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from art.estimators.classification import PyTorchClassifier
+from torch import Tensor, nn
+
+from art_lbgat.checks import check_choice, check_count, check_number
+from art_lbgat.engine.modes import evaluating
+from art_lbgat.engine.randomness import preserved_randomness
+from art_lbgat.robustbench.compat import import_architecture
+from art_lbgat.weights import State, load_weights
+
+Shape = tuple[int, ...]
+_WIDE = re.compile(r"wrn-(\d+)-(\d+)")
+_PATTERNS = ("wrn-<depth>-<width>", "torchvision/<name>", "timm/<name>")
+_USUAL = ("wrn-28-10", "wrn-34-10", "wrn-34-20", "wrn-70-16")  # to guess what a misspelt name meant
+_CIFAR = 32  # the image size that the networks of the published recipes are made for
+
+
+class Resize(nn.Module):
+    """Images resized bilinearly to one size; has no parameters.
+
+    :param size: Height and width of the output.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, channels, height, width)`` of any height and width to ``size``, values within the range they had."""
+        return nn.functional.interpolate(x, size=self.size, mode="bilinear", align_corners=False)
+
+    def extra_repr(self) -> str:
+        """The size, for ``print(model)``."""
+        return f"size={self.size}"
+
+
+class GlobalAverage(nn.Module):
+    """The mean over all pixels at every pixel of a ``side x side`` map, so that a pooling of that width gives the mean.
+
+    :param side: Height and width of the output.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, channels, height, width)`` to ``(N, channels, side, side)``."""
+        return x.mean((2, 3), keepdim=True).expand(-1, -1, self.side, self.side)
+
+
+def small_cnn(nb_classes: int = 10, channels: int = 1, size: int = 8) -> nn.Sequential:
+    """A CNN for images as small as the digits: 3x3 convolutions of width 8, 32, 32 with BatchNorm, strides 1, 2, 2.
+
+    :param nb_classes: Number of outputs.
+    :param channels: Channels of the images.
+    :param size: Height and width of the images, a multiple of 4.
+    :return: The network, PyTorch's default initial weights.
+    """
+    layers: list[nn.Module] = []
+    for width, stride in ((8, 1), (32, 2), (32, 2)):
+        layers += [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        channels = width
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * (size // 4) ** 2, nb_classes))
+
+
+def list_models() -> list[str]:
+    """The names that :func:`create_model` takes; ``<...>`` stands for a number or a name of that library."""
+    return sorted([*_NETWORKS, "small-cnn", *_PATTERNS])
+
+
+def create_model(
+    name: str,
+    nb_classes: int,
+    input_shape: Sequence[int] = (3, 32, 32),
+    *,
+    sub_block1: bool = False,
+    weights: str | os.PathLike[str] | State | None = None,
+) -> nn.Module:
+    """A network that gives raw logits ``(N, nb_classes)`` for images ``(N, *input_shape)`` in [0, 1].
+
+    ``wrn-*``, ``preact-resnet-18``, ``resnet-18`` and ``resnet-18-guide`` are made for 32x32: smaller images are
+    enlarged bilinearly inside the network (the shorter side to 32), larger ones are taken as they are and averaged over
+    all pixels at the end. ``inception-resnet-v2`` enlarges below 75. ``small-cnn`` takes squares of a multiple of 4,
+    and the networks of torchvision and timm what they take by themselves (vision transformers are built for the size).
+    Where there are not 3 channels the first convolution is a new one (He initialisation, fan-out). The names of the
+    parameters are those of the library in every case, so weights fit across image sizes.
+
+    :param name: One of :func:`list_models`: ``"wrn-34-10"``, ``"torchvision/resnet50"``, ...
+    :param nb_classes: Number of classes, at least 2.
+    :param input_shape: Channels, height, width.
+    :param sub_block1: Add the block that no forward pass uses but the released LBGAT0 and LBGAT6 weights contain
+        (RobustBench's ``sub_block1``); for ``wrn-*`` only.
+    :param weights: A file or a state dict for :func:`~art_lbgat.weights.load_weights`; None keeps the initial weights,
+        drawn from torch's global generator. Nothing is ever downloaded.
+    :return: The network in train mode, on the default device.
+    :raises ValueError: An unknown name, a depth that is not 6n + 4, an image size that the network cannot take,
+        weights that do not fit.
+    :raises TypeError: Counts that are no whole numbers.
+    """
+    nb_classes = check_count(nb_classes, "nb_classes", minimum=2)
+    shape = _check_shape(input_shape, name)
+    wide = _WIDE.fullmatch(str(name))
+    if sub_block1 and not wide:
+        raise ValueError(f"sub_block1: expected False, only wrn-<depth>-<width> has that block, got True for {name!r}.")
+    library, _, network_name = str(name).partition("/")
+    if wide:
+        model = _adapted(_wide_resnet(int(wide[1]), int(wide[2]), nb_classes, sub_block1), shape)
+    elif name == "small-cnn":
+        model = _small_cnn(nb_classes, shape)
+    elif network_name and library in ("torchvision", "timm"):
+        model = (_torchvision if library == "torchvision" else _timm)(network_name, nb_classes, shape)
+    elif name in _NETWORKS:
+        model = _adapted(_NETWORKS[name](nb_classes), shape)
+    else:
+        near = difflib.get_close_matches(str(name).lower(), [*_NETWORKS, "small-cnn", *_USUAL, *_PATTERNS], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise ValueError(f"name: expected one of {list_models()}, got {name!r}{hint}")
+    if weights is not None:
+        load_weights(model, weights)
+    return model
+
+
+def create_classifier(
+    model: str | nn.Module,
+    nb_classes: int,
+    input_shape: Sequence[int] = (3, 32, 32),
+    *,
+    clip_values: tuple[Any, Any] = (0.0, 1.0),
+    learning_rate: float = 0.1,
+    momentum: float = 0.9,
+    weight_decay: float = 2e-4,
+    nesterov: bool = False,
+    device_type: str | None = None,
+    sub_block1: bool = False,
+    weights: str | os.PathLike[str] | State | None = None,
+) -> PyTorchClassifier:
+    """An ART classifier with cross-entropy and the SGD of the published recipes, over all parameters.
+
+    :param model: A name for :func:`create_model`, or any module that gives logits; it is used itself, not copied.
+    :param nb_classes: Number of classes.
+    :param input_shape: Shape of one input; channels, height, width for a name.
+    :param clip_values: Smallest and largest value of inputs.
+    :param learning_rate: Of SGD, above 0.
+    :param momentum: Of SGD.
+    :param weight_decay: Of SGD, on everything, BatchNorm and biases included.
+    :param nesterov: Whether the momentum is Nesterov's.
+    :param device_type: ``"gpu"`` or ``"cpu"``; None is ``"gpu"`` where CUDA is available.
+    :param sub_block1: As :func:`create_model`, for a name.
+    :param weights: As :func:`create_model`; loaded into a module too.
+    :return: The classifier; its optimizer drives the parameters of ``classifier.model`` (None if it has none).
+    :raises ValueError: A module that does not give logits ``(N, nb_classes)`` for inputs of that shape (tried on two
+        zero inputs in eval mode; buffers, modes and generators are left as found), or any value out of range.
+    :raises TypeError: If ``model`` is neither a name nor a module.
+    """
+    check_number(learning_rate, "learning_rate", exclusive=True)
+    check_number(momentum, "momentum")
+    check_number(weight_decay, "weight_decay")
+    available = torch.cuda.is_available()
+    device_type = check_choice(device_type or ("gpu" if available else "cpu"), "device_type", ("gpu", "cpu"))
+    if device_type == "gpu" and not available:
+        raise ValueError("device_type: expected 'cpu' or None, since CUDA is not available, got 'gpu'.")
+    if isinstance(model, str):
+        model = create_model(model, nb_classes, input_shape, sub_block1=sub_block1, weights=weights)
+    elif isinstance(model, nn.Module):
+        if sub_block1:
+            raise ValueError("sub_block1: expected False for a module, which is built already, got True.")
+        check_count(nb_classes, "nb_classes", minimum=2)
+        _check_logits(model, nb_classes, tuple(input_shape), "model")
+        if weights is not None:
+            load_weights(model, weights)
+    else:
+        raise TypeError(f"model: expected a name or a torch.nn.Module, got {type(model).__name__}.")
+    classifier = PyTorchClassifier(
+        model=model,
+        loss=nn.CrossEntropyLoss(),
+        input_shape=tuple(input_shape),
+        nb_classes=nb_classes,
+        clip_values=clip_values,
+        device_type=device_type,
+    )
+    parameters = list(classifier.model.parameters())  # those after ART moved the module, which can replace them
+    if parameters:
+        recipe: dict[str, Any] = {"lr": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
+        classifier.set_params(optimizer=torch.optim.SGD(parameters, nesterov=nesterov, **recipe))
+    return classifier
+
+
+class _Network(NamedTuple):
+    """A network as its library builds it, for 3 channels.
+
+    :param module: The network.
+    :param smallest: Images whose shorter side is below this are enlarged to it.
+    :param pool: Makes it average over all pixels where the map is not the one that its own pooling is fixed to.
+    """
+
+    module: nn.Module
+    smallest: int = _CIFAR
+    pool: Callable[[], Any] | None = None
+
+
+def _wide_resnet(depth: int, width: int, nb_classes: int, sub_block1: bool) -> _Network:
+    if depth < 10 or (depth - 4) % 6:
+        raise ValueError(f"name: expected a depth of 6n + 4, n >= 1 (10, 16, 22, 28, 34, ...), got {depth}.")
+    check_count(width, "name: width")
+    published = import_architecture("wide_resnet").WideResNet
+    net = published(depth=depth, widen_factor=width, num_classes=nb_classes, sub_block1=sub_block1)
+    return _Network(net, pool=lambda: setattr(net, "relu", nn.Sequential(net.relu, GlobalAverage(8))))
+
+
+def _resnet_18(nb_classes: int) -> _Network:
+    library = import_architecture("resnet")
+    net = library.ResNet(library.BasicBlock, [2, 2, 2, 2], num_classes=nb_classes)
+    return _Network(net, pool=lambda: net.layer4.append(GlobalAverage(4)))
+
+
+def _preact_resnet_18(nb_classes: int) -> _Network:
+    """With BatchNorm and ReLU before the pooling and shortcuts from the activated input, as in arXiv 1603.05027."""
+    library = import_architecture("resnet")
+    options = {"bn_before_fc": True, "out_shortcut": True}
+    net = library.PreActResNet(library.PreActBlock, [2, 2, 2, 2], num_classes=nb_classes, **options)
+    return _Network(net, pool=lambda: net.bn.register_forward_hook(_average_after_relu))
+
+
+def _average_after_relu(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """The published forward itself applies ReLU between this BatchNorm and the pooling; a second changes nothing."""
+    average: Tensor = GlobalAverage(4)(nn.functional.relu(output))
+    return average
+
+
+def _resnet_18_guide(nb_classes: int) -> _Network:
+    """Strides 1, 1, 2, 2 behind a 3x3 convolution of stride 1, the guide of the paper's code."""
+    from torchvision.models import resnet18
+
+    net = resnet18(weights=None, num_classes=nb_classes)
+    net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+    net.maxpool = nn.Identity()
+    for convolution in (net.layer2[0].conv1, net.layer2[0].downsample[0]):
+        convolution.stride = (1, 1)
+    return _Network(net)
+
+
+def _inception_resnet_v2(nb_classes: int) -> _Network:
+    timm = importlib.import_module("timm")
+    return _Network(timm.create_model("inception_resnet_v2", pretrained=False, num_classes=nb_classes), smallest=75)
+
+
+_NETWORKS: dict[str, Callable[[int], _Network]] = {
+    "inception-resnet-v2": _inception_resnet_v2,
+    "preact-resnet-18": _preact_resnet_18,
+    "resnet-18": _resnet_18,
+    "resnet-18-guide": _resnet_18_guide,
+}
+
+
+def _adapted(network: _Network, shape: tuple[int, int, int]) -> nn.Module:
+    """The network for images of ``shape``."""
+    channels, height, width = shape
+    model, shortest = network.module, min(height, width)
+    if channels != 3:
+        _replace_first_convolution(model, channels)
+    if shortest < network.smallest:
+        height, width = (round(side * network.smallest / shortest) for side in (height, width))
+        # In front by a hook and not by a wrapper, which would rename every parameter.
+        model.add_module("resize", Resize((height, width)))
+        model.register_forward_pre_hook(_resize_first)
+    if network.pool is not None and (height, width) != (_CIFAR, _CIFAR):
+        network.pool()
+    return model
+
+
+def _resize_first(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (model.get_submodule("resize")(inputs[0]), *inputs[1:])
+
+
+def _replace_first_convolution(model: nn.Module, channels: int) -> None:
+    name, old = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
+    kept = {key: getattr(old, key) for key in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
+    new = nn.Conv2d(channels, old.out_channels, bias=old.bias is not None, device=old.weight.device, **kept)
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, new)
+
+
+def _small_cnn(nb_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+    channels, height, width = shape
+    if height != width or height % 4:
+        raise ValueError(f"input_shape: small-cnn expects squares of a multiple of 4 pixels, got {shape}.")
+    return small_cnn(nb_classes, channels, height)
+
+
+def _torchvision(name: str, nb_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+    from torchvision import models
+
+    _check_library("torchvision", name, models.list_models(module=models))
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        options = {"aux_logits": False, "init_weights": True}  # or train mode returns more than logits
+    elif name.startswith("vit_"):
+        options = {"image_size": shape[1]}
+    with _fitting(f"torchvision/{name}", shape):
+        model: nn.Module = models.get_model(name, weights=None, num_classes=nb_classes, **options)
+        if shape[0] != 3:
+            _replace_first_convolution(model, shape[0])
+    _check_logits(model, nb_classes, shape, f"torchvision/{name}")
+    return model
+
+
+def _timm(name: str, nb_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+    timm = importlib.import_module("timm")
+    if not timm.is_model(name):
+        _check_library("timm", name, timm.list_models())
+    published = timm.get_pretrained_cfg(name)
+    options = {"img_size": shape[1:]} if getattr(published, "fixed_input_size", False) else {}
+    with _fitting(f"timm/{name}", shape):
+        model: nn.Module = timm.create_model(
+            name, pretrained=False, num_classes=nb_classes, in_chans=shape[0], **options
+        )
+    _check_logits(model, nb_classes, shape, f"timm/{name}")
+    return model
+
+
+def _check_library(library: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3)
+        hint = f"; nearest: {', '.join(f'{library}/{n}' for n in near)}." if near else "."
+        raise ValueError(f"name: {library} has no classifier of this name, got '{library}/{name}'{hint}")
+
+
+def _check_shape(input_shape: Sequence[int], name: str) -> tuple[int, int, int]:
+    shape = tuple(check_count(side, "input_shape") for side in input_shape)
+    if len(shape) != 3:
+        raise ValueError(f"input_shape: expected (channels, height, width) for {name!r}, got {tuple(input_shape)}.")
+    return shape[0], shape[1], shape[2]
+
+
+@contextmanager
+def _fitting(name: str, shape: Shape) -> Iterator[None]:
+    """What a network raises about its input, as one error that names it and the shape."""
+    try:
+        yield
+    except Exception as error:  # assertions, shape errors, unknown options: each network has its own
+        raise ValueError(
+            f"input_shape: {name} cannot take inputs of shape {shape} ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _check_logits(model: nn.Module, nb_classes: int, shape: Shape, name: str) -> None:
+    """Try ``model`` on two zero inputs in eval mode; buffers, modes and random generators are left as found."""
+    first = next(iter([*model.parameters(), *model.buffers()]), torch.zeros(()))
+    buffers = [(module, dict(module._buffers)) for module in model.modules()]
+    values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    try:
+        with preserved_randomness(), evaluating(model), torch.no_grad(), _fitting(name, shape):
+            output = model(torch.zeros(2, *shape, device=first.device))
+    finally:
+        for module, found in buffers:
+            module._buffers.update(found)
+        with torch.no_grad():
+            for buffer, value in values:
+                buffer.copy_(value)
+    if not isinstance(output, Tensor):
+        raise ValueError(f"{name}: expected one tensor of logits, got {type(output).__name__} from its forward pass.")
+    if output.shape != (2, nb_classes):
+        raise ValueError(
+            f"{name}: expected logits of shape (N, {nb_classes}) for nb_classes={nb_classes}, got "
+            f"{tuple(output.shape)} for N=2 inputs of shape {shape}."
+        )

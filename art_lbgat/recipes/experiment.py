@@ -1,0 +1,205 @@
+"""From a recipe to the objects that run it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from art.estimators.classification import PyTorchClassifier
+
+from art_lbgat.attacks import PGDAttack, TRADESAttack
+from art_lbgat.data import DataSet, load_data
+from art_lbgat.engine.options import RunOptions
+from art_lbgat.engine.randomness import preserved_randomness
+from art_lbgat.models import create_classifier, create_model
+from art_lbgat.recipes.recipe import Recipe
+from art_lbgat.trainers import (
+    ALPTrainer,
+    BGATTrainer,
+    FastATTrainer,
+    LBGATTrainer,
+    MadryTrainer,
+    MARTTrainer,
+    NaturalTrainer,
+    TRADESTrainer,
+)
+from art_lbgat.trainers.base import BaseTrainer
+from art_lbgat.weights import load_weights
+
+
+@dataclass
+class Experiment:
+    """A recipe made ready to run.
+
+    :param recipe: The recipe.
+    :param classifier: The robust model, with its optimizer.
+    :param guides: The guides, or none.
+    :param trainer: The trainer of both.
+    :param data: The data set.
+    :param seed: Seed of weights, order and attacks.
+    :param guides_trained: Whether frozen guides have been trained (or loaded).
+    """
+
+    recipe: Recipe
+    classifier: PyTorchClassifier
+    guides: list[PyTorchClassifier]
+    trainer: BaseTrainer
+    data: DataSet
+    seed: int
+    guides_trained: bool
+
+    def fit(self) -> None:
+        """Train as the recipe says; frozen guides that are not trained yet are trained first, by their own recipe."""
+        if not self.guides_trained:
+            self.train_guides()
+        self.trainer.fit(self.data.train_images, **fit_options(self.recipe, self.data))
+
+    def train_guides(self) -> None:
+        """Train the frozen guides on natural images, each by the recipe that ``guide_recipe`` names."""
+        recipe = guide_recipe(self.recipe)
+        for guide in self.guides:
+            options = recipe.run_options(self.seed, self.trainer.options.verbose)
+            NaturalTrainer(guide, options=options).fit(self.data.train_images, **fit_options(recipe, self.data))
+        self.guides_trained = True
+
+
+def guide_recipe(recipe: Recipe, model: str | None = None) -> Recipe:
+    """The recipe that trains a frozen guide of ``recipe``.
+
+    :param recipe: A recipe of method ``bgat``.
+    :param model: Which of its guides; None leaves the model of the guide's recipe.
+    :raises ValueError: If ``recipe`` names none.
+    """
+    from art_lbgat.recipes import RECIPES
+
+    if recipe.guide_recipe not in RECIPES:
+        raise ValueError(
+            f"guide_recipe: {recipe.id} has frozen guides, so it needs trained weights (guide_weights=...) or the id "
+            f"of a recipe to train them by; got {recipe.guide_recipe!r}."
+        )
+    found = RECIPES[recipe.guide_recipe].override(data=recipe.data, image_size=recipe.image_size)
+    return found if model is None else found.override(model=model)
+
+
+def fit_options(recipe: Recipe, data: DataSet) -> dict[str, Any]:
+    """What ``fit`` is given beside the training images."""
+    validation = None
+    if recipe.keep != "last":
+        validation = data.test if recipe.selection == "test" else data.validation
+    return {
+        "batch_size": recipe.batch_size,
+        "nb_epochs": recipe.nb_epochs,
+        "scheduler": recipe.schedule,
+        "augmentation": None if recipe.augmentation == "none" else recipe.augmentation,
+        "validation_data": validation,
+    }
+
+
+def build(
+    recipe: Recipe,
+    root: str | Path | None = None,
+    *,
+    seed: int = 0,
+    data: DataSet | None = None,
+    limit: int | None = None,
+    guide_weights: str | Path | Mapping[str, Any] | Sequence[Any] | None = None,
+    device_type: str | None = None,
+    verbose: bool = True,
+) -> Experiment:
+    """Classifier, guides, trainer and data of a recipe.
+
+    :param recipe: The recipe.
+    :param root: Where its data lies; not needed for the digits.
+    :param seed: Seed of the validation split, of initial weights, order and attacks.
+    :param data: The data set, instead of loading it from ``root``.
+    :param limit: Use only so many training images.
+    :param guide_weights: Trained weights of the guides, a file or state dict, or one for each.
+    :param device_type: ``"cpu"`` or ``"gpu"``; None takes a GPU where there is one.
+    :param verbose: Show a progress bar.
+    :return: The experiment; global random generators are left as found.
+    :raises FileNotFoundError: Missing data or weights.
+    :raises ValueError: Weights that do not fit.
+    """
+    if data is None:
+        options = {} if recipe.image_size is None else {"size": recipe.image_size}
+        data = load_data(recipe.data, root, seed=seed, limit=limit, **options)
+    with preserved_randomness():
+        torch.manual_seed(seed)
+        classifier = _classifier(recipe, recipe.model, data, device_type)
+        guides = [_classifier(recipe, name, data, device_type) for name in recipe.guides]
+    if guide_weights is not None:
+        given: list[Any] = list(guide_weights) if isinstance(guide_weights, (list, tuple)) else [guide_weights]
+        if len(given) != len(guides):
+            raise ValueError(f"guide_weights: expected {len(guides)}, one for each guide, got {len(given)}.")
+        for guide, weights in zip(guides, given, strict=True):
+            load_weights(guide.model, weights)
+    trainer = _TRAINERS[recipe.method](recipe, classifier, guides, recipe.run_options(seed, verbose))
+    trained = recipe.method != "bgat" or guide_weights is not None
+    return Experiment(recipe, classifier, guides, trainer, data, seed, trained)
+
+
+def _classifier(recipe: Recipe, name: str, data: DataSet, device_type: str | None) -> PyTorchClassifier:
+    shape = data.input_shape
+    return create_classifier(
+        create_model(name, data.nb_classes, shape),
+        data.nb_classes,
+        shape,
+        learning_rate=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+        device_type=device_type,
+    )
+
+
+def _attack(recipe: Recipe, classifier: PyTorchClassifier) -> PGDAttack | TRADESAttack:
+    kind = TRADESAttack if recipe.attack == "trades" else PGDAttack
+    norm = math.inf if recipe.norm == "inf" else 2.0
+    return kind(classifier, norm=norm, eps=recipe.eps, eps_step=recipe.step, max_iter=recipe.max_iter)
+
+
+def _natural(
+    recipe: Recipe, classifier: PyTorchClassifier, guides: list[PyTorchClassifier], run: RunOptions
+) -> BaseTrainer:
+    return NaturalTrainer(classifier, options=run)
+
+
+def _baseline(trainer: Callable[..., BaseTrainer], weight: str | None = None) -> Callable[..., BaseTrainer]:
+    def make(
+        recipe: Recipe, classifier: PyTorchClassifier, guides: list[PyTorchClassifier], run: RunOptions
+    ) -> BaseTrainer:
+        weights = {} if weight is None else {weight: recipe.regularizer_weight}
+        return trainer(classifier, _attack(recipe, classifier), options=run, **weights)
+
+    return make
+
+
+def _guided(
+    recipe: Recipe, classifier: PyTorchClassifier, guides: list[PyTorchClassifier], run: RunOptions
+) -> BaseTrainer:
+    options: dict[str, Any] = {
+        "guidance": recipe.guidance,
+        "regularizer": recipe.regularizer,
+        "regularizer_weight": recipe.regularizer_weight if recipe.regularizer else None,
+        "options": run,
+    }
+    attack = _attack(recipe, classifier)
+    if recipe.method == "bgat":
+        return BGATTrainer(classifier, guides, attack, **options)
+    return LBGATTrainer(classifier, guides[0], attack, guide_ce_weight=recipe.guide_ce_weight, **options)
+
+
+_TRAINERS: dict[str, Callable[..., BaseTrainer]] = {
+    "natural": _natural,
+    "madry": _baseline(MadryTrainer),
+    "fast-at": _baseline(FastATTrainer),
+    "alp": _baseline(ALPTrainer, "alp_weight"),
+    "trades": _baseline(TRADESTrainer, "beta"),
+    "mart": _baseline(MARTTrainer, "mart_weight"),
+    "bgat": _guided,
+    "lbgat": _guided,
+}

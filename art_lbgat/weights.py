@@ -1,0 +1,163 @@
+"""Weights read from files that cannot run code, loaded whole or not at all; and written in one piece."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+State: TypeAlias = Mapping[str, Any]
+
+_CONTAINERS = ("state_dict", "model", "model_state_dict")
+_PREFIXES = ("module.", "_orig_mod.")  # of nn.DataParallel and of torch.compile
+_SHOWN = 5
+
+
+def load_weights(model: nn.Module, path_or_state: str | os.PathLike[str] | State) -> None:
+    """Load weights into ``model``: every tensor of the right shape, or nothing.
+
+    A file is a safetensors file or one of ``torch.save`` that holds tensors and plain containers only. A state dict
+    inside ``{"state_dict": ...}``, ``{"model": ...}`` or ``{"model_state_dict": ...}`` is found, and the prefixes
+    ``module.`` and ``_orig_mod.`` of wrapped networks are taken off names that the model does not have.
+
+    :param model: Changed in place, on whatever device it is on; not changed if anything is wrong.
+    :param path_or_state: A file or a state dict.
+    :raises FileNotFoundError: If there is no such file.
+    :raises ValueError: A file that is truncated, of another format or holds objects other than tensors (it is never
+        unpickled); missing or unexpected tensors or other shapes, which are named; a model on the meta device.
+    :raises TypeError: If it is neither a path nor a mapping.
+    """
+    if isinstance(path_or_state, Mapping):
+        source, state = "the state dict", path_or_state
+    elif isinstance(path_or_state, (str, os.PathLike)):
+        source, state = str(path_or_state), _read(Path(path_or_state))
+    else:
+        raise TypeError(f"weights: expected a path or a state dict, got {type(path_or_state).__name__}.")
+    own = model.state_dict()
+    if any(isinstance(value, Tensor) and value.is_meta for value in own.values()):
+        raise ValueError("model: its parameters are on the meta device and hold no values; build it on a real device.")
+    found = _without_prefixes(_tensors(state, source), own, source)
+    _check_match(found, own, source)
+    model.load_state_dict(found, strict=True)
+
+
+def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write the state dict of ``model`` as a safetensors file; readers see the old file or the new one, never a part.
+
+    :param model: Its parameters and buffers are written under their own names, from whatever device.
+    :param path: The file; one that exists is replaced.
+    :raises FileNotFoundError: If its directory does not exist.
+    :raises ValueError: If the state dict holds anything but tensors with values.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"path: there is no directory {target.parent} to write {target.name} to.")
+    state = model.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor) or value.is_meta:
+            kind = "a tensor on the meta device" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"model: expected tensors with values, got {kind} under {name!r}.")
+    # Clones, since the format takes neither shared memory nor other memory formats.
+    copies = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        save_file(copies, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> State:
+    if not path.exists():
+        raise FileNotFoundError(f"weights: there is no file {path}.")
+    if not path.is_file():
+        raise ValueError(f"weights: expected a file, got the directory {path}.")
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head[8:9] == b"{":
+        reader: Callable[[Path], Any] = load_file
+    elif head[:2] == b"PK" or head[:1] == b"\x80":
+        reader = _read_torch
+    else:
+        page = " (a web page: the download failed)" if head.lstrip()[:1] == b"<" else ""
+        raise ValueError(
+            f"weights: expected a safetensors file or one of torch.save, got {path}, which starts with {head!r}{page}."
+        )
+    try:
+        state = reader(path)
+    except Exception as error:  # both readers raise many types for a damaged file, struct.error among them
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if foreign:
+            raise ValueError(
+                f"weights: {path} holds objects other than tensors ({foreign[1]}), so reading it could run code; it is "
+                "refused. Open it where you trust it, and save the state dict alone."
+            ) from error
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise ValueError(f"weights: {path} cannot be read, it is truncated or damaged ({reason}).") from error
+    if not isinstance(state, Mapping):
+        raise ValueError(f"weights: expected a state dict in {path}, got {type(state).__name__}.")
+    return state
+
+
+def _read_torch(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (the one place; tensors only)
+
+
+def _tensors(state: State, source: str) -> dict[str, Tensor]:
+    """The state dict itself, out of the containers it may be in."""
+    inner = next((state[key] for key in _CONTAINERS if isinstance(state.get(key), Mapping)), None)
+    if inner is not None:
+        return _tensors(inner, source)
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"weights: expected names and tensors, got {type(value).__name__} under {name!r} in {source}; pass the "
+                f"state dict itself, or a file that holds it under one of {list(_CONTAINERS)}."
+            )
+    return dict(state)
+
+
+def _without_prefixes(state: dict[str, Tensor], own: State, source: str) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for full_name, value in state.items():
+        name = full_name
+        while name not in own and name.startswith(_PREFIXES):
+            name = name.partition(".")[2]
+        if name in found:
+            raise ValueError(f"weights: {source} holds {name!r} twice, with and without a prefix such as 'module.'.")
+        found[name] = value
+    return found
+
+
+def _check_match(found: State, own: State, source: str) -> None:
+    missing = [name for name in own if name not in found]
+    unexpected = [name for name in found if name not in own]
+    shapes = [
+        f"{name} (file {tuple(found[name].shape)}, model {tuple(value.shape)})"
+        for name, value in own.items()
+        if name in found and isinstance(value, Tensor) and value.shape != found[name].shape
+    ]
+    parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+    wrong = [f"{len(names)} {kind}: {_first(names)}" for kind, names in parts if names]
+    if not wrong:
+        return
+    hint = ""
+    if any(name.startswith("sub_block1.") for name in unexpected):
+        hint = " The weights have the unused block of TRADES-era WideResNets: build the model with sub_block1=True."
+    elif any(name.startswith("sub_block1.") for name in missing):
+        hint = " The weights lack the unused block of the model: build the model with sub_block1=False."
+    raise ValueError(
+        f"weights: {source} does not fit the model, nothing was loaded. {'; '.join(wrong)}; of {len(own)} expected."
+        f"{hint}"
+    )
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -1,0 +1,207 @@
+"""Augmentations: drawn for each image, repeatable by key, without a trace in the global generators."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from art_lbgat.data import CutMix, Cutout, PerImage, RandomCropFlip, make_augmentation
+from art_lbgat.engine.randomness import Key
+from tests.conftest import make_classifier
+from tests.data.test_images import KEY, batches, make_images
+
+ALL = ["crop", "flip", "cutout", "autoaugment", "autoaugment-svhn", "randaugment", "crop+flip+autoaugment+cutout"]
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures(n=16, channels=3, size=32, seed=0):
+    pixels = np.random.default_rng(seed).integers(1, 256, (n, channels, size, size), dtype=np.uint8)
+    return torch.from_numpy(pixels).float() / 255
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_name_draws_for_each_image_and_repeats(name, channels):
+    same = pictures(1, channels).expand(24, -1, -1, -1).contiguous()
+    before = same.clone()
+    augmentation = make_augmentation(name, 10)
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    out = augmentation(same, seeded(1))
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.array_equal(np.random.get_state()[1], states[1])
+    assert random.getstate() == states[2]
+    assert torch.equal(same, before)
+    assert out.shape == same.shape
+    assert out.dtype == torch.float32
+    assert 0 <= out.min() <= out.max() <= 1
+    assert len({image.numpy().tobytes() for image in out}) > (1 if name == "flip" else 4)
+    torch.manual_seed(99)
+    assert torch.equal(out, augmentation(same, seeded(1)))
+    assert not torch.equal(out, augmentation(same, seeded(2)))
+
+
+@pytest.mark.parametrize("name", ["crop+flip", "autoaugment", "cutmix"])
+def test_draws_in_the_stream_are_a_function_of_the_key(name):
+    images = make_images(n=16)
+    first, again, other = (
+        torch.cat([b.x for b in batches(images, key=key, augmentation=name)]) for key in (KEY, KEY, Key(0, 1, 2))
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("size", [None, 1, 5, 6, 40])
+def test_cutout_blanks_one_square_that_the_border_may_cut(size):
+    x = pictures(200, 2, 12)
+    blank = Cutout(size)(x, seeded()) == 0
+    side = 6 if size is None else size
+    assert torch.equal(blank[:, 0], blank[:, 1])
+    shapes = set()
+    for mask in blank[:, 0]:
+        rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+        height, width = len(rows), len(columns)
+        assert mask.sum() == height * width
+        assert rows[-1] - rows[0] + 1 == height
+        assert columns[-1] - columns[0] + 1 == width
+        shapes.add((height, width))
+    assert max(shapes) == (min(side, 12), min(side, 12))
+    assert (len(shapes) > 1) == (size not in (1, 40))
+    kept = ~blank
+    assert torch.equal(Cutout(size)(x, seeded())[kept], x[kept])
+
+
+def test_a_transform_that_changes_nothing_gives_bytes_back_exactly():
+    every = (torch.arange(256).float() / 255).reshape(1, 1, 16, 16)
+    assert torch.equal(PerImage(v2.Identity(), as_bytes=True)(every, seeded()), every)
+    assert torch.equal(PerImage(v2.Identity())(every * 2 - 1, seeded()), every * 2 - 1)
+
+
+def test_per_image_gives_bytes_to_colour_transforms_and_floats_to_others():
+    seen = []
+    for as_bytes in (True, False):
+        PerImage(lambda image: seen.append(image.dtype) or image, as_bytes)(pictures(1), seeded())
+    assert seen == [torch.uint8, torch.float32]
+
+
+def test_per_image_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match=r"AutoAugment expects images in \[0, 1\] .* values in \[-1, 1\]"):
+        make_augmentation("autoaugment", 10)(torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8), seeded())
+    with pytest.raises(ValueError, match=r"RandAugment expects images in \[0, 1\]"):
+        make_augmentation("randaugment", 10)(torch.full((1, 1, 8, 8), float("nan")), seeded())
+    with pytest.raises(ValueError, match=r"expected CenterCrop to keep the shape \(3, 32, 32\), got \[\(3, 8, 8\)\]"):
+        PerImage(v2.CenterCrop(8))(pictures(2), seeded())
+
+
+def test_cutmix_mixes_labels_in_proportion_to_the_area():
+    x = torch.stack([torch.full((1, 16, 16), i / 8) for i in range(8)])
+    y = torch.arange(8)
+    states = torch.get_rng_state()
+    mixed, rows = CutMix(8)(x, y, seeded(3))
+    assert torch.equal(states, torch.get_rng_state())
+    assert rows.dtype == torch.float32
+    torch.testing.assert_close(rows.sum(1), torch.ones(8))
+    own = (mixed == x).float().mean((1, 2, 3))
+    assert 0 < own[0] < 1
+    torch.testing.assert_close(rows[range(8), y], own)
+    torch.testing.assert_close(rows[range(8), y.roll(1)], 1 - own)
+    again, same = CutMix(8)(x, torch.nn.functional.one_hot(y, 8).float(), seeded(3))
+    assert torch.equal(mixed, again)
+    assert torch.equal(rows, same)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("name", ["cutmix", "crop+flip+cutmix"])
+def test_the_stream_gives_soft_rows_after_cutmix(name, soft):
+    x, y = make_images(n=20).arrays()
+    labels = np.full((20, 4), 0.25, np.float32) if soft else y
+    for batch in batches(x, labels, augmentation=name):
+        assert batch.y.shape == (len(batch.x), 4)
+        assert batch.y.dtype == torch.float32
+        torch.testing.assert_close(batch.y.sum(1), torch.ones(len(batch.x)))
+        assert batch.rows is not None
+    loader = torch.utils.data.DataLoader(make_images(n=20), batch_size=8)
+    assert [batch.y.shape for batch in batches(loader, augmentation=name)] == [(8, 4), (8, 4), (4, 4)]
+
+
+def test_names_say_what_is_built():
+    assert make_augmentation("none", 10) is None
+    assert make_augmentation("crop", 10, padding=2) == RandomCropFlip(2, flip=False)
+    assert make_augmentation("flip", 10) == RandomCropFlip(0, flip=True)
+    assert make_augmentation("crop+flip", 10) == make_augmentation("flip+crop", 10) == RandomCropFlip(4)
+    chain = make_augmentation("crop+flip+cutout", 10)
+    assert chain.parts == (RandomCropFlip(4), Cutout())
+    assert not hasattr(chain, "mixes_labels")
+    chain = make_augmentation("crop+randaugment+flip+cutmix", 7)
+    assert chain.mixes_labels
+    assert [type(part) for part in chain.parts] == [RandomCropFlip, PerImage, RandomCropFlip, CutMix]
+    assert chain.parts[-1].nb_classes == 7
+    for name, policy in (("autoaugment", "CIFAR10"), ("autoaugment-svhn", "SVHN")):
+        assert make_augmentation(name, 10).transform.policy is v2.AutoAugmentPolicy[policy]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("crop+cutot", r"augmentation: expected one of .*'cutot'; did you mean 'cutout'"),
+        ("", "augmentation: expected one of"),
+        ("none+flip", "augmentation: expected 'none' alone"),
+        ("flip+crop+flip", "augmentation: expected each part once"),
+    ],
+)
+def test_a_bad_name_is_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        batches(make_images(), augmentation=name)
+
+
+class Mixing:
+    mixes_labels = True
+
+    def __init__(self, change):
+        self.change = change
+
+    def __call__(self, x, y, generator):
+        return self.change(x, y)
+
+
+BAD_MIXING = {
+    "no pair": (Mixing(lambda x, y: x), TypeError, r"augmentation: expected a pair of tensors \(x, y\) back"),
+    "labels too wide": (
+        Mixing(lambda x, y: (x, torch.ones(len(x), 5) / 5)),
+        ValueError,
+        r"augmentation \(its labels\)",
+    ),
+    "rows that sum to 2": (
+        Mixing(lambda x, y: (x, torch.ones(len(x), 4) / 2)),
+        ValueError,
+        r"\(its labels\): expected rows",
+    ),
+    "out of range": (Mixing(lambda x, y: (x + 1, y)), ValueError, r"augmentation \(its output\): values lie in"),
+    "no tensor": (lambda x, generator: x.numpy(), TypeError, "augmentation: expected a tensor back, got ndarray"),
+    "no callable": (3, TypeError, "augmentation: expected a callable .* or a name such as 'crop\\+flip', got int"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MIXING)
+def test_what_an_augmentation_gives_back_is_checked(case):
+    augmentation, error, message = BAD_MIXING[case]
+    with pytest.raises(error, match=message):
+        batches(make_images(), augmentation=augmentation)
+
+
+def test_cutout_out_of_the_range_of_the_classifier_is_refused():
+    with pytest.raises(ValueError, match=r"augmentation \(its output\): values lie in"):
+        batches(make_images(), classifier=make_classifier(clip_values=(0.1, 1.0)), augmentation="cutout")
+
+
+def test_parameters_are_checked():
+    with pytest.raises(ValueError, match="size: expected a whole number >= 1"):
+        Cutout(0)
+    with pytest.raises(ValueError, match="nb_classes: expected a whole number >= 2"):
+        CutMix(1)
+    with pytest.raises(ValueError, match="alpha: expected a finite number > 0"):
+        CutMix(10, alpha=0)

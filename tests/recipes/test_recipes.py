@@ -1,0 +1,266 @@
+"""Every recipe builds, runs, costs what it says, and survives a file; overrides are checked."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+import torch
+from art.estimators.classification import PyTorchClassifier
+
+from art_lbgat.data import DataSet, Images
+from art_lbgat.models import create_model
+from art_lbgat.objectives import GUIDANCE
+from art_lbgat.recipes import ABLATIONS, PUBLISHED, RECIPES, SMALL, PublishedResult, Recipe, ablation
+from art_lbgat.recipes.experiment import guide_recipe
+from art_lbgat.trainers import BGATTrainer, FastATTrainer, LBGATTrainer, MARTTrainer, TRADESTrainer
+from tests.conftest import copied_state, states_equal
+
+EVERY = pytest.mark.parametrize("name", RECIPES)
+
+
+def fake_data(name, n=16, classes=10):
+    """Random images of the shape that the recipe's data have."""
+    generator = np.random.default_rng(0)
+    shape = (1, 8, 8) if name == "digits" else (3, 32, 32)
+
+    def part(size):
+        limit, scale = (17, 16) if name == "digits" else (256, 255)
+        x = generator.integers(0, limit, (size, *shape), dtype=np.uint8)
+        return Images(x, np.arange(size) % classes, scale)
+
+    return DataSet(name, part(n), part(classes), part(classes), classes)
+
+
+def toy(recipe, **changes):
+    """The recipe at toy width: a small network, 2 attack steps, 2 steps of 8 images in one epoch."""
+    model = "small-cnn"
+    guides = tuple(model for _ in recipe.guides)
+    small = {"model": model, "guides": guides, "nb_epochs": 1, "batch_size": 8, "max_iter": min(2, recipe.max_iter)}
+    return recipe.override(**{**small, "awp_start_epoch": 1, **changes})
+
+
+@EVERY
+def test_every_recipe_builds_and_runs_two_steps_at_toy_width(name):
+    recipe = toy(RECIPES[name])
+    state = torch.get_rng_state()
+    experiment = recipe.build(data=fake_data(recipe.data), verbose=False, device_type="cpu")
+    assert torch.equal(state, torch.get_rng_state())
+    assert isinstance(experiment.classifier, PyTorchClassifier)
+    assert len(experiment.guides) == len(recipe.guides)
+    before = copied_state(experiment.classifier.model)
+    steps = []
+    experiment.classifier.optimizer.register_step_post_hook(lambda *_: steps.append(1))
+    experiment.fit()
+    assert len(steps) == 2
+    assert not states_equal(before, experiment.classifier.model.state_dict())
+    assert np.isfinite(experiment.trainer.history.loss.to_numpy()).all()
+    assert experiment.trainer.cost == recipe.cost
+    history = experiment.trainer.history
+    if recipe.method != "natural":
+        assert history.eps.iloc[0] == pytest.approx(recipe.eps * (1 / max(1, recipe.eps_warmup_epochs)))
+    assert history.learning_rate.iloc[0] == pytest.approx(recipe.learning_rate * recipe.first_epoch_factor)
+    assert ("validation_natural_accuracy" in history) == (recipe.keep != "last")
+
+
+@EVERY
+def test_every_model_of_a_recipe_exists(name):
+    recipe = RECIPES[name]
+    shape = fake_data(recipe.data).input_shape
+    with torch.device("meta"):
+        for model in (recipe.model, *recipe.guides):
+            assert sum(p.numel() for p in create_model(model, 10, shape).parameters()) > 1000
+    if recipe.method == "bgat":
+        assert guide_recipe(recipe).method == "natural"
+
+
+@EVERY
+def test_every_recipe_survives_a_file_and_says_where_it_is_from(name, tmp_path):
+    recipe = RECIPES[name]
+    recipe.save(tmp_path / "recipe.yaml")
+    assert Recipe.read(tmp_path / "recipe.yaml") == recipe
+    assert recipe.source
+    assert recipe.id == name
+    if recipe.published is not None:
+        assert recipe.published.source
+        assert None in (recipe.published.autoattack, recipe.published.pgd_20) or recipe.published.pgd_20 > 0
+
+
+def test_ids_are_unique_and_recipes_are_frozen():
+    assert len(RECIPES) == len(PUBLISHED) + len(SMALL)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RECIPES["digits-lbgat"].eps = 1
+
+
+def test_published_recipes_are_those_of_the_paper():
+    """The rows of the paper's table, written down once more."""
+    rows = [
+        ("lbgat0-cifar10-wrn34-10", 0.031, 88.22, 52.86),
+        ("lbgat0-cifar10-wrn34-20", 0.031, 88.70, 53.57),
+        ("lbgat0-cifar100-wrn34-10", 0.031, 70.25, 27.16),
+        ("lbgat6-cifar100-wrn34-10", 0.031, 60.64, 29.33),
+        ("lbgat6-cifar100-wrn34-20", 0.031, 62.55, 30.20),
+        ("lbgat-awp-cifar100-wrn34-10", 8 / 255, 62.31, 30.44),
+        ("lbgat9-awp-cifar100-wrn34-10", 8 / 255, 62.99, 31.20),
+        ("trades6-cifar10-wrn34-10", 0.031, 84.92, 52.64),
+        ("trades6-cifar100-wrn34-10", 0.031, 56.50, 26.87),
+        ("madry-eps8-cifar10-wrn34-10", 8 / 255, 87.14, 44.04),
+    ]
+    for name, eps, natural, autoattack in rows:
+        recipe = RECIPES[name]
+        assert (recipe.eps, recipe.published.natural, recipe.published.autoattack) == (eps, natural, autoattack)
+        assert recipe.model == "wrn-" + name.rsplit("wrn", 1)[1]
+        assert f"-{recipe.data}-" in name
+    recipe = RECIPES["lbgat6-cifar100-wrn34-10"]
+    assert (recipe.regularizer, recipe.regularizer_weight, recipe.guide_ce_weight) == ("trades", 6.0, 1.0)
+    assert (recipe.eps_step, recipe.max_iter, recipe.batch_size, recipe.nb_epochs) == (0.007, 10, 128, 100)
+    assert (recipe.momentum, recipe.weight_decay, recipe.nesterov) == (0.9, 2e-4, False)
+    assert [recipe.learning_rate * recipe.schedule.factor(e) for e in (1, 2, 75, 76, 90, 91)] == pytest.approx(
+        [0.02, 0.1, 0.1, 0.01, 0.01, 0.001]
+    )
+    assert recipe.guides == ("resnet-18-guide",)
+    assert str(recipe.cost) == "27 F + 3 Fg"
+    assert str(RECIPES["lbgat0-cifar100-wrn34-10"].cost) == "25 F + 3 Fg"
+    awp = RECIPES["lbgat9-awp-cifar100-wrn34-10"]
+    assert (awp.awp_gamma, awp.awp_start_epoch, awp.nb_epochs, awp.weight_decay) == (5e-3, 10, 200, 5e-4)
+    assert [awp.schedule.factor(e) for e in (1, 99, 100, 149, 150)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    assert str(RECIPES["trades6-awp-cifar10-wrn34-10"].cost) == "33 F"
+    tiny = RECIPES["lbgat0-tiny-imagenet-wrn34-10"]
+    assert (tiny.image_size, tiny.augmentation) == (32, "flip")
+
+
+def test_a_recipe_becomes_what_it_says():
+    data = fake_data("digits")
+    built = (
+        RECIPES["digits-lbgat6"]
+        .override(weight=9.0, awp_gamma=0.01, ema_decay=0.99, max_grad_norm=1.0)
+        .build(data=data, seed=4, verbose=False)
+    )
+    trainer = built.trainer
+    assert isinstance(trainer, LBGATTrainer)
+    assert (trainer.regularizer, trainer.regularizer_weight, trainer.guide_ce_weight) == ("trades", 9.0, 4.0)
+    options = trainer.options
+    assert (options.awp_gamma, options.ema_decay, options.max_grad_norm, options.seed) == (0.01, 0.99, 1.0, 4)
+    assert trainer.attack.ascent().objective == "kl"
+    assert (trainer.attack.eps, trainer.attack.eps_step) == (0.3, 0.15)
+    expected = {"bgat": BGATTrainer, "mart": MARTTrainer, "trades6": TRADESTrainer, "fast-at": FastATTrainer}
+    for name, kind in expected.items():
+        assert type(RECIPES[f"digits-{name}"].build(data=data, verbose=False).trainer) is kind
+    fast = RECIPES["digits-fast-at"].build(data=data, verbose=False).trainer.attack
+    assert (fast.max_iter, fast.eps_step) == (1, pytest.approx(1.25 * 0.3))
+    l2 = RECIPES["digits-lbgat"].override(norm=2, eps=1.5).build(data=data, verbose=False).trainer.attack
+    assert (l2.norm, l2.eps) == (2.0, 1.5)
+
+
+def test_frozen_guides_are_trained_first_or_loaded(tmp_path):
+    data = fake_data("digits")
+    recipe = toy(RECIPES["digits-bgat"])
+    built = recipe.build(data=data, verbose=False)
+    assert not built.guides_trained
+    fresh = copied_state(built.guides[0].model)
+    built.fit()
+    trained = copied_state(built.guides[0].model)
+    assert built.guides_trained
+    assert not states_equal(fresh, trained)
+    again = recipe.build(data=data, guide_weights=trained, verbose=False)
+    assert again.guides_trained
+    assert states_equal(again.guides[0].model.state_dict(), trained)
+    with pytest.raises(ValueError, match="guide_weights: expected 1, one for each guide, got 2"):
+        recipe.build(data=data, guide_weights=[trained, trained])
+    with pytest.raises(ValueError, match=r"guide_recipe: .* has frozen guides"):
+        recipe.override(guide_recipe=None).build(data=data, verbose=False).fit()
+
+
+def test_test_set_selection_is_a_labelled_mode(caplog):
+    recipe = toy(RECIPES["digits-madry"], keep="best", selection="test")
+    built = recipe.build(data=fake_data("digits"), verbose=False)
+    built.fit()
+    assert built.trainer.history.selection.tolist() == ["test"]
+    assert "selected on test data" in caplog.text
+    assert built.trainer.history.kept_because[0].startswith("highest robust test accuracy")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        ({"epss": 0.1}, TypeError, "recipe: field: .*did you mean 'eps'"),
+        ({"method": "trade"}, ValueError, "method: .*did you mean 'trades'"),
+        ({"guidance": "mes"}, ValueError, "guidance: .*did you mean 'mse'"),
+        ({"regularizer": "trade"}, ValueError, "regularizer: .*did you mean 'trades'"),
+        ({"eps": 8}, ValueError, r"eps: expected units of \[0, 1\], got 8; divide"),
+        ({"eps": -1}, ValueError, "eps: expected a finite number > 0"),
+        ({"awp_gamma": 0}, ValueError, "awp_gamma: expected a finite number > 0"),
+        ({"ema_decay": 1.5}, ValueError, "ema_decay"),
+        ({"guides": ()}, ValueError, r"guides: expected one guide for method 'lbgat', got \(\)"),
+        ({"method": "madry"}, ValueError, "guides: expected no guide for method 'madry'"),
+        ({"milestones": (5, 2)}, ValueError, "milestones: expected rising epochs"),
+        ({"batch_size": 1.5}, TypeError, "batch_size: expected a whole number"),
+        ({"norm": "1"}, ValueError, "norm: expected"),
+        ({"attack_mode": "train"}, ValueError, "attack_mode: expected one of"),
+    ],
+)
+def test_overrides_are_checked(changes, error, match):
+    with pytest.raises(error, match=match):
+        RECIPES["digits-lbgat"].override(**changes)
+
+
+def test_an_overridden_recipe_has_no_published_result():
+    recipe = RECIPES["lbgat6-cifar100-wrn34-10"]
+    assert recipe.override(nb_epochs=5).published is None
+    assert recipe.override(eps=recipe.eps, id="mine").published == recipe.published
+    result = PublishedResult(1.0, 2.0)
+    assert recipe.override(nb_epochs=5, published=result).published == result
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "match"),
+    [
+        ("{", ValueError, "is no YAML file"),
+        ("- 1", TypeError, "expected a mapping"),
+        ("id: a\nmethod: madry", ValueError, "lacks data, model"),
+        ("id: a\nmethod: madry\ndata: digits\nmodel: small-cnn\nnb_epoch: 3", TypeError, "did you mean 'nb_epochs'"),
+        (
+            "id: a\nmethod: madry\ndata: digits\nmodel: small-cnn\nnb_epochs: many",
+            TypeError,
+            "nb_epochs: expected a whole",
+        ),
+    ],
+)
+def test_a_bad_file_is_refused(text, error, match, tmp_path):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(error, match=match):
+        Recipe.read(tmp_path / "r.yaml")
+    with pytest.raises(FileNotFoundError):
+        Recipe.read(tmp_path / "other.yaml")
+
+
+def test_ablations_differ_in_one_thing():
+    base = RECIPES["digits-lbgat"]
+    found = {name: ablation(name, base) for name in ABLATIONS}
+    assert [r.guidance for r in found["guidance"].values()] == list(GUIDANCE)
+    assert [r.regularizer_weight for r in found["alpha"].values()] == [0, 1, 6, 9]
+    assert {r.attack for r in found["alpha"].values()} == {"trades"}
+    assert [r.guides for r in found["guide-depth"].values()] == [("small-cnn",), ("wrn-10-1",), ("wrn-16-1",)]
+    assert [len(r.guides) for r in found["ensemble"].values()] == [1, 1, 2]
+    assert {r.method for r in found["ensemble"].values()} == {"bgat"}
+    assert [r.regularizer for r in found["regularizer"].values()] == [None, "alp", "trades", "trades"]
+    cifar = ablation("guide-depth", RECIPES["lbgat6-cifar100-wrn34-10"])
+    assert [r.guides for r in cifar.values()] == [("resnet-18-guide",), ("wrn-34-10",)]
+    assert (
+        guide_recipe(ablation("ensemble", RECIPES["lbgat-cifar10-wrn34-10"])["ensemble of both"]).id
+        == "natural-cifar10"
+    )
+    with pytest.raises(ValueError, match="did you mean 'alpha'"):
+        ablation("alhpa", base)
+    with pytest.raises(ValueError, match="base: expected a recipe of method 'lbgat' or 'bgat'"):
+        ablation("alpha", RECIPES["digits-madry"])
+
+
+def test_every_recipe_has_a_clear_objective():
+    objectives = {name: RECIPES[name].objective for name in RECIPES}
+    assert objectives["lbgat9-awp-cifar100-wrn34-10"] == "LBGAT + TRADES (a=9) + AWP"
+    assert objectives["lbgat-alp-cifar10-wrn34-10"] == "LBGAT + ALP (a=1)"
+    assert objectives["trades6-cifar10-wrn34-10"] == "TRADES (a=6)"
+    assert objectives["mart-cifar10-wrn34-10"] == "MART (a=5)"
+    assert RECIPES["digits-lbgat"].override(guidance="kl", ema_decay=0.9).objective == "LBGAT [kl] + EMA"
+    assert all(re.fullmatch(r"[\w\[\]+() =.,-]+", text) for text in objectives.values())

@@ -1,0 +1,241 @@
+"""robustbench is imported whatever is missing, and nothing of the stand-ins stays behind."""
+
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from art_lbgat.robustbench import compat, import_architecture, import_robustbench
+
+HIDE = """
+import sys
+
+class Hide:
+    def __init__(self, *names):
+        self.names = names
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+def hide(*names):
+    sys.meta_path.insert(0, Hide(*names))
+
+def left():
+    return [n for n in ("pkg_resources", "autoattack", "autoattack.state") if n in sys.modules]
+"""
+REAL = {
+    "autoattack/__init__.py": "class AutoAttack: real = True\n",
+    "autoattack/state.py": "class EvaluationState: real = True\n",
+}
+
+
+def python(code, folder, files=()):
+    """Run in a new interpreter in which the folder comes first, as for a script in it."""
+    for name, text in dict(files).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    root = Path(compat.__file__).parents[2]
+    start = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(root)!r}]\n"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", start + HIDE + textwrap.dedent(code)],
+                          capture_output=True, text=True, cwd=folder, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_both_missing_after_an_import_that_failed_halfway(tmp_path):
+    out = python(
+        """
+        hide("pkg_resources", "autoattack")
+        try:
+            import robustbench
+        except ModuleNotFoundError as error:
+            print(error.name)
+        assert "robustbench" not in sys.modules and "robustbench.model_zoo" in sys.modules
+        import torch
+        from art_lbgat.robustbench import import_architecture, import_robustbench
+        package = import_robustbench()
+        import robustbench
+        assert robustbench is package is import_robustbench()
+        assert robustbench.benchmark is robustbench.eval.benchmark
+        assert robustbench.model_zoo.model_dicts is robustbench.utils.all_models
+        assert robustbench.data.PREPROCESSINGS and not left()
+        print(import_architecture("wide_resnet").WideResNet.__module__)
+        """,
+        tmp_path,
+    )
+    assert out.split() == ["pkg_resources", "robustbench.model_zoo.architectures.wide_resnet"]
+
+
+def test_what_can_be_imported_is_used_as_it_is(tmp_path):
+    files = {**REAL, "pkg_resources.py": "def resource_filename(*a): return 'real'\n"}
+    python(
+        """
+        hide("pyautoattack")
+        from art_lbgat.robustbench import import_robustbench
+        package = import_robustbench()
+        import autoattack, autoattack.state, pkg_resources
+        assert package.eval.AutoAttack is autoattack.AutoAttack and autoattack.AutoAttack.real
+        assert package.eval.EvaluationState is autoattack.state.EvaluationState
+        assert package.loaders.pkg_resources is pkg_resources
+        """,
+        tmp_path,
+        files,
+    )
+
+
+@pytest.mark.parametrize("files", [{"autoattack.py": "mine = True\n"}, {"autoattack/__init__.py": REAL["autoattack/__init__.py"] + "mine = True\n"}], ids=["other module", "without state"])  # fmt: skip
+def test_an_autoattack_of_the_user_is_neither_used_nor_lost(files, tmp_path):
+    """Beside a ``pkg_resources`` that fails as the old ones do on Python 3.12, which counts as missing."""
+    python(
+        """
+        import autoattack as before
+        from art_lbgat.robustbench import compat, import_robustbench
+        package = import_robustbench()
+        import autoattack
+        assert autoattack is before and autoattack.mine and "autoattack.state" not in sys.modules
+        assert package.eval.AutoAttack is compat.AutoAttack and package.loaders and "pkg_resources" not in sys.modules
+        """,
+        tmp_path,
+        {**files, "pkg_resources.py": "import pkgutil; pkgutil.ImpImporterGone"},
+    )
+
+
+def test_failed_imports_leave_nothing_and_can_be_mended(tmp_path):
+    out = python(
+        """
+        import random
+        import numpy as np
+        import torch
+        from art_lbgat.robustbench import import_robustbench
+
+        def seed():
+            torch.manual_seed(1), np.random.seed(1), random.seed(1)
+
+        def drawn():
+            return torch.rand(2).tolist(), np.random.random(), random.random()
+
+        hide("pkg_resources", "autoattack", "pyautoattack")
+        try:
+            import_robustbench()
+        except ImportError as error:
+            print(error)
+        assert not left() and not [n for n in sys.modules if n.startswith("robustbench")]
+        sys.meta_path.pop(0)
+
+        hide("gdown")
+        try:
+            import_robustbench()
+        except ModuleNotFoundError as error:
+            print(error.name)
+        assert not left() and "robustbench" not in sys.modules
+        sys.meta_path.pop(0)
+
+        seed()
+        expected = drawn()
+        seed()
+        with torch.device("meta"):
+            package = import_robustbench()
+            assert torch.zeros(1).is_meta
+        assert package.benchmark and package.data and not left()
+        assert drawn() == expected
+        modules = [m for n, m in sys.modules.items() if n.startswith(("robustbench", "timm"))]
+        assert not any(v.is_meta for m in modules for v in vars(m).values() if isinstance(v, torch.Tensor))
+        """,
+        tmp_path,
+    )
+    error, name = out.splitlines()
+    assert error.startswith(
+        "robustbench needs AutoAttack: expected the package 'pyautoattack' or 'autoattack', neither"
+    )
+    assert "pip install pyautoattack" in error
+    assert name == "gdown"
+
+
+def test_threads_get_one_package():
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(import_robustbench())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [sys.modules["robustbench"]] * 4
+    with pytest.raises(ModuleNotFoundError, match="no_such_architecture"):
+        import_architecture("no_such_architecture")
+
+
+def test_files_beside_a_module_are_found():
+    package = import_robustbench()
+    path = Path(package.loaders.pkg_resources.resource_filename("robustbench.loaders", "helper_files"))
+    assert path == Path(package.__file__).parent / "helper_files"
+    assert path.is_dir()
+
+
+@pytest.fixture
+def images():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 10)).eval()
+    x = torch.rand(6, 3, 8, 8)
+    with torch.no_grad():
+        return model, x, model(x).argmax(1)
+
+
+def test_attack_takes_the_arguments_robustbench_passes(images, tmp_path):
+    from pyautoattack import AutoAttack as Published
+
+    model, x, y = images
+    log, state_path = tmp_path / "log.txt", tmp_path / "state.json"
+    options = {"norm": "Linf", "eps": 0.01, "seed": 0, "device": torch.device("cpu")}
+    attack = compat.AutoAttack(model, attacks_to_run=["apgd-ce"], version="custom", log_path=log, **options)
+    x_adv, y_adv = attack.run_standard_evaluation(x, y, bs=4, state_path=str(state_path), return_labels=True)
+    expected = Published(model, attacks=["apgd-ce"], version="custom", **options).run_standard_evaluation(
+        x, y, batch_size=4
+    )
+    assert torch.equal(x_adv, expected[0])
+    assert torch.equal(y_adv, expected[1])
+    assert "robust accuracy" in log.read_text()
+    assert attack.attacks_to_run == ["apgd-ce"]
+    flags = compat._evaluation_state().from_disk(str(state_path)).robust_flags
+    assert torch.equal(flags, (y_adv == y).double())
+    assert 0 < flags.mean().item() < 1
+    strided = x.to(memory_format=torch.channels_last)
+    dlr = compat.AutoAttack(model, attacks_to_run=["apgd-dlr"], version="custom", **options)
+    assert dlr.run_standard_evaluation(strided, y, bs=6).shape == x.shape
+    with pytest.raises(ValueError, match=r"is_tf_model: expected False \(PyTorch\), got True"):
+        compat.AutoAttack(model, is_tf_model=True)
+
+
+def test_benchmark_runs_through_the_stand_in(images, tmp_path, monkeypatch):
+    """RobustBench's own ``benchmark``, with its images and the version of the attack replaced by small ones."""
+    package = import_robustbench()
+    model, x, y = images
+    if package.eval.AutoAttack is not compat.AutoAttack:
+        pytest.skip("a real autoattack is installed")
+
+    def quick(*args, version, **kwargs):
+        return compat.AutoAttack(*args, version="custom", attacks_to_run=["apgd-ce"], seed=0, **kwargs)
+
+    monkeypatch.setattr(package.eval, "AutoAttack", quick)
+    monkeypatch.setattr(package.eval, "load_clean_dataset", lambda *a: (x, y))
+    plain = package.benchmark(model, dataset="cifar10", threat_model="Linf", eps=0.01, batch_size=6)
+    kept = package.benchmark(
+        model, dataset="cifar10", threat_model="Linf", eps=0.01, batch_size=6, aa_state_path=tmp_path / "state.json",
+        log_path=tmp_path / "log.txt",
+    )  # fmt: skip
+    assert plain == kept
+    assert plain[0] == 1
+    assert 0 < plain[1] < 1
+
+
+def test_what_was_registered_before_is_put_back(monkeypatch):
+    mine = ModuleType("autoattack")
+    monkeypatch.setitem(sys.modules, "autoattack", mine)
+    with compat._registered(SimpleNamespace(__name__="autoattack")):
+        assert sys.modules["autoattack"] is not mine
+    assert sys.modules["autoattack"] is mine

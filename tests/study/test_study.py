@@ -1,0 +1,216 @@
+"""Studies: runs are repeatable and resumable, guides are trained once, summaries are right."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from art_lbgat.recipes import RECIPES
+from art_lbgat.study import StudyOptions, plan, run_study, summarize
+from art_lbgat.study.run import Task, finished, initialize, run
+from art_lbgat.study.table import cell, half_interval
+from tests.conftest import states_equal
+
+QUICK = {"eps": 0.1, "max_iter": 1}
+TIMES = ("train_seconds", "judge_seconds")
+
+
+def options(*names, **changes):
+    quick = {name: QUICK if name != "natural" else {"eps": QUICK["eps"]} for name in names}
+    arms = {name: RECIPES[f"digits-{name}"].override(**quick[name]) for name in names}
+    return StudyOptions(
+        arms, **{"seeds": (0,), "nb_epochs": 1, "n_test": 20, "n_autoattack": 0, "workers": 1, **changes}
+    )
+
+
+def in_this_process(monkeypatch):
+    """Run without a pool, which would take seconds to start; returns the keys of what was run."""
+    ran = []
+
+    class Pool:
+        def __init__(self, *args, **kwargs):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *args):
+            return False
+
+        def submit(self, function, task, folder):
+            from concurrent.futures import Future
+
+            ran.append(task.key)
+            future = Future()
+            future.set_result(function(task, folder))
+            return future
+
+        def shutdown(self, **kwargs):
+            pass
+
+    monkeypatch.setattr(plan, "ProcessPoolExecutor", Pool)
+    return ran
+
+
+def untimed(table):
+    return table.drop(columns=list(TIMES))
+
+
+def test_a_run_is_repeatable_keeps_its_files_and_leaves_the_generators(tmp_path):
+    task = Task(options("madry").recipe("madry"), 0, options("madry", n_autoattack=3))
+    state = torch.get_rng_state()
+    rows = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        rows.append(run(task, folder))
+        assert finished(task, folder) == rows[-1]
+    assert torch.equal(state, torch.get_rng_state())
+    weights = [load_file(tmp_path / name / f"{task.key}.safetensors") for name in ("a", "b")]
+    assert states_equal(*weights)
+    assert {k: v for k, v in rows[0].items() if k not in TIMES} == {k: v for k, v in rows[1].items() if k not in TIMES}
+    assert (rows[0]["n"], rows[0]["n_autoattack"], rows[0]["n_train"], rows[0]["nb_epochs"]) == (20, 3, 1048, 1)
+    assert rows[0]["autoattack"] <= rows[0]["natural"]
+    assert len(pd.read_csv(tmp_path / "a" / f"{task.key}.history.csv")) == 1
+
+
+def test_the_part_asked_for_is_judged(tmp_path):
+    rows = {}
+    for part in ("test", "validation"):
+        judged = options("natural", part=part, n_test=None)
+        rows[part] = run(Task(judged.recipe("natural"), 0, judged), tmp_path)
+    assert (rows["test"]["n"], rows["validation"]["n"]) == (599, 150)
+
+
+def test_a_guide_is_trained_once_and_is_the_natural_arm(tmp_path, monkeypatch):
+    ran, seen = in_this_process(monkeypatch), []
+    table = run_study(
+        options("bgat", "natural", "lbgat", seeds=(0, 1)), tmp_path, lambda done, total, row: seen.append((done, total))
+    )
+    assert table[["arm", "seed"]].to_numpy().tolist() == [
+        ["bgat", 0], ["bgat", 1], ["natural", 0], ["natural", 1], ["lbgat", 0], ["lbgat", 1]]  # fmt: skip
+    assert seen == [(i, 6) for i in range(1, 7)]
+    assert len(ran) == len(set(ran)) == 6
+    assert [key.split("-seed")[0] for key in ran[:2]] == ["digits-natural"] * 2
+
+
+def test_an_ensemble_of_one_architecture_has_two_different_guides(tmp_path, monkeypatch):
+    in_this_process(monkeypatch)
+    base = options("bgat")
+    arms = {"two": base.arms["bgat"].override(guides=("small-cnn", "small-cnn"))}
+    run_study(StudyOptions(arms, **{k: v for k, v in vars(base).items() if k != "arms"}), tmp_path)
+    guides = [load_file(path) for path in (tmp_path / "runs").glob("digits-natural*.safetensors")]
+    assert len(guides) == 2
+    assert not states_equal(*guides)
+
+
+def test_what_has_ended_is_not_run_again(tmp_path, monkeypatch):
+    ran = in_this_process(monkeypatch)
+    study = options("madry", "bgat")
+    first = run_study(study, tmp_path)
+    assert len(ran) == 3
+    ran.clear()
+    pd.testing.assert_frame_equal(run_study(study, tmp_path), first)
+    assert ran == []
+    (record,) = (tmp_path / "runs").glob("digits-madry*.json")
+    for damage in (lambda: record.write_text("{"), lambda: record.unlink(), lambda: record.write_text('{"row": {}}')):
+        damage()
+        pd.testing.assert_frame_equal(untimed(run_study(study, tmp_path)), untimed(first))
+    assert len(ran) == 3
+    assert len(set(ran)) == 1
+    ran.clear()
+    run_study(options("madry", "bgat", n_test=30), tmp_path)
+    assert len(ran) == 3  # judged otherwise, so other runs; the first ones are still there
+    assert len(list((tmp_path / "runs").glob("*.json"))) == 6
+
+
+def test_a_killed_study_goes_on_where_it_was(tmp_path):
+    command = [
+        str(Path(sys.executable).parent / "art-lbgat"), "study", "--recipe", "digits-natural", "--recipe", "digits-madry",
+        "--seeds", "2", "--nb-epochs", "2", "--n-autoattack", "0", "--workers", "1", "--output", str(tmp_path),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    import os
+
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*.json")}
+    assert 1 <= len(kept) < 4
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    assert len(pd.read_csv(tmp_path / "runs.csv")) == 4
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert record["command"].startswith("art-lbgat study --recipe digits-natural")
+    assert record["arms"]["digits-madry"]["nb_epochs"] == 2
+
+
+def test_summary_has_means_intervals_and_paired_differences():
+    runs = pd.DataFrame(
+        {"arm": ["a", "a", "b", "b"], "eps": 0.1, "seed": [0, 1, 1, 0], "natural": [0.9, 0.8, 0.5, 0.7], "pgd-20": 0.5,
+         "autoattack": [0.2, 0.4, 0.1, 0.1], "train_seconds": [1.0, 3.0, 2.0, 2.0], "judge_seconds": 1.0}
+    )  # fmt: skip
+    table = summarize(runs, baseline="a").set_index("arm")
+    assert table.natural_mean["a"] == pytest.approx(85)
+    assert table.natural_std["a"] == pytest.approx(np.std([90, 80], ddof=1))
+    assert table.natural_ci["a"] == pytest.approx(12.706 * np.std([90, 80], ddof=1) / math.sqrt(2), rel=1e-4)
+    assert table.natural_diff["b"] == pytest.approx(-25)  # 0.7 - 0.9 and 0.5 - 0.8
+    assert table.natural_diff_ci["b"] == pytest.approx(12.706 * np.std([-20, -30], ddof=1) / math.sqrt(2), rel=1e-4)
+    assert math.isnan(table.natural_diff["a"])
+    assert table.seeds.tolist() == [2, 2]
+    assert table.train_seconds["a"] == 2
+    assert "natural_diff" not in summarize(runs)
+    assert math.isnan(half_interval(np.array([1.0])))
+    assert (cell(85.04, 7.07), cell(50, math.nan), cell(math.nan, math.nan)) == ("85.0 ± 7.1", "50.0", "")
+    with pytest.raises(ValueError, match="baseline: expected one of"):
+        summarize(runs, baseline="c")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arms": {}}, "arms: expected at least one"),
+        ({"seeds": ()}, "seeds: expected at least one"),
+        ({"seeds": (-1,)}, "seeds: expected a whole number >= 0"),
+        ({"nb_epochs": 0}, "nb_epochs: expected"),
+        ({"n_autoattack": -1}, "n_autoattack: expected"),
+        ({"part": "train"}, "part: expected one of"),
+        (
+            {"arms": {n: RECIPES[n] for n in ("digits-madry", "lbgat-cifar10-wrn34-10")}},
+            r"arms: expected recipes on the same data, got \['cifar10', 'digits'\]",
+        ),
+    ],
+)
+def test_options_are_checked(change, message):
+    with pytest.raises(ValueError, match=message):
+        StudyOptions(**{"arms": options("madry").arms, **change})
+
+
+def test_epochs_are_scaled_for_arms_and_guides():
+    study = options("bgat", nb_epochs=50)
+    recipe = study.recipe("bgat")
+    assert (recipe.nb_epochs, recipe.milestones, recipe.eps_warmup_epochs) == (50, (30, 44), 24)
+    guide = study.guide_recipe(recipe, "wrn-10-1")
+    assert (guide.nb_epochs, guide.model, guide.eps, guide.method) == (50, "wrn-10-1", 0.1, "natural")
+
+
+def test_workers_share_the_cores(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch, "set_num_threads", calls.append)
+    monkeypatch.setattr(torch, "set_flush_denormal", calls.append)
+    initialize(3)
+    assert calls == [3, True]
+    assert options("madry", workers=None).processes() >= 1
+    assert options("madry", workers=3).processes() == 3

@@ -1,0 +1,321 @@
+"""Networks by name: they are the libraries' own, take the shapes they promise, and train as ART classifiers."""
+
+import copy
+import pickle  # noqa: TID251 (what spawned processes use)
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from art.estimators.classification import PyTorchClassifier
+from torch import nn
+
+from art_lbgat.models import Resize, create_classifier, create_model, list_models, small_cnn
+from art_lbgat.robustbench.compat import import_architecture
+from tests.conftest import conv_net, copied_state, make_data, mlp, states_equal
+
+SMALL = ("wrn-10-1", "preact-resnet-18", "resnet-18", "resnet-18-guide")
+SHAPES = ((3, 32, 32), (3, 64, 64), (1, 8, 8), (3, 40, 36), (4, 16, 32))
+
+
+def built(name, *args, seed=0, **kwargs):
+    torch.manual_seed(seed)
+    return create_model(name, *args, **kwargs).eval()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", SMALL)
+def test_shapes_made_for_cifar(name, shape):
+    model = built(name, 7, shape)
+    x = torch.rand(2, *shape)
+    with torch.no_grad():
+        logits = model(x)
+        assert logits.shape == (2, 7)
+        # One image does not change the other, which a fixed pooling on a larger map would mix up in silence.
+        torch.testing.assert_close(model(x[:1]), logits[:1], rtol=1e-4, atol=1e-5)
+    assert states_equal(dict(model.named_buffers()), dict(built(name, 7, shape).named_buffers()))
+    usual = built(name, 7)
+    assert list(model.state_dict()) == list(usual.state_dict())
+    if shape[0] == 3:
+        model.load_state_dict(usual.state_dict(), strict=True)
+
+
+def macs(model, shape):
+    """Multiplications of the convolutions and linear layers for one image, counted by hooks."""
+    total = []
+
+    def count(module, inputs, output):
+        per_output = module.weight[0].numel()
+        total.append(output[0].numel() * per_output)
+
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(count)
+    model(torch.zeros(1, *shape, device=next(model.parameters()).device))
+    return sum(total)
+
+
+def test_guide_costs_3_2_times_the_usual_resnet():
+    with torch.device("meta"):
+        guide, usual = (macs(create_model(name, 10).eval(), (3, 32, 32)) for name in ("resnet-18-guide", "resnet-18"))
+    assert usual == pytest.approx(0.556e9, rel=0.01)
+    assert guide / usual == pytest.approx(3.2, abs=0.05)
+
+
+@pytest.mark.parametrize("name", [*SMALL, "wrn-34-10", "wrn-34-20", "inception-resnet-v2", "small-cnn"])
+def test_every_name_builds_on_the_meta_device(name):
+    with torch.device("meta"):
+        model = create_model(name, 100)
+        assert model.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 100)
+
+
+def test_networks_are_those_of_the_libraries():
+    wide, resnet = import_architecture("wide_resnet"), import_architecture("resnet")
+    for name, published in (
+        ("wrn-10-1", lambda: wide.WideResNet(depth=10, widen_factor=1)),
+        ("resnet-18", resnet.ResNet18),
+    ):
+        torch.manual_seed(0)
+        net = published().eval()
+        model = built(name, 10)
+        x = torch.rand(2, 3, 32, 32)
+        assert type(model) is type(net)
+        assert states_equal(model.state_dict(), net.state_dict())
+        assert torch.equal(model(x), net(x))
+
+
+@pytest.mark.parametrize("name", ["wrn-10-1", "preact-resnet-18", "resnet-18"])
+def test_larger_images_are_averaged_over_all_pixels(name):
+    """With padding that wraps around, a tiled image has a tiled map, whose mean is that of one tile."""
+    small, large = built(name, 5), built(name, 5, (3, 64, 64))
+    for model in (small, large):
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d) and module.padding != (0, 0):
+                module.padding_mode = "circular"
+                module._reversed_padding_repeated_twice = [p for p in reversed(module.padding) for _ in range(2)]
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(large(x.tile(1, 1, 2, 2)), small(x), rtol=1e-4, atol=1e-4)
+
+
+def test_small_images_are_enlarged_and_gradients_come_back():
+    model, inner = built("wrn-10-1", 5, (3, 8, 8)), built("wrn-10-1", 5)
+    x = torch.rand(2, 3, 8, 8, requires_grad=True)
+    assert torch.equal(model(x), inner(nn.functional.interpolate(x, size=32, mode="bilinear", align_corners=False)))
+    model(x).sum().backward()
+    assert x.grad.abs().min() > 0
+    assert Resize((20, 30))(torch.rand(1, 1, 10, 15)).shape == (1, 1, 20, 30)
+    assert torch.equal(copy.deepcopy(model)(x), model(x))
+    assert "size=(32, 32)" in repr(model)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (3, 64, 64)], ids=str)
+@pytest.mark.parametrize("name", SMALL)
+def test_adapted_networks_can_be_sent_to_other_processes(name, shape):
+    model, x = built(name, 5, shape), torch.rand(1, *shape)
+    assert torch.equal(pickle.loads(pickle.dumps(model))(x), model(x))
+
+
+def test_small_cnn_has_the_bits_it_had():
+    torch.manual_seed(0)
+    layers, channels = [], 1
+    for width, stride in ((8, 1), (32, 2), (32, 2)):
+        layers += [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        channels = width
+    reference = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128, 10))
+    torch.manual_seed(0)
+    assert states_equal(small_cnn().state_dict(), reference.state_dict())
+    assert states_equal(built("small-cnn", 10, (1, 8, 8)).state_dict(), reference.state_dict())
+    assert built("small-cnn", 4, (3, 16, 16))(torch.zeros(2, 3, 16, 16)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("torchvision/resnet18", (3, 32, 32)),
+        ("torchvision/resnet18", (1, 8, 8)),
+        ("torchvision/mobilenet_v3_small", (3, 64, 64)),
+        ("torchvision/vit_b_16", (3, 32, 32)),
+        ("torchvision/inception_v3", (3, 75, 75)),
+        ("timm/resnet18", (3, 32, 32)),
+        ("timm/resnet18.a1_in1k", (1, 8, 8)),
+        ("timm/vit_tiny_patch16_224", (3, 32, 32)),
+        ("timm/mobilenetv3_small_050", (3, 64, 64)),
+    ],
+)
+def test_classifiers_of_the_libraries(name, shape):
+    model = built(name, 6, shape).train()
+    assert model(torch.rand(4, *shape)).shape == (4, 6)
+
+
+def test_image_sizes_a_network_cannot_take():
+    for name in ("torchvision/inception_v3", "torchvision/alexnet", "timm/vit_tiny_patch16_224"):
+        with pytest.raises(ValueError, match=rf"input_shape: {name} cannot take inputs of shape \(3, 10, 10\)"):
+            create_model(name, 10, (3, 10, 10))
+    for shape in ((1, 8, 12), (1, 9, 9)):
+        with pytest.raises(ValueError, match=r"input_shape: small-cnn expects squares of a multiple of 4"):
+            create_model("small-cnn", 10, shape)
+    with pytest.raises(ValueError, match=r"input_shape: expected \(channels, height, width\) for 'resnet-18'"):
+        create_model("resnet-18", 10, (3, 32))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet18", "did you mean 'resnet-18'"),
+        ("WRN-34-10", "did you mean 'wrn-34-10'"),
+        ("wrn-34-10x", "did you mean 'wrn-34-10'"),
+        ("preact-resnet18", "did you mean 'preact-resnet-18'"),
+        ("torchvision/resnet19", "nearest: torchvision/resnet1"),
+        ("torchvision/fasterrcnn_resnet50_fpn", "torchvision has no classifier"),
+        ("timm/resnet19", "nearest: timm/resnet"),
+        ("timm/hf-hub:timm/resnet18", "timm has no classifier"),
+        ("zzz", "expected one of"),
+        ("wrn-33-10", "expected a depth of 6n [+] 4, n >= 1 .* got 33"),
+        ("wrn-4-10", "got 4"),
+        ("wrn-10-0", "name: width: expected a whole number >= 1, got 0"),
+    ],
+)
+def test_unknown_names_say_what_is_near(name, message):
+    with pytest.raises(ValueError, match=message):
+        create_model(name, 10)
+
+
+def test_other_arguments_are_checked():
+    with pytest.raises(ValueError, match=r"sub_block1: expected False, only wrn-<depth>-<width>.*'resnet-18'"):
+        create_model("resnet-18", 10, sub_block1=True)
+    with pytest.raises(ValueError, match="nb_classes: expected a whole number >= 2, got 1"):
+        create_model("resnet-18", 1)
+    with pytest.raises(TypeError, match="nb_classes"):
+        create_model("resnet-18", 10.0)
+    assert {"resnet-18-guide", "small-cnn", "wrn-<depth>-<width>", "timm/<name>"} <= set(list_models())
+
+
+def test_no_library_is_imported_before_it_is_needed():
+    code = "import sys, art_lbgat.models, art_lbgat.weights; print([m for m in ('robustbench', 'timm') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_initial_weights_do_not_depend_on_what_was_imported_before():
+    code = (
+        "import torch; from art_lbgat.models import create_model; torch.manual_seed(3)\n"
+        "print(create_model('wrn-10-1', 10).fc.weight.sum().item())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) == built("wrn-10-1", 10, seed=3).fc.weight.sum().item()
+
+
+@pytest.mark.parametrize("model", ["small-cnn", conv_net(classes=4)], ids=["name", "module"])
+def test_classifier_trains_one_step(model):
+    torch.manual_seed(0)
+    classifier = create_classifier(model, 4, (1, 8, 8), device_type="cpu")
+    assert type(classifier) is PyTorchClassifier
+    x, y = make_data()
+    before = copied_state(classifier.model)
+    expected = {
+        "lr": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 2e-4,
+        "nesterov": False,
+    }
+    (group,) = classifier.optimizer.param_groups
+    assert {key: group[key] for key in expected} == expected
+    assert {id(p) for p in group["params"]} == {id(p) for p in classifier.model.parameters()}
+    classifier.fit(x, y, batch_size=len(x), nb_epochs=1)
+    after = classifier.model.state_dict()
+    assert all(not torch.equal(before[name], after[name]) for name, _ in classifier.model.named_parameters())
+    assert classifier.predict(x).shape == (24, 4)
+    assert np.array_equal(classifier.clip_values, (0.0, 1.0))
+
+
+def test_classifier_drives_parameters_that_moving_replaced():
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    try:
+        classifier = create_classifier(conv_net(), 4, (1, 8, 8), device_type="cpu")
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(False)
+    driven = {id(p) for p in classifier.optimizer.param_groups[0]["params"]}
+    assert driven == {id(p) for p in classifier.model.parameters()}
+
+
+@pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/resnet18"])
+def test_guides_of_the_libraries(name):
+    classifier = create_classifier(name, 10)
+    assert classifier.predict(np.zeros((3, 3, 32, 32), dtype=np.float32)).shape == (3, 10)
+
+
+def test_classifier_options_reach_the_optimizer_and_weights_the_module(tmp_path):
+    source, model = conv_net(), conv_net()
+    classifier = create_classifier(
+        model, 4, (1, 8, 8), learning_rate=0.01, momentum=0.5, weight_decay=0.0, nesterov=True, weights=source.state_dict()
+    )  # fmt: skip
+    group = classifier.optimizer.param_groups[0]
+    assert [group[key] for key in ("lr", "momentum", "weight_decay", "nesterov")] == [0.01, 0.5, 0.0, True]
+    assert classifier.model is model
+    assert states_equal(model.state_dict(), source.state_dict())
+    assert create_classifier(mlp(), 4, (12,)).input_shape == (12,)
+    assert create_classifier(nn.Flatten(), 64, (1, 8, 8)).optimizer is None
+
+
+class Restless(nn.Module):
+    """Counts its calls in a buffer that it replaces, another that it changes, and draws random numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x):
+        self.calls = self.calls + 1
+        self.mean += x.mean(0) + 1
+        return self.linear(x + torch.rand_like(x) + np.random.random())
+
+
+def test_trying_a_module_leaves_no_trace():
+    model = Restless().train()
+    model.linear.eval()
+    before, modes = copied_state(model), [m.training for m in model.modules()]
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    create_classifier(model, 3, (4,), device_type="cpu")
+    assert states_equal(model.state_dict(), before)
+    assert [m.training for m in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)
+    assert all(p.requires_grad for p in model.parameters())
+    normalized = conv_net()
+    before = copied_state(normalized)
+    create_classifier(normalized, 4, (1, 8, 8), device_type="cpu")
+    assert states_equal(normalized.state_dict(), before)
+
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
+def test_modules_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match=r"model: expected logits of shape \(N, 10\) for nb_classes=10, got \(2, 4\)"):
+        create_classifier(conv_net(), 10, (1, 8, 8))
+    with pytest.raises(ValueError, match=r"input_shape: model cannot take inputs of shape \(3, 8, 8\)"):
+        create_classifier(conv_net(), 4, (3, 8, 8))
+    with pytest.raises(ValueError, match="model: expected one tensor of logits, got tuple"):
+        create_classifier(Pair(), 4, (4,))
+    wide = import_architecture("wide_resnet").WideResNet(depth=10, widen_factor=1)
+    with pytest.raises(ValueError, match=r"got \(8, 10\) for N=2"):
+        create_classifier(wide, 10, (3, 64, 64))
+    with pytest.raises(TypeError, match=r"model: expected a name or a torch.nn.Module, got list"):
+        create_classifier([], 4)
+    with pytest.raises(ValueError, match="sub_block1: expected False for a module"):
+        create_classifier(conv_net(), 4, (1, 8, 8), sub_block1=True)
+
+
+def test_options_of_the_classifier_are_checked():
+    with pytest.raises(ValueError, match="learning_rate: expected a finite number > 0, got 0"):
+        create_classifier("small-cnn", 10, (1, 8, 8), learning_rate=0)
+    with pytest.raises(ValueError, match=r"device_type: expected one of .*, got 'tpu'"):
+        create_classifier("small-cnn", 10, (1, 8, 8), device_type="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="device_type: expected 'cpu' or None, since CUDA is not available"):
+            create_classifier("small-cnn", 10, (1, 8, 8), device_type="gpu")
