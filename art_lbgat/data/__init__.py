@@ -10,7 +10,7 @@ from art_lbgat.data.mixed import MixedData
 from art_lbgat.data.named import load_data
 from art_lbgat.data.pipelines import make_augmentation
 from art_lbgat.data.published import load_cifar10, load_cifar100, load_digits, load_svhn
-from art_lbgat.data.sets import DataSet, split, split_indices
+from art_lbgat.data.sets import DataSet, balanced_order, split, split_indices
 from art_lbgat.data.streams import BatchStream, as_stream
 from art_lbgat.data.transforms import CutMix, PerImage
 
@@ -29,6 +29,7 @@ __all__ = [
     "RandomCropFlip",
     "Stream",
     "as_stream",
+    "balanced_order",
     "load_cifar10",
     "load_cifar100",
     "load_data",

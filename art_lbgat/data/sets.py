@@ -157,3 +157,21 @@ def missing(title: str, folder: Path, put: str) -> FileNotFoundError:
     :return: The error.
     """
     return FileNotFoundError(f"root: no {title} in {folder}, or a damaged one. {put} Nothing is downloaded for you.")
+
+
+def balanced_order(y: NDArray[np.int64], seed: int = 0) -> Indices:
+    """An order in which every beginning has the same number of each class, as near as the labels allow.
+
+    Data sets are often sorted by class, so their first images are no sample of them; those of this order are, and
+    smaller samples lie in larger ones.
+
+    :param y: Index labels, ``(n,)``.
+    :param seed: Seed of the order within each class.
+    :return: All indices, each once.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(y))
+    rank = np.empty(len(y), dtype=np.int64)
+    for label in np.unique(y):
+        members = shuffled[y[shuffled] == label]
+        rank[members] = np.arange(len(members))
+    return np.lexsort((y, rank))

@@ -24,8 +24,9 @@ class StudyOptions:
     :param nb_epochs: Epochs of every run, of the guides too, with milestones and warm-up in proportion; None leaves
         those of the recipes.
     :param part: What is judged: ``"test"`` for numbers to report, ``"validation"`` to choose settings by.
-    :param n_test: Images that natural accuracy and PGD-20 are measured on (the first ones), or all.
-    :param n_autoattack: Images that standard AutoAttack judges (the first ones); 0 leaves it out.
+    :param n_test: Images that natural accuracy and PGD-20 are measured on, the same for every run and the same number
+        of each class (see :func:`~art_lbgat.data.balanced_order`), or all.
+    :param n_autoattack: Images that standard AutoAttack judges, the first of those; 0 leaves it out.
     :param workers: Processes; None is one per core, or one where there is a GPU.
     :raises TypeError: A value of the wrong type.
     :raises ValueError: No arm or seed, arms on different data, a value outside its range.

@@ -13,7 +13,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 
 import art_lbgat
-from art_lbgat.data import DataSet, load_data
+from art_lbgat.data import DataSet, balanced_order, load_data
 from art_lbgat.evaluation import evaluate
 from art_lbgat.recipes import Recipe
 from art_lbgat.study.options import StudyOptions
@@ -108,7 +108,7 @@ def _judge(classifier: PyTorchClassifier, data: DataSet, task: Task) -> dict[str
     options, recipe = task.options, task.recipe
     images = data.test_images if options.part == "test" else data.validation_images
     n = len(images) if options.n_test is None else min(options.n_test, len(images))
-    x, y = images.subset(range(max(n, min(options.n_autoattack, len(images))))).arrays()
+    x, y = images.subset(balanced_order(images.y)[: max(n, options.n_autoattack)]).arrays()
     norm = "inf" if recipe.norm == "inf" else 2
     how: dict[str, Any] = {"eps": recipe.eps, "norm": norm, "seed": task.seed}
     whole = evaluate(classifier, x[:n], y[:n], attacks=("natural", "pgd-20"), **how)

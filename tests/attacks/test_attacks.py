@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from art_lbgat.attacks import PGDAttack, TRADESAttack, norms
-from art_lbgat.attacks.losses import cross_entropy, kl_to_natural
+from art_lbgat.attacks import Ascent, PGDAttack, TRADESAttack, norms
+from art_lbgat.attacks.loop import ascend
+from art_lbgat.attacks.losses import cross_entropy, kl_to_natural, margin
 from art_lbgat.evaluation import evaluate
 from tests import reference_lbgat as reference
 from tests.conftest import copied_state, make_classifier, make_data, states_equal
@@ -29,9 +30,17 @@ def linear(bias=0.0, clip_values=None):
     return make_classifier(model, classes=2, clip_values=clip_values)
 
 
+OBJECTIVES = {
+    "trades": (TRADESAttack, {}),
+    "ce": (PGDAttack, {"objective": "ce"}),
+    "kl": (PGDAttack, {"objective": "kl"}),
+    "margin": (PGDAttack, {"objective": "cw"}),
+}
+
+
 @NORMS
-@pytest.mark.parametrize("kind", [PGDAttack, TRADESAttack])
-def test_reaches_the_known_worst_case_of_a_linear_net(kind, norm):
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_reaches_the_known_worst_case_of_a_linear_net(name, norm):
     """``max_{||d|| <= eps} margin drop = eps * ||w||_dual``: the L1 norm for Linf, the L2 norm for L2."""
     classifier = linear()
     x, _ = make_data(16, classes=2)
@@ -41,12 +50,84 @@ def test_reaches_the_known_worst_case_of_a_linear_net(kind, norm):
     eps = 0.02 if norm == math.inf else 0.1
     direction = weight[1 - y] - weight[y]
     best = eps * (np.abs(direction).sum(axis=1) if norm == math.inf else np.linalg.norm(direction, axis=1))
-    x_adv = kind(classifier, norm=norm, eps=eps, eps_step=eps / 4, max_iter=20).generate(x, y)
+    kind, options = OBJECTIVES[name]
+    x_adv = kind(classifier, norm=norm, eps=eps, eps_step=eps / 4, max_iter=20, **options).generate(x, y)
     reached = ((x_adv - x).reshape(16, -1) * direction).sum(axis=1)
-    if kind is TRADESAttack:  # the KL grows both ways; it falls to one side by the start, so compare the size
+    if name in ("trades", "kl"):  # the KL grows both ways; it falls to one side by the start, so compare the size
         reached = np.abs(reached)
     assert (reached <= best * (1 + 1e-4)).all()
     assert (reached >= 0.99 * best).all()
+
+
+@NORMS
+@pytest.mark.parametrize("objective", ["ce", "cw"])
+def test_reaches_the_known_worst_case_among_several_classes(objective, norm):
+    """With few classes whose weights differ along one axis only, every objective has the same closed-form optimum."""
+    torch.manual_seed(0)
+    axis = torch.randn(64)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([0.0, 1.0, 2.0, 3.0])[:, None] * axis)
+        model[1].bias.zero_()
+    classifier = make_classifier(model, clip_values=None)
+    x = np.zeros((4, 1, 8, 8), dtype=np.float32)
+    eps = 0.05
+    attack = PGDAttack(classifier, norm=norm, eps=eps, eps_step=eps / 4, max_iter=20, objective=objective)
+    x_adv = attack.generate(x, np.zeros(4, dtype=np.int64))
+    along = (x_adv.reshape(4, -1) * axis.numpy()).sum(axis=1)  # class 0 loses most to class 3, by three times this
+    best = eps * float(axis.abs().sum() if norm == math.inf else axis.norm())
+    np.testing.assert_allclose(along, best, rtol=0.01)
+
+
+@NORMS
+@pytest.mark.parametrize("kind", [PGDAttack, TRADESAttack])
+def test_one_radius_per_sample(kind, norm):
+    classifier = make_classifier()
+    x, y = make_data(7)
+    eps = np.linspace(0.0, 0.2, 7)
+    results = {}
+    for batch_size in (3, 7):
+        for shape in ((7,), (7, 1, 1, 1)):
+            torch.manual_seed(0)
+            attack = kind(
+                classifier, norm=norm, eps=eps.reshape(shape), eps_step=0.1 * eps.reshape(shape) + 1e-6, max_iter=15,
+                batch_size=batch_size,
+            )  # fmt: skip
+            x_adv = attack.generate(x, y)
+            delta = (x_adv - x).reshape(7, -1)
+            size = np.abs(delta).max(axis=1) if norm == math.inf else np.linalg.norm(delta, axis=1)
+            assert (size <= eps + 1e-6).all()
+            assert (size[1:] >= 0.8 * eps[1:]).all()
+            results[batch_size, shape] = x_adv
+    assert np.array_equal(results[7, (7,)], results[7, (7, 1, 1, 1)])
+    with pytest.raises(ValueError, match="eps: expected one number, or 6, one per sample, got 7"):
+        kind(classifier, norm=norm, eps=eps, eps_step=0.1).generate(x[:6], y[:6])
+
+
+def test_equal_radii_per_sample_are_one_radius():
+    classifier = make_classifier()
+    x, y = make_data(8)
+    for norm in (math.inf, 2.0):
+        found = []
+        for eps, step in ((0.1, 0.03), (np.full(8, np.float32(0.1)), np.full((8, 1, 1, 1), np.float32(0.03)))):
+            torch.manual_seed(0)
+            found.append(PGDAttack(classifier, norm=norm, eps=eps, eps_step=step, max_iter=3).generate(x, y))
+        np.testing.assert_allclose(*found, atol=1e-6)
+
+
+def test_trades_restarts_keep_the_highest_kl():
+    classifier = make_classifier()
+    x, _ = make_data(16)
+    values = []
+    for restarts in (1, 6):
+        torch.manual_seed(0)
+        x_adv = TRADESAttack(
+            classifier, eps=0.2, eps_step=0.2, max_iter=1, num_random_init=restarts, start_std=0.05
+        ).generate(x)
+        p, q = (torch.softmax(torch.from_numpy(classifier.predict(v)), dim=1) for v in (x, x_adv))
+        values.append((p * (p / q).log()).sum(dim=1))
+    assert (values[1] >= values[0] - 1e-6).all()
+    assert (values[1] > values[0] + 1e-6).any()
 
 
 @NORMS
@@ -170,6 +251,9 @@ def test_attack_losses_are_their_equations():
     p, q = torch.softmax(b, 1), torch.softmax(a, 1)
     torch.testing.assert_close(kl_to_natural(a, p), (p * (p / q).log()).sum(dim=1))
     torch.testing.assert_close(cross_entropy(a, y), -q[range(5), y].log())
+    others = torch.stack([torch.cat([row[:k], row[k + 1 :]]).max() for row, k in zip(a, y, strict=True)])
+    torch.testing.assert_close(margin(a, y), others - a[range(5), y])
+    torch.testing.assert_close(margin(a, nn.functional.one_hot(y, 4).float() * 0.7 + 0.1), margin(a, y))
 
 
 # --- geometry -------------------------------------------------------------------------------------------------------
@@ -191,6 +275,26 @@ def test_l2_projection_is_inside_idempotent_and_leaves_inner_points(generator, e
     inner = x + 0.5 * (once - x)
     torch.testing.assert_close(norms.project_l2(inner, x, eps, bounds), inner, rtol=0, atol=1e-6)
     torch.testing.assert_close(once, reference.ascend(point, x, torch.zeros_like(x), eps, 0.0, "2"), rtol=0, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(TENSORS, st.floats(0, 0.5), st.floats(0.001, 0.5), st.sampled_from([(1, 8, 8), (3, 4, 4), (7,)]))
+def test_a_linf_step_stays_inside_ball_and_box_and_projects_once(generator, eps, step, shape):
+    """One step of the loop from a point outside, as the TRADES start may be; a second projection changes nothing."""
+    x = torch.rand((6, *shape), generator=generator)
+    bounds = (torch.tensor(0.0), torch.tensor(1.0))
+    slope = torch.randn((6, *shape), generator=generator)
+    ascent = Ascent(math.inf, eps, step, 1, start="gaussian", start_std=0.3)
+    unit = torch.randn((6, *shape), generator=generator)
+
+    def logits(point):
+        value = (point * slope).flatten(1).sum(dim=1)
+        return torch.stack([value, -value], dim=1)
+
+    once = ascend(ascent, logits, x, torch.ones(6, dtype=torch.long), bounds, [unit])
+    low, high = torch.clamp(x - eps, 0, 1), torch.clamp(x + eps, 0, 1)
+    assert ((once >= low) & (once <= high)).all()
+    assert torch.equal(torch.clamp(once, low, high), once)
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,7 +5,16 @@ import pytest
 import torch
 from PIL import Image
 
-from art_lbgat.data import Batch, RandomCropFlip, load_cifar10, load_digits, load_image_folder, split, split_indices
+from art_lbgat.data import (
+    Batch,
+    RandomCropFlip,
+    balanced_order,
+    load_cifar10,
+    load_digits,
+    load_image_folder,
+    split,
+    split_indices,
+)
 from art_lbgat.data.batches import join_single
 
 
@@ -157,3 +166,14 @@ def test_joining_a_single_sample_keeps_soft_labels_soft():
     assert batch.x.shape == (3, 3)
     assert batch.y.tolist() == [[1, 0, 0], [0, 1, 0], [0.5, 0.25, 0.25]]
     assert batch.rows is None
+
+
+def test_balanced_order_is_nested_balanced_and_complete():
+    y = np.repeat([0, 1, 2], [5, 2, 9])  # sorted by class, as image folders are
+    order = balanced_order(y)
+    assert sorted(order) == list(range(16))
+    assert np.bincount(y[order[:6]]).tolist() == [2, 2, 2]
+    assert np.bincount(y[order[:10]]).tolist() == [4, 2, 4]
+    assert not np.array_equal(order, balanced_order(y, seed=1))
+    assert np.array_equal(order, balanced_order(y))
+    assert order[0] != 0 or order[3] != 1 or order[2] != 7  # shuffled within a class

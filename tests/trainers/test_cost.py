@@ -2,7 +2,16 @@
 
 import pytest
 
-from art_lbgat import ALPTrainer, BGATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, TRADESTrainer
+from art_lbgat import (
+    ALPTrainer,
+    BGATTrainer,
+    FastATTrainer,
+    LBGATTrainer,
+    MadryTrainer,
+    MARTTrainer,
+    NaturalTrainer,
+    TRADESTrainer,
+)
 from art_lbgat.attacks import PGDAttack
 from tests.conftest import make_classifier, make_data
 from tests.trainers.cases import OPTIONS, pgd
@@ -35,6 +44,8 @@ def bgat(c, g, **kwargs):
     return BGATTrainer(c, g, **kwargs, **OPTIONS)
 
 
+AWP = {"awp_gamma": 5e-3, "awp_start_epoch": 1}
+
 # name: (trainer, number of guides, student F, guide Fg) with K = 10 as published
 CASES = {
     "natural": (lambda c, g: NaturalTrainer(c, **OPTIONS), 0, 3, 0),
@@ -49,7 +60,38 @@ CASES = {
     "lbgat alp": (lambda c, g: lbgat(c, g, regularizer="alp"), 1, 26, 3),
     "lbgat trades 0": (lambda c, g: lbgat(c, g, regularizer="trades", regularizer_weight=0), 1, 25, 3),
     "lbgat trades 6": (lambda c, g: lbgat(c, g, regularizer="trades"), 1, 27, 3),
+    "bgat alp": (lambda c, g: bgat(c, g[:1], regularizer="alp"), 1, 26, 1),
+    "bgat trades 0": (lambda c, g: bgat(c, g[:1], regularizer="trades", regularizer_weight=0), 1, 25, 1),
+    "mart": (lambda c, g: MARTTrainer(c, **OPTIONS), 0, 26, 0),
+    "fast-at": (lambda c, g: FastATTrainer(c, **OPTIONS), 0, 5, 0),
+    # AWP: one more forward and full backward for each graph of the student; the guide runs once.
+    "madry awp": (lambda c, g: MadryTrainer(c, **AWP, **OPTIONS), 0, 26, 0),
+    "trades awp": (lambda c, g: TRADESTrainer(c, **AWP, **OPTIONS), 0, 33, 0),
+    "bgat awp": (lambda c, g: bgat(c, g[:1], **AWP), 1, 26, 1),
+    "bgat alp awp": (lambda c, g: bgat(c, g[:1], regularizer="alp", **AWP), 1, 32, 1),
+    "bgat trades 0 awp": (lambda c, g: bgat(c, g[:1], regularizer="trades", regularizer_weight=0, **AWP), 1, 28, 1),
+    "bgat trades 6 awp": (lambda c, g: bgat(c, g[:1], regularizer="trades", **AWP), 1, 33, 1),
+    "bgat ensemble awp": (lambda c, g: bgat(c, g, **AWP), 2, 26, 2),
+    "lbgat awp": (lambda c, g: lbgat(c, g, **AWP), 1, 26, 3),
+    "lbgat alp awp": (lambda c, g: lbgat(c, g, regularizer="alp", **AWP), 1, 32, 3),
+    "lbgat trades 0 awp": (lambda c, g: lbgat(c, g, regularizer="trades", regularizer_weight=0, **AWP), 1, 28, 3),
+    "lbgat trades 6 awp": (lambda c, g: lbgat(c, g, regularizer="trades", **AWP), 1, 33, 3),
 }
+# Neither the guidance loss nor the norm changes a pass.
+for _name in ("bgat", "lbgat"):
+    for _guidance in ("mse+ce", "kd", "kl"):
+        CASES[f"{_name} {_guidance}"] = (
+            lambda c, g, n=_name, k=_guidance: (bgat if n == "bgat" else lbgat)(c, g[:1], guidance=k),
+            1,
+            23,
+            CASES[_name][3],
+        )
+    CASES[f"{_name} L2"] = (
+        lambda c, g, n=_name: (bgat if n == "bgat" else lbgat)(c, g[:1], attack=pgd(c, norm=2, max_iter=10)),
+        1,
+        23,
+        CASES[_name][3],
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -96,3 +138,32 @@ def test_cost_is_unknown_for_an_attack_that_goes_through_generate():
     from art.attacks.evasion import DeepFool
 
     assert MadryTrainer(classifier, DeepFool(classifier, verbose=False), **OPTIONS).cost is None
+
+
+def test_awp_costs_nothing_before_its_first_epoch():
+    classifier = make_classifier()
+    trainer = MadryTrainer(classifier, pgd(classifier), awp_gamma=0.01, awp_start_epoch=2, **OPTIONS)
+    student, passes = Passes(classifier.model), []
+    trainer.fit(*make_data(8), batch_size=8, nb_epochs=3, scheduler=Counting(student, passes))
+    assert passes == [3, 3 + 4, 3 + 4 + 4]
+    assert trainer.cost.student_forwards == 4
+
+
+class Counting:
+    """A scheduler that notes, at the end of each epoch, the forwards so far."""
+
+    def __init__(self, passes, seen):
+        self.passes, self.seen = passes, seen
+
+    def step(self):
+        self.seen.append(self.passes.forwards)
+
+
+def test_a_cached_guide_is_run_in_the_first_epoch_only():
+    classifier, guide = make_classifier(), make_classifier(seed=1)
+    trainer = BGATTrainer(classifier, guide, pgd(classifier), cache_guide=True, **OPTIONS)
+    teacher, seen = Passes(guide.model), []
+    trainer.fit(*make_data(20), batch_size=8, nb_epochs=3, scheduler=Counting(teacher, seen))
+    assert seen[0] >= 3
+    assert seen[-1] == seen[0]
+    assert (trainer.cost.guide, str(trainer.cost)) == (0, "7 F")
