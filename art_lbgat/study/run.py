@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -124,6 +127,19 @@ def _judge(classifier: PyTorchClassifier, data: DataSet, task: Task) -> dict[str
 
 
 def initialize(threads: int) -> None:
-    """A worker: its share of the cores; denormals as 0, which are slow on some processors."""
+    """A worker: its share of the cores; denormals as 0, which are slow on some processors; gone when the study is.
+
+    A study that is killed cannot end its workers, which would go on for the length of a run.
+
+    :param threads: Threads of this process.
+    """
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)

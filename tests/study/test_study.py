@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -133,6 +134,13 @@ def test_what_has_ended_is_not_run_again(tmp_path, monkeypatch):
     assert len(list((tmp_path / "runs").glob("*.json"))) == 6
 
 
+def running(pid):
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
 def test_a_killed_study_goes_on_where_it_was(tmp_path):
     command = [
         str(Path(sys.executable).parent / "art-lbgat"), "study", "--recipe", "digits-natural", "--recipe", "digits-madry",
@@ -142,10 +150,13 @@ def test_a_killed_study_goes_on_where_it_was(tmp_path):
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    import os
-
-    os.killpg(process.pid, signal.SIGKILL)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    children = [int(pid) for pid in workers.read_text().split()] if workers.exists() else []
+    os.kill(process.pid, signal.SIGKILL)  # the study alone; its workers have to notice
     process.wait()
+    while any(running(pid) for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(running(pid) for pid in children)
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*.json")}
     assert 1 <= len(kept) < 4
     done = subprocess.run(command, capture_output=True, text=True, check=False)
