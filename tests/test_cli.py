@@ -197,6 +197,19 @@ def test_table_shows_mean_and_spread_for_each_eps_and_counts_warnings(tmp_path, 
     assert (tmp_path / "table.md").read_text().count("| BGAT | 91.0 ± 1.4 | 50.0 ± 0.0 | 30.0 ± 7.1 | 3 |") == 2
 
 
+def test_what_is_no_standard_number_is_said_under_the_table(tmp_path, monkeypatch):
+    def fake(options, output, report):
+        table = rows(list(options.arms), eps=(0.2,))
+        return table.assign(part="validation", selection="test", autoattack_kind="autoattack (custom)")
+
+    monkeypatch.setattr("art_lbgat.study.run_study", fake)
+    result = invoke("study", "--recipe", "digits-madry", "--output", str(tmp_path))
+    for text in (re.sub(r"\s+", " ", result.output), (tmp_path / "table.md").read_text()):
+        assert "Judged on the validation part" in text
+        assert "Epoch chosen on the test set (a reproduction, not a fair result): digits-madry" in text
+        assert "AutoAttack is not the standard one: autoattack (custom)" in text
+
+
 def test_an_interrupt_ends_with_code_130(tmp_path, monkeypatch):
     def interrupted(options, report):
         report(1, 2, rows().iloc[0].to_dict())

@@ -90,6 +90,18 @@ def test_quickstart_runs_and_shows_what_it_promises():
     assert all(10 < accuracy < natural for accuracy in robust)
 
 
+def test_recipe_example_runs_and_shows_what_it_promises():
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "recipe.py"), "5"], capture_output=True, text=True, env=environment,
+        cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "lbgat6-cifar100-wrn34-10: LBGAT + TRADES (a=6), 27 F + 3 Fg per step, 60.64 / 29.33" in done.stdout
+    assert "highest robust validation accuracy" in done.stdout
+    assert re.search(r"natural +0.0 +599 +0\.\d+", done.stdout)
+
+
 def test_cifar_tree_is_read_where_it_is_at_hand(tmp_path):
     archive = ROOT.parent / "shared" / "data" / "cifar10-jpeg.zip"
     if not archive.exists():

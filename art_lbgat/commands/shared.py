@@ -67,6 +67,8 @@ def print_study(title: str, summary: pandas.DataFrame, runs: pandas.DataFrame, s
         for line in _rows(part, spread):
             table.add_row(*line)
         console.print(table)
+    for label in _labels(runs):
+        console.print(label, highlight=False, markup=False)
     # The same warning with other percentages is one line, with the number of runs that it was raised in.
     flags = Counter(re.sub(r"[\d.]+%", "some %", flag) for flag in runs["flags"] if flag)
     for flag, count in sorted(flags.items()):
@@ -147,4 +149,19 @@ def _markdown(summary: pandas.DataFrame, runs: pandas.DataFrame, spread: Spread)
             + "\n".join(f"| {' | '.join(line)} |" for line in lines)
             + "\n"
         )
-    return "\n".join(parts)
+    return "\n".join([*parts, *(f"{line}\n" for line in _labels(runs))])
+
+
+def _labels(runs: pandas.DataFrame) -> list[str]:
+    """What makes the numbers other than standard ones on the test set."""
+    lines = []
+    if "validation" in set(runs.get("part", ())):
+        lines.append("Judged on the validation part, to choose settings by; these are no test results.")
+    chosen = runs[runs["selection"] == "test"] if "selection" in runs else runs[:0]
+    if len(chosen):
+        names = ", ".join(dict.fromkeys(chosen["arm"]))
+        lines.append(f"Epoch chosen on the test set (a reproduction, not a fair result): {names}.")
+    kinds = sorted({kind for kind in runs.get("autoattack_kind", ()) if kind != "autoattack (standard)"})
+    if kinds:
+        lines.append(f"AutoAttack is not the standard one: {', '.join(map(str, kinds))}.")
+    return lines

@@ -18,9 +18,18 @@ from torch import Tensor, nn
 Perturbation = list[Tensor | None]
 
 
-def perturbed_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """The tensors that AWP moves: trainable parameters of more than one dimension (weights of layers)."""
-    return [p for p in module.parameters() if p.requires_grad and p.dim() > 1]
+def perturbed_parameters(
+    module: nn.Module, optimizers: Sequence[torch.optim.Optimizer] | None = None
+) -> list[nn.Parameter]:
+    """The tensors that AWP moves: trainable parameters of more than one dimension (weights of layers).
+
+    :param module: The robust model.
+    :param optimizers: Only what one of these steps is moved; None moves all.
+    :return: The parameters, in the order of the module.
+    """
+    held = {id(p) for optimizer in optimizers or () for group in optimizer.param_groups for p in group["params"]}
+    trained = [p for p in module.parameters() if optimizers is None or id(p) in held]
+    return [p for p in trained if p.requires_grad and p.dim() > 1]
 
 
 def weight_perturbation(loss: Tensor, parameters: Sequence[nn.Parameter], gamma: float) -> Perturbation:

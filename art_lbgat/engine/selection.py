@@ -64,7 +64,7 @@ class Selection:
         """
         stopped = f" (stopped early: {self.stop})" if self.stop else ""
         if self._options.keep == "last" or self._epoch is None or self._score is None:
-            return last_epoch, f"last epoch{stopped}"
+            return last_epoch, f"last epoch{'' if self._validated else ' (no validation data)'}{stopped}"
         for name, module in self._modules.items():
             module.load_state_dict(self._states[name])
         measure = f"robust {self._options.selection} accuracy" if len(self._score) > 1 else "natural accuracy"

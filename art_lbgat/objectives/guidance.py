@@ -17,6 +17,10 @@ from torch.nn import functional
 from art_lbgat.objectives.supervised import adversarial_cross_entropy
 from art_lbgat.objectives.terms import Term, Terms, total
 
+_RESERVED = frozenset(
+    {"loss", "guide_accuracy", "train_natural_accuracy", "train_robust_accuracy", "epoch", "fit", "eps", "seconds"}
+)
+
 
 class Guidance(Protocol):
     """What a guidance loss must look like: ``(adversarial, guide, y) -> Terms``."""
@@ -113,8 +117,12 @@ def check_guidance(guidance: Any, nb_classes: int, device: torch.device) -> None
     if not isinstance(terms, dict) or not terms or not all(isinstance(term, Term) for term in terms.values()):
         got = {k: type(v).__name__ for k, v in terms.items()} if isinstance(terms, dict) else type(terms).__name__
         raise TypeError(f"guidance: expected it to return a dictionary from names to Term(value, weight), got {got}.")
+    taken = sorted(_RESERVED.intersection(terms))
+    if taken:
+        raise ValueError(f"guidance: a term must not be named {taken}, which the history uses for something else.")
     for name, (value, weight) in terms.items():
-        if not isinstance(value, Tensor) or value.ndim or not bool(value.isfinite()) or not math.isfinite(weight):
+        weighted = isinstance(weight, (int, float)) and math.isfinite(weight)
+        if not isinstance(value, Tensor) or value.ndim or not bool(value.isfinite()) or not weighted:
             raise ValueError(f"guidance: expected finite scalar terms, got {name}={value!r} with weight {weight!r}.")
     if not total(terms).requires_grad:
         raise ValueError(

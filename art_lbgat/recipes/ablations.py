@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from art_lbgat.checks import check_choice
+from art_lbgat.recipes.published import PUBLISHED
 from art_lbgat.recipes.recipe import Recipe
+from art_lbgat.recipes.small import SMALL
 
 ABLATIONS: dict[str, str] = {
     "guidance": "the guidance loss: MSE, MSE + CE, KD, KL",
     "alpha": "the weight of the TRADES term: 0, 1, 6, 9",
-    "guide-depth": "the guide's depth: the usual one against a deeper one",
+    "guide-depth": "the guide's depth: ResNet-18 against WideResNet-34-10 (on digits: small networks)",
     "ensemble": "BGAT with one guide against an ensemble of two",
     "regularizer": "LBGAT alone, with ALP, with TRADES",
 }
-_DEEPER = {"small-cnn": ("wrn-10-1", "wrn-16-1")}
+_PAIRS = {"small-cnn": ("small-cnn", "wrn-10-1")}
+_PAPER = ("wrn-34-10", "inception-resnet-v2")
 
 
 def ablation(name: str, base: Recipe) -> dict[str, Recipe]:
@@ -29,22 +32,21 @@ def ablation(name: str, base: Recipe) -> dict[str, Recipe]:
     if base.method not in ("lbgat", "bgat"):
         raise ValueError(f"base: expected a recipe of method 'lbgat' or 'bgat', got {base.id!r} ({base.method}).")
     guide = base.guides[0]
-    trained = base.guide_recipe or _natural_recipe(base)
     arms: dict[str, dict[str, Any]]
     if name == "guidance":
         arms = {kind: {"guidance": kind} for kind in ("mse", "mse+ce", "kd", "kl")}
     elif name == "alpha":
         arms = {f"alpha = {a}": {"regularizer": "trades", "weight": float(a)} for a in (0, 1, 6, 9)}
     elif name == "guide-depth":
-        deeper = _DEEPER.get(guide, ("wrn-34-10",))
-        arms = {f"guide {each}": {"guides": (each,)} for each in (guide, *deeper)}
+        depths = ("small-cnn", "wrn-10-1", "wrn-16-1") if guide == "small-cnn" else ("resnet-18-guide", "wrn-34-10")
+        arms = {f"guide {each}": {"guides": (each,)} for each in depths}
     elif name == "ensemble":
-        second = _DEEPER.get(guide, ("inception-resnet-v2",))[0]
-        bgat: dict[str, Any] = {"method": "bgat", "guide_recipe": trained}
+        first, second = _PAIRS.get(guide, _PAPER)
+        bgat: dict[str, Any] = {"method": "bgat", "guide_recipe": base.guide_recipe or _natural_recipe(base)}
         arms = {
-            f"one guide, {guide}": {**bgat, "guides": (guide,)},
+            f"one guide, {first}": {**bgat, "guides": (first,)},
             f"one guide, {second}": {**bgat, "guides": (second,)},
-            "ensemble of both": {**bgat, "guides": (guide, second)},
+            "ensemble of both": {**bgat, "guides": (first, second)},
         }
     else:
         arms = {
@@ -57,4 +59,9 @@ def ablation(name: str, base: Recipe) -> dict[str, Recipe]:
 
 
 def _natural_recipe(base: Recipe) -> str:
-    return "digits-natural" if base.data == "digits" else f"natural-{base.data}"
+    """The natural recipe of the same family: the same data, and the same start of the id where there are several."""
+    found = [recipe.id for recipe in (*PUBLISHED, *SMALL) if recipe.method == "natural" and recipe.data == base.data]
+    if not found:
+        raise ValueError(f"base: {base.id} has no natural recipe on {base.data} to train frozen guides by.")
+    family = base.id.rsplit("-", 1)[0]
+    return next((name for name in found if name == f"{family}-natural"), found[0])

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
 from art_lbgat.attacks import PGDAttack, TRADESAttack
-from art_lbgat.data import DataSet, load_data
+from art_lbgat.data import DataSet, Images, load_data
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.randomness import preserved_randomness
 from art_lbgat.models import create_classifier, create_model
+from art_lbgat.objectives import kd
 from art_lbgat.recipes.recipe import Recipe
 from art_lbgat.trainers import (
     ALPTrainer,
@@ -56,14 +59,15 @@ class Experiment:
         """Train as the recipe says; frozen guides that are not trained yet are trained first, by their own recipe."""
         if not self.guides_trained:
             self.train_guides()
-        self.trainer.fit(self.data.train_images, **fit_options(self.recipe, self.data))
+        self.trainer.fit(training_images(self.recipe, self.data), **fit_options(self.recipe, self.data))
 
     def train_guides(self) -> None:
         """Train the frozen guides on natural images, each by the recipe that ``guide_recipe`` names."""
         recipe = guide_recipe(self.recipe)
+        images = training_images(self.recipe, self.data)
         for guide in self.guides:
             options = recipe.run_options(self.seed, self.trainer.options.verbose)
-            NaturalTrainer(guide, options=options).fit(self.data.train_images, **fit_options(recipe, self.data))
+            NaturalTrainer(guide, options=options).fit(images, **fit_options(recipe, self.data))
         self.guides_trained = True
 
 
@@ -81,8 +85,18 @@ def guide_recipe(recipe: Recipe, model: str | None = None) -> Recipe:
             f"guide_recipe: {recipe.id} has frozen guides, so it needs trained weights (guide_weights=...) or the id "
             f"of a recipe to train them by; got {recipe.guide_recipe!r}."
         )
-    found = RECIPES[recipe.guide_recipe].override(data=recipe.data, image_size=recipe.image_size)
+    found = RECIPES[recipe.guide_recipe].override(
+        data=recipe.data, image_size=recipe.image_size, selection=recipe.selection
+    )
     return found if model is None else found.override(model=model)
+
+
+def training_images(recipe: Recipe, data: DataSet) -> Images:
+    """What is trained on: the training part; with ``selection="test"`` the validation part too, as in the papers."""
+    train, held = data.train_images, data.validation_images
+    if recipe.selection != "test":
+        return train
+    return Images(np.concatenate([train.x, held.x]), np.concatenate([train.y, held.y]), train.scale)
 
 
 def fit_options(recipe: Recipe, data: DataSet) -> dict[str, Any]:
@@ -124,13 +138,19 @@ def build(
     :raises FileNotFoundError: Missing data or weights.
     :raises ValueError: Weights that do not fit.
     """
+    from art_lbgat.recipes import RECIPES
+
     if data is None:
         options = {} if recipe.image_size is None else {"size": recipe.image_size}
         data = load_data(recipe.data, root, seed=seed, limit=limit, **options)
     with preserved_randomness():
         torch.manual_seed(seed)
         classifier = _classifier(recipe, recipe.model, data, device_type)
-        guides = [_classifier(recipe, name, data, device_type) for name in recipe.guides]
+        frozen = recipe.method == "bgat" and recipe.guide_recipe in RECIPES
+        guides = [
+            _classifier(guide_recipe(recipe, name) if frozen else recipe, name, data, device_type)
+            for name in recipe.guides
+        ]
     if guide_weights is not None:
         given: list[Any] = list(guide_weights) if isinstance(guide_weights, (list, tuple)) else [guide_weights]
         if len(given) != len(guides):
@@ -144,8 +164,9 @@ def build(
 
 def _classifier(recipe: Recipe, name: str, data: DataSet, device_type: str | None) -> PyTorchClassifier:
     shape = data.input_shape
+    wide = recipe.sub_block1 and name.startswith("wrn-")
     return create_classifier(
-        create_model(name, data.nb_classes, shape),
+        create_model(name, data.nb_classes, shape, sub_block1=wide),
         data.nb_classes,
         shape,
         learning_rate=recipe.learning_rate,
@@ -187,9 +208,11 @@ def _guided(
         "regularizer_weight": recipe.regularizer_weight if recipe.regularizer else None,
         "options": run,
     }
+    if recipe.guidance == "kd":
+        options["guidance"] = partial(kd, temperature=recipe.kd_temperature, weight=recipe.kd_weight)
     attack = _attack(recipe, classifier)
     if recipe.method == "bgat":
-        return BGATTrainer(classifier, guides, attack, **options)
+        return BGATTrainer(classifier, guides, attack, cache_guide=recipe.cache_guide, **options)
     return LBGATTrainer(classifier, guides[0], attack, guide_ce_weight=recipe.guide_ce_weight, **options)
 
 

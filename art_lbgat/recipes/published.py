@@ -13,6 +13,7 @@ from art_lbgat.recipes.recipe import PublishedResult, Recipe
 _LBGAT = "arXiv 2011.11164 and its code"
 _SUBMISSION = "CVPR 2020 submission of arXiv 2011.11164, PGD-20"
 _LEADERBOARD = "RobustBench leaderboard, AutoAttack"
+_AWP_TABLE = "code of arXiv 2004.05884, auto_attacks/README.md, AutoAttack"
 _AWP = "arXiv 2004.05884 and its TRADES-AWP code"
 _COMMON = "arXiv 1901.08573 and its code"
 _GUIDE = "resnet-18-guide"
@@ -30,7 +31,7 @@ _WITH_AWP: dict[str, Any] = {
     "weight_decay": 5e-4,
     **_EPS_8,
 }
-_SAME_SCHEDULE = "Schedule and weight decay are those of TRADES, so that a comparison differs only in the objective."
+_SAME_SCHEDULE = "Schedule and weight decay are those of LBGAT, so that a comparison differs only in the objective."
 _AWP_NOTE = "The paper reports the result; schedule, gamma and weight decay are those of TRADES-AWP."
 
 
@@ -134,34 +135,44 @@ PUBLISHED: tuple[Recipe, ...] = (
         "trades",
         (PublishedResult(56.50, 26.87, None, _LBGAT), PublishedResult(84.92, 52.64, None, _LBGAT)),
         source=_COMMON,
+        notes="100 epochs in the schedule of LBGAT; the code of TRADES lowers the rate one epoch earlier.",
     ),
-    *_pair("madry", "madry", (_result(60.90, pgd_20=27.46), _result(86.82, pgd_20=52.87)), source=_LBGAT),
+    *_pair("madry", "madry", (_result(60.90, pgd_20=27.46), _result(86.82, pgd_20=52.87)), **_GENTLE),
     Recipe(
         "madry-eps8-cifar10-wrn34-10",
         "madry",
         "cifar10",
         "wrn-34-10",
         **_EPS_8,
-        source=_LBGAT,
+        **_GENTLE,
         published=PublishedResult(87.14, 44.04, None, _LBGAT),
     ),
     *_pair(
         "trades6-awp",
         "trades",
-        (PublishedResult(60.38, 28.86, None, _LEADERBOARD), PublishedResult(85.36, 56.17, None, _LEADERBOARD)),
+        (
+            PublishedResult(60.17, 28.80, None, _AWP_TABLE),
+            PublishedResult(85.36, 56.17, None, _LEADERBOARD),
+        ),
         **_WITH_AWP,
         source=_AWP,
     ),
-    *_pair("alp", "alp", (None, None), source="arXiv 1803.06373, in the common recipe"),
-    *_pair("mart", "mart", (None, None), source="OpenReview rklOg6EFwS, in the common recipe", notes=_SAME_SCHEDULE),
+    *_pair("alp", "alp", (None, None), **{**_GENTLE, "source": "arXiv 1803.06373, schedule of LBGAT"}),
+    *_pair(
+        "mart",
+        "mart",
+        (None, None),
+        **{**_GENTLE, "source": "OpenReview rklOg6EFwS, schedule of LBGAT"},
+        notes=_SAME_SCHEDULE,
+    ),
     Recipe(
         "trades6-cifar10-resnet18",
         "trades",
         "cifar10",
         "resnet-18",
         **_EPS_8,
-        source=_COMMON,
-        notes="The baseline beside lbgat6-cifar10-resnet18.",
+        **_GENTLE,
+        notes="The baseline beside lbgat6-cifar10-resnet18, in its schedule.",
     ),
     Recipe(
         "fast-at-cifar10-preact18",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from art_lbgat.checks import check_choice, check_count, check_norm, check_number
+from art_lbgat.data.named import LOADERS
+from art_lbgat.data.pipelines import make_augmentation
 from art_lbgat.engine.cost import Cost, step_cost
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.schedule import StepSchedule
@@ -47,7 +52,11 @@ class Recipe:
     :param model: The robust model, a name that :func:`art_lbgat.models.create_model` knows.
     :param guides: The guides' models: one for ``lbgat``, one or several for ``bgat``, none otherwise.
     :param guide_recipe: Id of the recipe that trains the frozen guides of ``bgat``.
+    :param sub_block1: Build ``wrn-*`` models with the unused block that released LBGAT weights hold.
+    :param cache_guide: See :class:`~art_lbgat.BGATTrainer`.
     :param guidance: ``"mse"``, ``"mse+ce"``, ``"kd"`` or ``"kl"``.
+    :param kd_temperature: Temperature ``T`` of ``"kd"``.
+    :param kd_weight: Weight ``b`` of ``"kd"``.
     :param guide_ce_weight: Weight of the guide's cross-entropy (``lbgat``).
     :param regularizer: ``None``, ``"alp"`` or ``"trades"`` (``bgat``, ``lbgat``).
     :param weight: Weight of the regularizer, of ``alp``, ``trades`` or ``mart``; None is the published one (1, 6, 5).
@@ -67,13 +76,17 @@ class Recipe:
     :param first_epoch_factor: Its factor in the first epoch.
     :param augmentation: A name that :func:`art_lbgat.data.make_augmentation` knows.
     :param image_size: Images are resized to this by the loader of the data, where it can (Tiny ImageNet); or None.
-    :param eps_warmup_epochs: See :class:`~art_lbgat.RunOptions`, like the next six.
+    :param eps_warmup_epochs: See :class:`~art_lbgat.RunOptions`, like what follows up to ``selection``.
     :param max_grad_norm: Gradient clipping.
     :param awp_gamma: Adversarial weight perturbation.
     :param awp_start_epoch: Its first epoch.
     :param ema_decay: Moving average of the weights.
     :param keep: Which epoch is kept.
-    :param selection: ``"validation"`` selects on held-out data; ``"test"`` on the test set, as some papers did.
+    :param patience: Early stopping.
+    :param on_collapse: What a collapse of robust accuracy does.
+    :param validate_every: How often an epoch is validated.
+    :param selection: ``"validation"`` selects on held-out data; ``"test"`` on the test set, as some papers did, and
+        then all training data are trained on.
     :param published: What was reported, or None.
     :param source: Where the hyper-parameters come from.
     :param notes: What a reader must know.
@@ -87,7 +100,11 @@ class Recipe:
     model: str
     guides: tuple[str, ...] = ()
     guide_recipe: str | None = None
+    sub_block1: bool = False
+    cache_guide: bool = False
     guidance: str = "mse"
+    kd_temperature: float = 4.0
+    kd_weight: float = 0.1
     guide_ce_weight: float = 1.0
     regularizer: str | None = None
     weight: float | None = None
@@ -113,6 +130,9 @@ class Recipe:
     awp_start_epoch: int = 10
     ema_decay: float | None = None
     keep: Literal["best", "last", "both"] = "best"
+    patience: int | None = None
+    on_collapse: Literal["warn", "stop"] = "warn"
+    validate_every: int = 1
     selection: Literal["validation", "test"] = "validation"
     published: PublishedResult | None = None
     source: str = ""
@@ -123,10 +143,18 @@ class Recipe:
         check_choice(self.guidance, "guidance", GUIDANCE)
         check_choice(self.regularizer, "regularizer", [None, *REGULARIZERS])
         check_choice(self.attack_mode, "attack_mode", ("eval",))
-        check_norm(float(self.norm) if self.norm == "2" else self.norm)
-        for name in ("eps", "learning_rate"):
+        norm = check_norm(float(self.norm) if self.norm in ("2", "2.0") else self.norm)
+        object.__setattr__(self, "norm", "inf" if norm == math.inf else "2")
+        if not re.fullmatch(r"[\w.+-]+", self.id):
+            raise ValueError(
+                f"id: expected letters, digits and . _ + - only, as files are named by it; got {self.id!r}."
+            )
+        check_choice(self.data, "data", LOADERS)
+        make_augmentation(self.augmentation, 2)
+        self._check_method()
+        for name in ("eps", "learning_rate", "kd_temperature"):
             check_number(getattr(self, name), name, exclusive=True)
-        for name in ("guide_ce_weight", "momentum", "weight_decay"):
+        for name in ("guide_ce_weight", "momentum", "weight_decay", "kd_weight"):
             check_number(getattr(self, name), name)
         for name in ("weight", "eps_step"):
             if getattr(self, name) is not None:
@@ -135,11 +163,24 @@ class Recipe:
             check_count(getattr(self, name), name)
         if self.eps > 1 and self.norm != "2":
             raise ValueError(f"eps: expected units of [0, 1], got {self.eps:g}; divide 0-255 units by 255.")
+        _ = self.run_options(), self.schedule  # checked there
+
+    def _check_method(self) -> None:
+        """Refuse what the method would ignore, so that no recipe says one thing and trains another."""
         guides = {"lbgat": self.guides[1:] == () and len(self.guides) == 1, "bgat": len(self.guides) >= 1}
         if not guides.get(self.method, not self.guides):
             expected = {"lbgat": "one guide", "bgat": "one guide or several"}.get(self.method, "no guide")
             raise ValueError(f"guides: expected {expected} for method {self.method!r}, got {self.guides}.")
-        _ = self.run_options(), self.schedule  # checked there
+        guided, weighted = self.method in ("bgat", "lbgat"), self.method in _DEFAULT_WEIGHTS
+        foreign = {
+            "regularizer": self.regularizer is not None and not guided,
+            "guidance": self.guidance != "mse" and not guided,
+            "cache_guide": self.cache_guide and self.method != "bgat",
+            "weight": self.weight is not None and not weighted and self.regularizer is None,
+        }
+        for name in (name for name, wrong in foreign.items() if wrong):
+            what = "without a regularizer" if guided and name == "weight" else f"for method {self.method!r}"
+            raise ValueError(f"{name}: expected the default {what}, which ignores it, got {getattr(self, name)!r}.")
 
     @property
     def attack(self) -> Literal["trades", "pgd"] | None:
@@ -195,6 +236,7 @@ class Recipe:
             natural=natural,
             guides=len(self.guides),
             train_guides=self.method == "lbgat",
+            cached_guides=self.cache_guide,
             perturbs_weights=self.awp_gamma is not None,
         )
 
@@ -216,7 +258,10 @@ class Recipe:
         return replace(self, **values)
 
     def scaled(self, nb_epochs: int) -> Recipe:
-        """The recipe for another number of epochs: milestones, warm-up and the start of AWP keep their share of it."""
+        """The recipe for another number of epochs: milestones, warm-up and the start of AWP keep their share of it.
+
+        With few epochs, milestones that fall on the same epoch become one.
+        """
         check_count(nb_epochs, "nb_epochs")
         share = nb_epochs / self.nb_epochs
         milestones = sorted({max(1, round(m * share)) for m in self.milestones})
@@ -278,11 +323,14 @@ def _check_fields(values: Mapping[str, Any]) -> None:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """Lists of a file as the tuples of the dataclass; the nested result as its class; a single guide as a tuple."""
+    """What a file or a terminal gives, as the dataclass has it."""
+    kind = str(next(field.type for field in fields(Recipe) if field.name == name))
     if name == "published" and isinstance(value, Mapping):
         return PublishedResult(**value)
-    if name == "guides" and isinstance(value, str):
-        return (value,)
-    if name == "norm":
-        return str(value)
-    return tuple(value) if isinstance(value, list) else value
+    if kind.startswith("tuple"):
+        return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if kind.startswith("float") and not isinstance(value, (bool, type(None))):
+        # YAML reads 5e-4 as a string; numpy's numbers cannot be written to it.
+        with suppress(TypeError, ValueError):
+            return float(value)
+    return value

@@ -46,6 +46,8 @@ class StudyOptions:
         for name in ("arms", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"{name}: expected at least one, got none.")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: expected different seeds, got {tuple(self.seeds)}.")
         data = {recipe.data for recipe in self.arms.values()}
         if len(data) > 1:
             raise ValueError(f"arms: expected recipes on the same data, got {sorted(data)}.")

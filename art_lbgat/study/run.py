@@ -19,6 +19,7 @@ import art_lbgat
 from art_lbgat.data import DataSet, balanced_order, load_data
 from art_lbgat.evaluation import evaluate
 from art_lbgat.recipes import Recipe
+from art_lbgat.recipes.experiment import training_images
 from art_lbgat.study.options import StudyOptions
 from art_lbgat.weights import save_weights
 
@@ -48,7 +49,14 @@ class Task:
         options = self.options
         recipe = {k: v for k, v in self.recipe.as_dict().items() if k not in ("published", "source", "notes")}
         judged = {name: getattr(options, name) for name in ("limit", "part", "n_test", "n_autoattack")}
-        own = {"seed": self.seed, "index": self.index, "guides": list(self.guides), "version": art_lbgat.__version__}
+        root = None if options.root is None else str(Path(options.root).resolve())
+        own = {
+            "root": root,
+            "seed": self.seed,
+            "index": self.index,
+            "guides": list(self.guides),
+            "version": art_lbgat.__version__,
+        }
         return {"recipe": recipe, **judged, **own}
 
     @property
@@ -89,17 +97,20 @@ def run(task: Task, folder: Path) -> dict[str, Any]:
     start = time.perf_counter()
     experiment.fit()
     seconds = time.perf_counter() - start
+    # Before judging, which may fail: what took long is not to be lost.
+    save_weights(experiment.classifier.model, folder / f"{task.key}.safetensors")
+    experiment.trainer.history.to_csv(folder / f"{task.key}.history.csv", index=False)
     row = {
         "recipe": recipe.id,
         "eps": recipe.eps,
         "seed": task.seed,
+        "part": options.part,
+        "selection": "none" if recipe.keep == "last" else recipe.selection,
         **_judge(experiment.classifier, data, task),
         "train_seconds": seconds,
-        "n_train": len(data.train_images),
+        "n_train": len(training_images(recipe, data)),
         "nb_epochs": int(experiment.trainer.history.epoch.iloc[-1]),
     }
-    save_weights(experiment.classifier.model, folder / f"{task.key}.safetensors")
-    experiment.trainer.history.to_csv(folder / f"{task.key}.history.csv", index=False)
     path = folder / f"{task.key}.json"
     written = path.with_suffix(".tmp")
     written.write_text(json.dumps({"settings": task.settings, "row": row}, indent=1), encoding="utf-8")
@@ -121,7 +132,7 @@ def _judge(classifier: PyTorchClassifier, data: DataSet, task: Task) -> dict[str
         part = evaluate(
             classifier, x[: options.n_autoattack], y[: options.n_autoattack], attacks=("autoattack",), **how
         )
-        row |= {"autoattack": part.accuracy[0], "flags": part["flags"][0]}
+        row |= {"autoattack": part.accuracy[0], "flags": part["flags"][0], "autoattack_kind": part.attack[0]}
         seconds += part.seconds.sum()
     return {**row, "n_autoattack": min(options.n_autoattack, len(x)), "judge_seconds": float(seconds)}
 

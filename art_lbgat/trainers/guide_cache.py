@@ -20,15 +20,14 @@ class GuideCache:
     def get(self, rows: Tensor | None) -> Tensor | None:
         """The logits ``(N, C)`` of these samples, or None unless all are known.
 
-        :param rows: Indices into the data set, ``(N,)`` int64 on the CPU.
-        :raises ValueError: If the stream does not say which samples it yields.
+        :param rows: Indices into the data set, ``(N,)`` int64 on the CPU, or None where they are not known.
         """
-        if rows is None:
-            raise ValueError(
-                "cache_guide: expected arrays, of which every sample is known by its index; loaders, generators and "
-                "mixed data do not say which samples they yield."
-            )
-        if self._logits is None or int(rows.max()) >= len(self._known) or not bool(self._known[rows].all()):
+        if (
+            rows is None
+            or self._logits is None
+            or int(rows.max()) >= len(self._known)
+            or not bool(self._known[rows].all())
+        ):
             return None
         return self._logits[rows.to(self._logits.device)]
 

@@ -171,7 +171,7 @@ class Loop:
             return
         # With weight 0, M_r(x) moves batch-norm statistics and nothing else; here even these are put back.
         needed = inputs if self.natural == "graph" else inputs._replace(natural=None)
-        parameters = perturbed_parameters(self.student.module)
+        parameters = perturbed_parameters(self.student.module, self.optimizers)
         with buffers_kept(self.student.module):
             logits = self._forward(needed, None)
             guide_logits = logits.get("guide")

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from art_lbgat.bridge import TensorView
-from art_lbgat.checks import as_array, check_inputs, check_labels
-from art_lbgat.data import Images, split_indices
+from art_lbgat.checks import check_inputs, check_labels
+from art_lbgat.data import Images, MixedData, split_indices
+from art_lbgat.data.arrays import Source
 from art_lbgat.engine.history import correct
 from art_lbgat.engine.modes import Modes
 from art_lbgat.engine.randomness import Key
@@ -34,12 +35,10 @@ class Validation:
     """
 
     def __init__(self, data: Any, view: TensorView, batch_size: int) -> None:
-        data = data.arrays() if isinstance(data, Images) else data
-        if not isinstance(data, (tuple, list)) or len(data) != 2:
-            raise ValueError(f"validation_data: expected a pair (x, y), got {type(data).__name__}.")
-        x = check_inputs(data[0], view.classifier, "validation_data[0]")
-        self._x = torch.from_numpy(x.astype(np.float32))
-        self._y = check_labels(data[1], view.classifier.nb_classes, "validation_data[1]", length=len(self._x))
+        x, y = (data, None) if isinstance(data, Images) else _pair(data)
+        source = Source(x, y, view, ("validation_data[0]", "validation_data[1]"))
+        batch = source.batch(np.arange(len(source)))
+        self._x, self._y = batch.x.cpu(), batch.y
         self._view, self._batch_size = view, batch_size
 
     def accuracies(self, modes: Modes, adversary: Adversary | None, seed: int) -> dict[str, float]:
@@ -56,7 +55,7 @@ class Validation:
         for step, first in enumerate(range(0, len(self._x), self._batch_size)):
             rows = slice(first, first + self._batch_size)
             x = self._x[rows].to(self._view.device)
-            y = torch.from_numpy(self._y[rows]).to(self._view.device)
+            y = self._y[rows].to(self._view.device)
             with torch.no_grad():
                 right = correct(self._view.logits(x), y)
             natural += int(right.sum())
@@ -99,17 +98,21 @@ def held_out(
     return inputs[first], labels[first], (inputs[second], labels[second])
 
 
-def warn_overlap(x: Any, validation_data: Any) -> None:
+def warn_overlap(x: Any, y: Any, validation_data: Any, view: TensorView) -> None:
     """Warn when samples of ``validation_data`` are training samples too, so that selection is blind to overfitting.
 
-    :param x: Training data; only arrays and :class:`~art_lbgat.data.Images` are looked at.
+    :param x: Training data; looked at are arrays, :class:`~art_lbgat.data.Images` and
+        :class:`~art_lbgat.data.MixedData` (both halves).
+    :param y: Labels, or None.
     :param validation_data: ``(x, y)`` arrays or ``Images``.
+    :param view: The classifier, whose range ``Images`` are brought to.
     """
-    held = validation_data[0] if isinstance(validation_data, (tuple, list)) and validation_data else validation_data
-    if not all(isinstance(each, (np.ndarray, torch.Tensor, Images)) for each in (x, held)):
+    held: tuple[Any, Any] = (validation_data, None) if isinstance(validation_data, Images) else _pair(validation_data)
+    parts: list[tuple[Any, Any]] = [x.data, x.extra] if isinstance(x, MixedData) else [(x, y)]
+    if not all(isinstance(each, (np.ndarray, torch.Tensor, Images)) for each, _ in [held, *parts]):
         return
-    hashes = set(_row_hashes(held))
-    shared = len(hashes.intersection(_row_hashes(x)))
+    hashes = set(_row_hashes(*held, view, ("validation_data[0]", "validation_data[1]")))
+    shared = len(hashes.intersection(value for part in parts for value in _row_hashes(*part, view)))
     if shared:
         logger.warning(
             "validation_data: %d of its %d different samples are in the training data too; expected held-out samples.",
@@ -118,10 +121,14 @@ def warn_overlap(x: Any, validation_data: Any) -> None:
         )
 
 
-def _row_hashes(x: Any) -> Iterator[int]:
-    scale = x.scale if isinstance(x, Images) else None
-    array = x.x if isinstance(x, Images) else as_array(x, "x")
-    for first in range(0, len(array), _ROWS):
-        chunk = array[first : first + _ROWS].astype(np.float32)
-        for row in chunk if scale is None else chunk / np.float32(scale):
+def _pair(data: Any) -> tuple[Any, Any]:
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise ValueError(f"validation_data: expected a pair (x, y), got {type(data).__name__}.")
+    return data[0], data[1]
+
+
+def _row_hashes(x: Any, y: Any, view: TensorView, names: tuple[str, str] = ("x", "y")) -> Iterator[int]:
+    source = Source(x, y, view, names)
+    for first in range(0, len(source), _ROWS):
+        for row in source.batch(np.arange(first, min(first + _ROWS, len(source)))).x.cpu().numpy():
             yield hash(row.tobytes())

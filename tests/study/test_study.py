@@ -141,6 +141,35 @@ def running(pid):
         return False
 
 
+def test_other_data_are_other_runs(tmp_path):
+    study = options("madry")
+    there = Task(study.recipe("madry"), 0, study)
+    for changes in ({"root": tmp_path}, {"limit": 50}, {"part": "validation"}, {"n_autoattack": 1}):
+        changed = options("madry", **changes)
+        assert Task(changed.recipe("madry"), 0, changed).key != there.key
+
+
+def test_a_run_that_cannot_be_judged_keeps_its_weights_and_the_others(tmp_path, monkeypatch):
+    in_this_process(monkeypatch)
+    from art_lbgat.study import run as module
+
+    judge = module._judge
+
+    def fail(classifier, data, task):
+        if task.recipe.method == "trades":
+            raise ValueError("attacks: too few classes")
+        return judge(classifier, data, task)
+
+    monkeypatch.setattr(module, "_judge", fail)
+    with pytest.raises(ValueError, match="too few classes"):
+        run_study(options("madry", "trades6"), tmp_path)
+    assert {path.name.split("-seed")[0] for path in tmp_path.glob("runs/*.safetensors")} == {
+        "digits-madry",
+        "digits-trades6",
+    }
+    assert [path.name.split("-seed")[0] for path in tmp_path.glob("runs/*.json")] == ["digits-madry"]
+
+
 def test_a_killed_study_goes_on_where_it_was(tmp_path):
     command = [
         str(Path(sys.executable).parent / "art-lbgat"), "study", "--recipe", "digits-natural", "--recipe", "digits-madry",
@@ -195,6 +224,7 @@ def test_summary_has_means_intervals_and_paired_differences():
         ({"arms": {}}, "arms: expected at least one"),
         ({"seeds": ()}, "seeds: expected at least one"),
         ({"seeds": (-1,)}, "seeds: expected a whole number >= 0"),
+        ({"seeds": (0, 0)}, r"seeds: expected different seeds, got \(0, 0\)"),
         ({"nb_epochs": 0}, "nb_epochs: expected"),
         ({"n_autoattack": -1}, "n_autoattack: expected"),
         ({"part": "train"}, "part: expected one of"),

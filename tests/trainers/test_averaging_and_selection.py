@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from art_lbgat import BGATTrainer, FastATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, StepSchedule
-from art_lbgat.data import Images
+from art_lbgat.data import Images, MixedData
 from art_lbgat.objectives import Term, mse
 from tests.conftest import copied_state, make_classifier, make_data, states_equal
 from tests.trainers.cases import OPTIONS, TRAINERS, another, pgd
@@ -43,6 +43,35 @@ def test_ema_is_kept_validated_and_changes_no_training_step(name):
     classifier = trainers[0.5].get_classifier()
     accuracy = (classifier.predict(HELD[0]).argmax(axis=1) == HELD[1]).mean()
     assert trainers[0.5].history.validation_natural_accuracy.iloc[-1] == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize("clip_values", [(0.0, 1.0), (0.0, 255.0), (-1.0, 1.0)])
+def test_validation_images_come_in_the_range_of_the_classifier(clip_values):
+    x, y = make_data(48)
+    images = Images((x * 255).astype(np.uint8), y)
+    low, high = clip_values
+    for kwargs in ({"validation_data": images.subset(range(16))}, {"validation_split": 0.25}):
+        classifier = make_classifier(clip_values=clip_values, lr=0.05)
+        trainer = NaturalTrainer(classifier, keep="last", **OPTIONS)
+        trainer.fit(images, batch_size=12, nb_epochs=6, **kwargs)
+        values = images.arrays()[0] * np.float32(high - low) + np.float32(low)
+        accuracy = (classifier.predict(values).argmax(axis=1) == y).mean()
+        assert trainer.history.validation_natural_accuracy.iloc[-1] == pytest.approx(accuracy, abs=0.15)
+        assert accuracy > 0.7
+
+
+def test_ema_selects_and_restores_averaged_weights():
+    classifier = make_classifier()
+    trainer = MadryTrainer(classifier, pgd(classifier), ema_decay=0.7, **OPTIONS)
+    trainer.fit(X, Y, validation_data=HELD, batch_size=8, nb_epochs=4)
+    history = trainer.history
+    accuracy = (classifier.predict(HELD[0]).argmax(axis=1) == HELD[1]).mean()
+    assert history.validation_natural_accuracy[history.kept].item() == pytest.approx(accuracy)
+    plain = make_classifier()
+    other = MadryTrainer(plain, pgd(plain), **OPTIONS)
+    other.fit(X, Y, validation_data=HELD, batch_size=8, nb_epochs=4)
+    assert history.loss.tolist() == other.history.loss.tolist()
+    assert not states_equal(classifier.model.state_dict(), plain.model.state_dict())
 
 
 def test_ema_is_the_recursion_over_steps():
@@ -170,6 +199,12 @@ def test_overlapping_validation_data_are_warned_of(caplog):
         found = f"{shared} of its {shared} different samples are in the training data too" in caplog.text
         assert found == bool(shared)
         assert ("samples are in the training data" in caplog.text) == bool(shared)
+
+
+def test_extra_data_that_hold_validation_samples_are_warned_of(caplog):
+    mixed = MixedData((X, Y), (HELD[0][:6], HELD[1][:6]), extra_fraction=0.25)
+    NaturalTrainer(make_classifier(), **OPTIONS).fit(mixed, validation_data=HELD, nb_epochs=1, batch_size=16)
+    assert "6 of its 16 different samples are in the training data too" in caplog.text
 
 
 def test_a_schedule_is_made_for_every_trained_optimizer():

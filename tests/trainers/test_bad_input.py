@@ -253,6 +253,8 @@ CONSTRUCT = {
         lambda: bgat_with(lambda a, g, y: {"a": a.sum()}), TypeError, "guidance: .* got {'a': 'Tensor'}"),
     "guidance per sample": (
         lambda: bgat_with(lambda a, g, y: {"a": Term((a - g).sum(dim=1))}), ValueError, "guidance: expected finite scalar"),
+    "guidance with a reserved name": (
+        lambda: bgat_with(lambda a, g, y: {"loss": Term((a - g).sum())}), ValueError, r"guidance: a term must not be named"),
     "guidance without a graph": (
         lambda: bgat_with(lambda a, g, y: {"a": Term(a.detach().sum())}), ValueError, "guidance: none of its terms"),
     "mart_weight": (lambda: MARTTrainer(make_classifier(), mart_weight=0), ValueError, "mart_weight: expected a finite"),

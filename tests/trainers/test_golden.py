@@ -4,8 +4,17 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from art_lbgat import BGATTrainer, LBGATTrainer
+from art_lbgat import (
+    ALPTrainer,
+    BGATTrainer,
+    FastATTrainer,
+    LBGATTrainer,
+    MadryTrainer,
+    MARTTrainer,
+    TRADESTrainer,
+)
 from art_lbgat.attacks import PGDAttack, TRADESAttack
 from art_lbgat.engine.randomness import Key
 from art_lbgat.objectives import total
@@ -66,6 +75,23 @@ def build(method, guidance, regularizer, norm, guide_ce, awp_gamma=None):
     return trainer, student, guides, attack
 
 
+def reference_examples(model, x, y, attack, key, norm, trades):
+    """The batch of an epoch and its adversarial examples, by the transcription from the numbers that the run draws."""
+    order = torch.randperm(N, generator=key.generator("order"))
+    xb, yb = torch.from_numpy(x)[order], torch.from_numpy(y)[order]
+    generator = key.generator("attack")
+    settings = (attack.eps, attack.eps_step, attack.max_iter, norm)
+    if trades:
+        return xb, yb, reference.trades_attack(model, xb, torch.randn(xb.shape, generator=generator), *settings)
+    if norm == "inf":
+        noise = torch.rand(xb.shape, generator=generator) * 2 - 1
+    else:
+        direction = torch.randn(xb.shape, generator=generator).flatten(1)
+        radius = torch.rand((N, 1), generator=generator) ** (1.0 / direction.shape[1])
+        noise = (direction / direction.norm(dim=1, keepdim=True) * radius).reshape(xb.shape)
+    return xb, yb, reference.pgd_attack(model, xb, yb, noise, *settings)
+
+
 def run_reference(student, guides, x, y, attack, method, guidance, regularizer, norm, guide_ce, awp_gamma, steps):
     """The same steps on deep copies of the models, by the transcription."""
     name, alpha = REGULARIZERS[regularizer]
@@ -76,20 +102,7 @@ def run_reference(student, guides, x, y, attack, method, guidance, regularizer, 
     records = []
     for epoch in range(1, steps + 1):
         key = Key(SEED, 1, epoch)
-        order = torch.randperm(N, generator=key.generator("order"))
-        xb, yb = torch.from_numpy(x)[order], torch.from_numpy(y)[order]
-        generator = key.generator("attack")
-        if name == "trades":
-            noise = torch.randn(xb.shape, generator=generator)
-            x_adv = reference.trades_attack(models[0], xb, noise, attack.eps, attack.eps_step, K, norm)
-        else:
-            if norm == "inf":
-                noise = torch.rand(xb.shape, generator=generator) * 2 - 1
-            else:
-                direction = torch.randn(xb.shape, generator=generator).flatten(1)
-                radius = torch.rand((N, 1), generator=generator) ** (1.0 / direction.shape[1])
-                noise = (direction / direction.norm(dim=1, keepdim=True) * radius).reshape(xb.shape)
-            x_adv = reference.pgd_attack(models[0], xb, yb, noise, attack.eps, attack.eps_step, K, norm)
+        xb, yb, x_adv = reference_examples(models[0], x, y, attack, key, norm, name == "trades")
         terms = reference.step(
             models[0],
             models[1:],
@@ -121,19 +134,81 @@ def test_one_step_and_three_steps_equal_the_published_procedure(method, guidance
         recorder = Recorder(trainer, [student, *guides] if method == "lbgat" else [student])
         trainer.fit(x, y, batch_size=N, nb_epochs=steps)
 
-        x_adv, terms, gradients = records[0]
-        assert torch.equal(recorder.x_adv[0], x_adv)
-        assert not torch.equal(x_adv, torch.from_numpy(x))
-        found = recorder.terms[0 if awp_gamma is None else 1]  # AWP computes the terms once before, to find its way
-        assert found.keys() == terms.keys()
-        for name, value in terms.items():
-            assert torch.equal(found[name], value), name
-        assert trainer.history.loss[0] == pytest.approx(terms["loss"].item(), rel=1e-6)
-        for ours, theirs in zip(recorder.gradients[: len(gradients)], gradients, strict=True):
-            for a, b in zip(ours, theirs, strict=True):
-                assert torch.equal(a, b)
+        passes = 1 if awp_gamma is None else 2  # AWP computes the terms once before, to find its way
+        per_step = len(recorder.gradients) // steps
+        for step, (x_adv, terms, gradients) in enumerate(records):
+            assert torch.equal(recorder.x_adv[step * passes], x_adv)
+            assert not torch.equal(x_adv, torch.from_numpy(x))
+            found = recorder.terms[step * passes + passes - 1]
+            assert found.keys() == terms.keys()
+            for name, value in terms.items():
+                assert torch.equal(found[name], value), name
+            assert trainer.history.loss[step] == pytest.approx(terms["loss"].item(), rel=1e-6)
+            ours = recorder.gradients[step * per_step : (step + 1) * per_step]
+            for own, theirs in zip(ours, gradients, strict=True):
+                for a, b in zip(own, theirs, strict=True):
+                    assert torch.equal(a, b)
         for classifier, model in zip((student, *guides), models, strict=True):
             assert states_equal(classifier.model.state_dict(), model.state_dict())
+
+
+def _mart(adversarial, natural, y):
+    from tests.objectives.test_mart import published
+
+    return published(adversarial, natural, y, 5.0)
+
+
+def _kl(adversarial, natural):
+    return F.kl_div(F.log_softmax(adversarial, dim=1), F.softmax(natural, dim=1), reduction="sum") / len(adversarial)
+
+
+BASELINES = {
+    "madry": (lambda c, a, **k: MadryTrainer(c, a, **k), PGDAttack, False, lambda a, n, y: F.cross_entropy(a, y)),
+    "fast-at": (lambda c, a, **k: FastATTrainer(c, a, **k), PGDAttack, False, lambda a, n, y: F.cross_entropy(a, y)),
+    "alp": (
+        lambda c, a, **k: ALPTrainer(c, a, alp_weight=0.5, **k), PGDAttack, True,
+        lambda a, n, y: F.cross_entropy(a, y) + 0.5 * ((a - n) ** 2).mean()),
+    "trades": (
+        lambda c, a, **k: TRADESTrainer(c, a, beta=6.0, **k), TRADESAttack, True,
+        lambda a, n, y: F.cross_entropy(n, y) + 6.0 * _kl(a, n)),
+    "mart": (lambda c, a, **k: MARTTrainer(c, a, mart_weight=5.0, **k), PGDAttack, True, _mart),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("norm", ["inf", 2])
+@pytest.mark.parametrize("awp_gamma", [None, 0.05])
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_take_the_step_of_their_equation(name, awp_gamma, norm):
+    """Bitwise, but for MART, whose authors sum the runner-up's term in another order."""
+    build, kind, needs_natural, equation = BASELINES[name]
+    x, y = make_data(N)
+    student = make_classifier()
+    model = copy.deepcopy(student.model)
+    eps, step = (EPS, STEP) if norm == "inf" else (0.5, STEP * 15)
+    attack = kind(student, norm=norm, eps=eps, eps_step=step, max_iter=1 if name == "fast-at" else K)
+    build(student, attack, seed=SEED, verbose=False, awp_gamma=awp_gamma, awp_start_epoch=1).fit(
+        x, y, batch_size=N, nb_epochs=1
+    )
+
+    xb, yb, x_adv = reference_examples(model, x, y, attack, Key(SEED, 1, 1), norm, kind is TRADESAttack)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=2e-4)
+    optimizer.zero_grad()
+    model.train()
+
+    def loss(net):
+        adversarial = net(x_adv)
+        return equation(adversarial, net(xb) if needs_natural else None, yb)
+
+    moves = {} if awp_gamma is None else reference.awp(model, loss, awp_gamma)
+    reference.move(model, moves, +1)
+    loss(model).backward()
+    optimizer.step()
+    reference.move(model, moves, -1)
+    for key, value in student.model.state_dict().items():
+        if name == "mart":
+            torch.testing.assert_close(value, model.state_dict()[key], rtol=1e-4, atol=1e-6)
+        else:
+            assert torch.equal(value, model.state_dict()[key]), key
 
 
 def test_a_zero_moves_batch_norm_twice_and_plain_lbgat_once():
