@@ -18,9 +18,8 @@ from torch import Tensor
 from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_count
 from art_lbgat.data.augmentation import Augmentation
-from art_lbgat.data.streams import ArrayStream, Stream, as_stream
+from art_lbgat.data.streams import Stream, as_stream
 from art_lbgat.engine.average import Average
-from art_lbgat.engine.awp import perturbed_parameters
 from art_lbgat.engine.cost import Cost, step_cost
 from art_lbgat.engine.history import History
 from art_lbgat.engine.joint import Joint
@@ -181,7 +180,8 @@ class BaseTrainer(Trainer, abc.ABC):
             x, y, validation_data = held_out(x, y, validation_data, validation_split, self._view, self.options.seed)
         elif validation_data is not None:
             warn_overlap(x, y, validation_data, self._view)
-        self._check_cache(augmentation)
+        if self._cache_guide:
+            checks.check_unaugmented(augmentation)
         avoid_single = self._normalizes_batches()
         stream = as_stream(x, y, batch_size, self._view, augmentation, avoid_single)
         self._fit(stream, nb_epochs, validation_data, batch_size, scheduler)
@@ -209,7 +209,6 @@ class BaseTrainer(Trainer, abc.ABC):
         self._refuse(kwargs)
         if not isinstance(generator, DataGenerator):
             raise TypeError(f"generator: expected an ART DataGenerator, got {type(generator).__name__}.")
-        self._check_cache(augmentation)
         stream = as_stream(generator, None, generator.batch_size, self._view, augmentation, self._normalizes_batches())
         self._fit(stream, nb_epochs, validation_data, generator.batch_size, scheduler)
 
@@ -224,16 +223,10 @@ class BaseTrainer(Trainer, abc.ABC):
         schedulers = checks.check_schedulers(scheduler, optimizers)
         for view in trained:
             checks.log_foreign_loss(view)
-        if self._cache_guide and not isinstance(stream, ArrayStream):
-            raise ValueError(
-                "cache_guide: expected arrays or Images, of which every sample is known by its index; loaders, "
-                "generators and mixed data do not say which samples they yield."
-            )
-        if self.options.awp_gamma is not None and not perturbed_parameters(self._view.module, optimizers):
-            raise ValueError(
-                "awp_gamma: expected a model of which the optimizer trains a tensor of more than one dimension, which "
-                "AWP could move; got none."
-            )
+        if self._cache_guide:
+            checks.check_rows(stream)
+        if self.options.awp_gamma is not None:
+            checks.check_perturbable(self._view, optimizers)
         adversary = self._prepare_adversary()
         judge = None if adversary is None else validation_adversary(adversary, self._view)
         average = None if self.options.ema_decay is None else Average(self._view.module, self.options.ema_decay)
@@ -317,13 +310,6 @@ class BaseTrainer(Trainer, abc.ABC):
 
     def _normalizes_batches(self) -> bool:
         return any(Modes(view.module).normalizes_batches() for view in self._trained())
-
-    def _check_cache(self, augmentation: Any) -> None:
-        if self._cache_guide and augmentation not in (None, "none"):
-            raise ValueError(
-                "cache_guide: expected no augmentation, which gives the guide another image in each epoch; got "
-                f"augmentation={augmentation!r}."
-            )
 
     def _refuse(self, kwargs: dict[str, Any]) -> None:
         for name in kwargs:

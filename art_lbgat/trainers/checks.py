@@ -12,6 +12,8 @@ from art.attacks.attack import EvasionAttack
 from torch import Tensor, nn
 
 from art_lbgat.bridge import TensorView, check_logits
+from art_lbgat.data.streams import ArrayStream, Stream
+from art_lbgat.engine.awp import perturbed_parameters
 from art_lbgat.engine.options import RunOptions
 
 logger = logging.getLogger(__name__)
@@ -145,6 +147,42 @@ def check_selection(options: RunOptions, validated: bool) -> None:
             raise ValueError(f"{name}: expected validation_data with {name}={getattr(options, name)!r}, got none.")
     if options.on_collapse == "stop":
         raise ValueError("on_collapse: expected validation_data with on_collapse='stop', got none.")
+
+
+def check_unaugmented(augmentation: Any) -> None:
+    """What a cached guide needs: the same image in every epoch.
+
+    :raises ValueError: If there is an augmentation.
+    """
+    if augmentation not in (None, "none"):
+        raise ValueError(
+            "cache_guide: expected no augmentation, which gives the guide another image in each epoch; got "
+            f"augmentation={augmentation!r}."
+        )
+
+
+def check_rows(stream: Stream) -> None:
+    """What a cached guide needs: a stream that says which samples it yields.
+
+    :raises ValueError: If it does not.
+    """
+    if not isinstance(stream, ArrayStream):
+        raise ValueError(
+            "cache_guide: expected arrays or Images, of which every sample is known by its index; loaders, generators "
+            "and mixed data do not say which samples they yield."
+        )
+
+
+def check_perturbable(view: TensorView, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """What AWP needs: a trained tensor of more than one dimension.
+
+    :raises ValueError: If there is none.
+    """
+    if not perturbed_parameters(view.module, optimizers):
+        raise ValueError(
+            "awp_gamma: expected a model of which the optimizer trains a tensor of more than one dimension, which AWP "
+            "could move; got none."
+        )
 
 
 def check_outputs(logits: dict[str, Tensor], inputs: int, nb_classes: int) -> None:
