@@ -58,7 +58,9 @@ def mart(adversarial: Tensor, natural: Tensor, y: Tensor, weight: float = 5.0) -
     """
     hard = y if y.ndim == 1 else y.argmax(dim=1)
     p_adversarial, p_natural = functional.softmax(adversarial, dim=1), functional.softmax(natural, dim=1)
-    divergence = functional.kl_div(torch.log(p_adversarial + 1e-12), p_natural, reduction="none").sum(dim=1)
+    # By log_softmax, not the logarithm of p_natural: where a probability is 0 in fp32, its gradient would be NaN.
+    difference = functional.log_softmax(natural, dim=1) - torch.log(p_adversarial + 1e-12)
+    divergence = (p_natural * difference).sum(dim=1)
     unsure = 1.0000001 - p_natural.gather(1, hard[:, None]).squeeze(1)
     return {"mart_kl": Term((divergence * unsure).mean(), weight)}
 

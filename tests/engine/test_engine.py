@@ -244,7 +244,7 @@ def test_weight_perturbation_moves_layer_weights_by_gamma_of_their_length():
     assert all(p.grad is None for p in net.parameters())
     with weights_perturbed(parameters, moves):
         for parameter, name in ((net[0].weight, "0.weight"), (net[3].weight, "3.weight")):
-            assert float((parameter - before[name]).norm() / before[name].norm()) == pytest.approx(0.01, rel=1e-3)
+            assert ((parameter - before[name]).norm() / before[name].norm()).item() == pytest.approx(0.01, rel=1e-3)
         assert torch.equal(net[3].bias, before["3.bias"])
         risen = nn.functional.cross_entropy(net[:5](x), torch.tensor([0, 1, 0, 1, 1]))
         assert risen > loss

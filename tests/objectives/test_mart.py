@@ -42,3 +42,13 @@ def test_soft_labels_count_as_their_largest_class():
     soft = 0.7 * F.one_hot(hard, 3).float() + 0.1
     assert total(boosted_cross_entropy(logits, hard)) == total(boosted_cross_entropy(logits, soft))
     assert total(mart(logits, logits + 1, hard)) == total(mart(logits, logits + 1, soft))
+
+
+def test_a_probability_of_zero_has_a_finite_gradient():
+    natural = torch.tensor([[200.0, 0.0, -50.0]], requires_grad=True)
+    adversarial = torch.tensor([[150.0, 10.0, 0.0]], requires_grad=True)
+    y = torch.tensor([0])
+    assert F.softmax(natural, dim=1)[0, 2] == 0
+    total({**boosted_cross_entropy(adversarial, y), **mart(adversarial, natural, y)}).backward()
+    assert natural.grad.isfinite().all()
+    assert adversarial.grad.isfinite().all()
