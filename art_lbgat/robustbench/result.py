@@ -1,0 +1,140 @@
+"""What a benchmark found, with everything that is needed to know what was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from art_lbgat.evaluation.accuracy import Accuracy
+from art_lbgat.robustbench.standard import Dataset, ThreatModel
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """One row that can stand beside a leaderboard, or says why it cannot.
+
+    :param model_name: What the model is called.
+    :param architecture: Its architecture, as far as it is known.
+    :param dataset: ``"cifar10"``, ``"cifar100"`` or ``"imagenet"``.
+    :param threat_model: ``"Linf"``, ``"L2"``, ``"corruptions"`` or ``"corruptions_3d"``.
+    :param eps: Radius, in units of inputs in [0, 1]; None for corruptions.
+    :param natural: Accuracy on unperturbed images.
+    :param robust: Accuracy under attack; for corruptions of all kinds and severities together.
+    :param attacks: Accuracy after each attack of AutoAttack, each on what the ones before left, in [0, 1].
+    :param corruptions: Accuracy of each kind of corruption, a number for each severity, in [0, 1].
+    :param flags: What was noticed, by name: ``"randomised"``, ``"softmax"``, ``"zero gradients"``, ``"dynamic"``,
+        ``"square stronger"``, ``"few classes"``, ``"non-finite logits"``; with the message of each.
+    :param differences: How this differs from the standard of RobustBench; empty if it does not.
+    :param seed: Seed of the attacks, of each batch alike.
+    :param batch_size: Images attacked together; random starts of AutoAttack depend on it.
+    :param weights_sha256: SHA-256 of all parameters and buffers.
+    :param data_sha256: SHA-256 of the images and labels judged.
+    :param versions: Version of each library that had a part in it.
+    :param device: Where it ran.
+    :param seconds: Seconds of work on each part, over all sessions; does not count in a comparison.
+    """
+
+    model_name: str
+    architecture: str
+    dataset: Dataset
+    threat_model: ThreatModel
+    eps: float | None
+    natural: Accuracy
+    robust: Accuracy
+    attacks: Mapping[str, float]
+    corruptions: Mapping[str, tuple[float, ...]]
+    flags: Mapping[str, str]
+    differences: tuple[str, ...]
+    seed: int
+    batch_size: int
+    weights_sha256: str
+    data_sha256: str
+    versions: Mapping[str, str]
+    device: str
+    seconds: Mapping[str, float] = field(compare=False)
+
+    @property
+    def standard(self) -> bool:
+        """Whether this is a number by RobustBench's standard."""
+        return not self.differences
+
+    @property
+    def label(self) -> str:
+        """``"RobustBench standard"``, or what differs from it."""
+        return "RobustBench standard" if self.standard else "not RobustBench standard: " + "; ".join(self.differences)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row: ``model``, ``architecture``, ``dataset``, ``threat_model``, ``eps``, ``n``, ``natural``, ``robust``.
+
+        Accuracies are in [0, 1] with ``_low`` and ``_high`` of their intervals beside them; then a column for each
+        attack, ``flags``, ``label`` and ``seconds``.
+        """
+        import pandas
+
+        accuracies = {}
+        for name, accuracy in (("natural", self.natural), ("robust", self.robust)):
+            low, high = accuracy.interval
+            accuracies |= {name: accuracy.value, f"{name}_low": low, f"{name}_high": high}
+        row = {
+            "model": self.model_name,
+            "architecture": self.architecture,
+            "dataset": self.dataset,
+            "threat_model": self.threat_model,
+            "eps": self.eps,
+            "n": self.natural.n,
+            **accuracies,
+            **self.attacks,
+            "flags": "; ".join(self.flags),
+            "label": self.label,
+            "seconds": sum(self.seconds.values()),
+        }
+        return pandas.DataFrame([row])
+
+    def to_json(self) -> str:
+        """Everything, as JSON that :meth:`from_json` reads."""
+        return json.dumps(dataclasses.asdict(self) | {"label": self.label}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> BenchmarkResult:
+        """The result that :meth:`to_json` wrote.
+
+        :raises ValueError: If the text is no such result; the label is read anew from the differences.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            values.pop("label", None)
+            natural, robust = (Accuracy(*values.pop(name)) for name in ("natural", "robust"))
+            corruptions = {kind: tuple(each) for kind, each in values.pop("corruptions").items()}
+            differences = tuple(values.pop("differences"))
+            return cls(natural=natural, robust=robust, corruptions=corruptions, differences=differences, **values)
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise ValueError(f"text: expected what BenchmarkResult.to_json wrote ({error}).") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write :meth:`to_json` to a file."""
+        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> BenchmarkResult:
+        """Read what :meth:`save` wrote.
+
+        :raises ValueError: If the file is no such result.
+        """
+        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+
+    def __str__(self) -> str:
+        """Two lines: the numbers with their intervals, and what they are."""
+        radius = "" if self.eps is None else f", eps {self.eps:.5g}"
+        flags = f"\nflags: {'; '.join(self.flags)}" if self.flags else ""
+        return (
+            f"{self.model_name}, {self.dataset} {self.threat_model}{radius}, n = {self.natural.n}: "
+            f"natural {self.natural}, robust {self.robust}\n{self.label}{flags}"
+        )
