@@ -79,7 +79,7 @@ class BenchmarkResult:
         """
         import pandas
 
-        accuracies = {}
+        accuracies: dict[str, float] = {}
         for name, accuracy in (("natural", self.natural), ("robust", self.robust)):
             low, high = accuracy.interval
             accuracies |= {name: accuracy.value, f"{name}_low": low, f"{name}_high": high}
