@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from art_lbgat.checks import check_choice, check_count, check_number
 from art_lbgat.engine.modes import evaluating
 from art_lbgat.engine.randomness import preserved_randomness
-from art_lbgat.robustbench.compat import import_architecture
 from art_lbgat.weights import State, load_weights
 
 Shape = tuple[int, ...]
@@ -202,6 +201,12 @@ def create_classifier(
     return classifier
 
 
+def _architecture(module_name: str) -> Any:
+    from art_lbgat.robustbench.compat import import_architecture  # here, since robustbench builds its models with these
+
+    return import_architecture(module_name)
+
+
 class _Network(NamedTuple):
     """A network as its library builds it, for 3 channels.
 
@@ -219,20 +224,20 @@ def _wide_resnet(depth: int, width: int, nb_classes: int, sub_block1: bool) -> _
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"name: expected a depth of 6n + 4, n >= 1 (10, 16, 22, 28, 34, ...), got {depth}.")
     check_count(width, "name: width")
-    published = import_architecture("wide_resnet").WideResNet
+    published = _architecture("wide_resnet").WideResNet
     net = published(depth=depth, widen_factor=width, num_classes=nb_classes, sub_block1=sub_block1)
     return _Network(net, pool=lambda: setattr(net, "relu", nn.Sequential(net.relu, GlobalAverage(8))))
 
 
 def _resnet_18(nb_classes: int) -> _Network:
-    library = import_architecture("resnet")
+    library = _architecture("resnet")
     net = library.ResNet(library.BasicBlock, [2, 2, 2, 2], num_classes=nb_classes)
     return _Network(net, pool=lambda: net.layer4.append(GlobalAverage(4)))
 
 
 def _preact_resnet_18(nb_classes: int) -> _Network:
     """With BatchNorm and ReLU before the pooling and shortcuts from the activated input, as in arXiv 1603.05027."""
-    library = import_architecture("resnet")
+    library = _architecture("resnet")
     options = {"bn_before_fc": True, "out_shortcut": True}
     net = library.PreActResNet(library.PreActBlock, [2, 2, 2, 2], num_classes=nb_classes, **options)
     return _Network(net, pool=lambda: net.bn.register_forward_hook(_average_after_relu))

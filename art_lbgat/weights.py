@@ -37,7 +37,7 @@ def load_weights(model: nn.Module, path_or_state: str | os.PathLike[str] | State
     if isinstance(path_or_state, Mapping):
         source, state = "the state dict", path_or_state
     elif isinstance(path_or_state, (str, os.PathLike)):
-        source, state = str(path_or_state), _read(Path(path_or_state))
+        source, state = str(path_or_state), read_weights(path_or_state)
     else:
         raise TypeError(f"weights: expected a path or a state dict, got {type(path_or_state).__name__}.")
     own = model.state_dict()
@@ -74,7 +74,16 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> State:
+def read_weights(path: str | os.PathLike[str]) -> State:
+    """What a file of weights holds, read without running code: tensors and plain containers, containers not undone.
+
+    :param path: A safetensors file or one of ``torch.save``.
+    :return: The mapping in the file, tensors on the CPU.
+    :raises FileNotFoundError: If there is no such file.
+    :raises ValueError: A directory, a file that is truncated, of another format (a web page is called one) or holds
+        objects other than tensors, or whose content is no mapping; the message names the file.
+    """
+    path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"weights: there is no file {path}.")
     if not path.is_file():

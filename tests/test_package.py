@@ -54,7 +54,12 @@ def test_files_are_small_and_public_things_have_docstrings(path):
 def test_nothing_in_the_package_can_run_code_from_a_file():
     for path in SOURCES:
         text = path.read_text().replace('torch.load(path, map_location="cpu", weights_only=True)', "")
-        assert not re.search(r"\b(pickle|eval\(|exec\(|yaml\.load|torch\.load\()", text), path
+        if path.name == "images.py" and path.parent.name == "robustbench":
+            # CIFAR's own format, by a reader that refuses every callable but those of plain arrays; see test_benchmark.py
+            assert text.count("pickle") == 4
+            assert "class _Plain(pickle.Unpickler)" in text
+            text = text.replace("pickle", "")
+        assert not re.search(r"\b(pickle|(?<!\.)eval\(|exec\(|yaml\.load|torch\.load\()", text), path
 
 
 def test_engine_knows_no_art_and_imports_run_downwards():
@@ -99,7 +104,7 @@ def test_recipe_example_runs_and_shows_what_it_promises():
     assert done.returncode == 0, done.stderr
     assert "lbgat6-cifar100-wrn34-10: LBGAT + TRADES (a=6), 27 F + 3 Fg per step, 60.64 / 29.33" in done.stdout
     assert "highest robust validation accuracy" in done.stdout
-    assert re.search(r"natural +0.0 +599 +0\.\d+", done.stdout)
+    assert re.search(r"natural +0.0 +0 +0 +599 +0\.\d+", done.stdout)
 
 
 def test_cifar_tree_is_read_where_it_is_at_hand(tmp_path):

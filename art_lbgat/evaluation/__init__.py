@@ -1,7 +1,29 @@
-"""Evaluation: natural accuracy, PGD, AutoAttack, any ART attack; every adversarial example verified first."""
+"""Evaluation: the attacks of the paper, AutoAttack, any ART attack; every adversarial example verified first.
 
+Two complete uses::
+
+    evaluate({"ours": classifier, "baseline": other}, x, y, eps=8 / 255)         # a row per classifier and attack
+    sanity_checks(classifier, x, y, eps=8 / 255)                                 # whether the attacks can be believed
+
+Inventory: :func:`evaluate` (``PAPER_SUITE`` names the paper's attacks), :func:`robustness_curve`, :func:`sanity_checks`
+with :func:`masking_report`; :func:`auto_attack`; :func:`verify`; :class:`Accuracy`, a number with its interval.
+"""
+
+from art_lbgat.evaluation.accuracy import Accuracy
 from art_lbgat.evaluation.autoattack import AutoAttackResult, auto_attack
-from art_lbgat.evaluation.suite import evaluate
+from art_lbgat.evaluation.curve import robustness_curve
+from art_lbgat.evaluation.sanity import masking_report, sanity_checks
+from art_lbgat.evaluation.suite import PAPER_SUITE, evaluate
 from art_lbgat.evaluation.verify import verify
 
-__all__ = ["AutoAttackResult", "auto_attack", "evaluate", "verify"]
+__all__ = [
+    "PAPER_SUITE",
+    "Accuracy",
+    "AutoAttackResult",
+    "auto_attack",
+    "evaluate",
+    "masking_report",
+    "robustness_curve",
+    "sanity_checks",
+    "verify",
+]

@@ -1,72 +1,54 @@
-"""AutoAttack (arXiv 2003.01690) through the package that RobustBench depends on."""
+"""AutoAttack (arXiv 2003.01690): the attacks of the published package, in a run that can be killed and goes on."""
 
 from __future__ import annotations
 
-import logging
+import importlib
+import inspect
 import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import os
+from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_choice
-from art_lbgat.engine.modes import evaluating
+from art_lbgat.engine.modes import evaluating, plain_autograd
 from art_lbgat.engine.randomness import preserved_randomness
+from art_lbgat.evaluation.autoattack_checks import FEW_CLASSES
+from art_lbgat.evaluation.autoattack_loop import Outcome, run_attacks
+from art_lbgat.evaluation.identity import data_sha256, model_identity
+from art_lbgat.evaluation.record import Record
+from art_lbgat.evaluation.unit import UnitModel
 
 ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
+STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+_PACKAGES = ("autoattack", "pyautoattack")  # the first is the authors', in git only; the second its copy on PyPI
 _SQUARE_L2_SIDE = 5  # its L2 patches tile a fifth of the height; smaller images end in a division by zero
+_TARGETS = 9
 
 
 class AutoAttackResult(NamedTuple):
     """What AutoAttack found.
 
     :param x_adv: Adversarial examples in raw input units, ``(N, ...)``; samples that were not broken keep ``x``.
-    :param flags: Its warnings (randomised or dynamic defence, zero gradients, Square stronger, ...), empty if none.
+    :param right: Which samples are right naturally, ``(N,)``, bool.
+    :param robust: Which of them withstood every attack, ``(N,)``, bool.
+    :param accuracies: Accuracy after each attack that was run, each on what the ones before left, in [0, 1]. Attacks
+        are left out once nothing is robust.
+    :param flags: What was noticed, message by name (``"randomised"``, ``"softmax"``, ``"dynamic"``, ``"zero
+        gradients"``, ``"square stronger"``, ``"few classes"``, ``"non-finite logits"``); empty if nothing.
+    :param seconds: Seconds of each attack, those of earlier sessions included.
     """
 
     x_adv: Tensor
-    flags: tuple[str, ...]
-
-
-class UnitModel(nn.Module):
-    """The whole classifier, preprocessing included, as a net on inputs in [0, 1], which is what AutoAttack assumes.
-
-    ``x = low + u * (high - low)`` for the ``clip_values`` ``(low, high)``; nothing is computed for (0, 1).
-
-    :param view: The classifier.
-    """
-
-    def __init__(self, view: TensorView) -> None:
-        super().__init__()
-        self._view = view
-        self._low, self._high = _uniform_range(view)
-
-    def forward(self, unit: Tensor) -> Tensor:
-        """Logits ``(N, C)`` of inputs ``(N, ...)`` in [0, 1], of any shape with the right number of values."""
-        return self._view.logits(self.to_raw(unit))
-
-    def to_raw(self, unit: Tensor) -> Tensor:
-        """From [0, 1] to the classifier's own range and shape."""
-        x = unit.reshape(len(unit), *self._view.classifier.input_shape)
-        return x if (self._low, self._high) == (0.0, 1.0) else x * (self._high - self._low) + self._low
-
-    def to_unit(self, x: Tensor) -> Tensor:
-        """From the classifier's own range to [0, 1], as images; flat inputs as the squarest image."""
-        unit = x if (self._low, self._high) == (0.0, 1.0) else (x - self._low) / (self._high - self._low)
-        if unit.ndim == 4:
-            return unit
-        size = unit[0].numel()
-        height = max(h for h in range(1, math.isqrt(size) + 1) if size % h == 0)
-        return unit.reshape(len(unit), 1, height, size // height)
-
-    @property
-    def scale(self) -> float:
-        """Raw units per unit of [0, 1]."""
-        return self._high - self._low
+    right: Tensor
+    robust: Tensor
+    accuracies: Mapping[str, float]
+    flags: Mapping[str, str]
+    seconds: Mapping[str, float]
 
 
 def auto_attack(
@@ -78,112 +60,144 @@ def auto_attack(
     attacks: str | Sequence[str] = "standard",
     batch_size: int = 250,
     seed: int = 0,
+    *,
+    state_path: str | os.PathLike[str] | None = None,
+    verbose: bool = False,
 ) -> AutoAttackResult:
     """Run AutoAttack on a classifier, preprocessing included.
 
+    Every batch is a function of the batch and the seed alone, as in the published package on that seed; so a run that
+    goes on from a file ends in the same bits, on the same machine, as one that was never stopped.
+
     :param view: The classifier; attacked in eval mode, modes restored.
-    :param x: Raw natural inputs, ``(N, *input_shape)``, on the classifier's device.
+    :param x: Raw natural inputs, ``(N, *input_shape)``, on any device.
     :param y: Index labels, ``(N,)``.
     :param eps: Radius in raw input units.
     :param norm: ``math.inf`` or 2.
     :param attacks: ``"standard"`` (APGD-CE, targeted APGD-DLR, targeted FAB, Square) or a list of names (custom). With
-        fewer than 10 classes the number of targets is lowered to the classes there are.
-    :param batch_size: Samples attacked together.
-    :param seed: Seed of every attack; the global generators are left as found.
-    :return: The examples and the warnings.
-    :raises ValueError: No or non-uniform ``clip_values``, unknown attacks, too few classes or
-        too small images for an attack.
+        fewer than 10 classes the number of targets is lowered to the classes there are; standard takes untargeted
+        APGD-DLR with 3 classes and no DLR with 2. Both are flagged.
+    :param batch_size: Samples attacked together; random starts depend on it.
+    :param seed: Seed of every batch; the global generators are left as found.
+    :param state_path: A file for finished batches: a run that was killed goes on from there. None keeps nothing.
+    :param verbose: Whether a progress bar is shown for each attack.
+    :return: The examples, what withstood, and the warnings.
+    :raises ValueError: No or non-uniform ``clip_values``, unknown attacks, too few classes or too small images for an
+        attack, logits that are not finite, a file of another run or a damaged one.
+    :raises BlockingIOError: If another run has the file open.
     """
-    from pyautoattack import AutoAttack, checks
-
-    nb_classes = view.classifier.nb_classes
-    if isinstance(attacks, str) and attacks != "standard":
-        attacks = [attacks]
-    names = None if attacks == "standard" else [check_choice(name, "attacks", ATTACKS) for name in attacks]
-    if nb_classes < 4 and (names is None or {"apgd-t", "apgd-dlr"} & set(names)):
-        raise ValueError(
-            f"attacks: the targeted DLR loss of AutoAttack needs at least 4 classes, the classifier has {nb_classes}; "
-            "use a custom list such as ['apgd-ce', 'fab-t', 'square']."
-        )
     model = UnitModel(view)
-    unit_x = model.to_unit(x).contiguous()
-    if norm != math.inf and min(unit_x.shape[2:]) < _SQUARE_L2_SIDE and (names is None or "square" in names):
+    unit_x = model.to_unit(x.cpu()).contiguous()
+    settings = (eps / model.scale, norm, attacks, batch_size, seed)
+    found = attack_images(view, model, unit_x, y, *settings, state_path=state_path, verbose=verbose)
+    broken = (found.right & ~found.robust).to(x.device)
+    raw = torch.where(broken.reshape(-1, *[1] * (x.ndim - 1)), model.to_raw(found.x_adv).to(x), x)
+    return AutoAttackResult(raw, *found[1:])
+
+
+def attack_images(
+    view: TensorView,
+    model: UnitModel,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    norm: float,
+    attacks: str | Sequence[str],
+    batch_size: int,
+    seed: int,
+    *,
+    state_path: str | os.PathLike[str] | None,
+    verbose: bool,
+) -> Outcome:
+    """:func:`auto_attack` on images in [0, 1]: the same arguments, ``eps`` in units of that range.
+
+    :param model: ``UnitModel(view)``.
+    :param x: Images in [0, 1], ``(N, channels, height, width)``, on the CPU.
+    :return: What was found, in units of [0, 1].
+    """
+    names, notes = _attack_names(attacks, view.classifier.nb_classes)
+    if norm != math.inf and min(x.shape[2:]) < _SQUARE_L2_SIDE and "square" in names:
         raise ValueError(
             f"attacks: Square in L2 needs images of at least {_SQUARE_L2_SIDE}x{_SQUARE_L2_SIDE} values, got "
-            f"{tuple(unit_x.shape[2:])}; leave 'square' out with a custom list."
+            f"{tuple(x.shape[2:])}; leave 'square' out with a custom list."
         )
-    with preserved_randomness(), _trace_kept(checks), _warnings() as flags, evaluating(view.module):
-        for counter in checks.funcs:
-            checks.funcs[counter] = 0  # module-global: one hit would flag every later model of the process
-        runner: Any = AutoAttack(
-            model,
-            attacks=names,
-            device=view.device,
-            eps=eps / model.scale,
-            norm="Linf" if norm == math.inf else "L2",
-            seed=seed,
-            version="standard" if names is None else "custom",
-        )
-        runner.apgd_targeted.n_target_classes = runner.fab.n_target_classes = min(9, nb_classes - 1)
-        found = runner.run_standard_evaluation(unit_x, y, batch_size=batch_size)
-        unit = found[0] if isinstance(found, tuple) else found
-        broken = (unit != unit_x).flatten(1).any(dim=1)
-        raw = torch.where(broken.reshape(-1, *[1] * (x.ndim - 1)), model.to_raw(unit).detach(), x)
-    return AutoAttackResult(raw, tuple(flags))
+    # contiguous and on the CPU, since the attacks use ``view`` and batches are moved one by one
+    x, y = x.cpu().contiguous(), y.cpu()
+    package = published_package()
+    custom = attacks != "standard"
+    settings = {"eps": eps, "norm": "Linf" if norm == math.inf else "L2", "seed": seed}
+    identity: dict[str, Any] = {}
+    if state_path is not None:
+        identity = {
+            **settings,
+            "attacks": [*names, "custom" if custom else "standard"],
+            "batch_size": batch_size,
+            **model_identity(view),
+            "data": data_sha256(x, y),
+            "package": package.__name__,
+        }
+    with (
+        Record(state_path, identity) as record,
+        plain_autograd(view.device),
+        torch.no_grad(),
+        preserved_randomness(),
+        evaluating(view.module),
+    ):
+        runner = _runner(package, model, names, custom, view, settings)
+        checks = importlib.import_module(f"{package.__name__}.checks")
+        found = run_attacks(runner, checks, model, x, y, batch_size, seed, record, view.device, verbose=verbose)
+    return found._replace(flags={**found.flags, **notes})
 
 
-def _uniform_range(view: TensorView) -> tuple[float, float]:
-    bounds = view.bounds()
-    if bounds is None:
-        raise ValueError(
-            f"{view.name}: AutoAttack needs bounded inputs; build the classifier with clip_values=(min, max)."
-        )
-    low, high = (torch.unique(bound) for bound in bounds)
-    if len(low) != 1 or len(high) != 1:
-        raise ValueError(
-            f"{view.name}: AutoAttack needs one range for all features, got clip_values that differ by feature."
-        )
-    return float(low), float(high)
+def published_package() -> ModuleType:
+    """The AutoAttack package there is: ``autoattack`` where it is installed, else ``pyautoattack``.
 
-
-@contextmanager
-def _trace_kept(checks: Any) -> Iterator[None]:
-    """AutoAttack ends one check with ``sys.settrace(None)``, which blinds coverage and debuggers.
-
-    A trace function belongs to its thread, so that check is given a thread of its own.
+    :raises ImportError: If there is neither.
     """
-    original = checks.check_dynamic
+    for name in _PACKAGES:
+        try:
+            package = importlib.import_module(name)
+            checks = importlib.import_module(f"{name}.checks")
+        except Exception:  # noqa: S112 (a module of the user's with that name can raise anything)
+            continue
+        if hasattr(package, "AutoAttack") and hasattr(checks, "check_randomized"):
+            return package
+    raise ImportError(
+        "AutoAttack: expected the package 'pyautoattack' or 'autoattack', neither can be imported; run 'pip install "
+        "pyautoattack'.",
+        name="pyautoattack",
+    )
 
-    def in_a_thread(*args: Any, **kwargs: Any) -> None:
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            thread.submit(original, *args, **kwargs).result()
 
-    checks.check_dynamic = in_a_thread
-    try:
-        yield
-    finally:
-        checks.check_dynamic = original
+def _attack_names(attacks: str | Sequence[str], nb_classes: int) -> tuple[list[str], dict[str, str]]:
+    """The attacks to run, and a flag if they are not those of ten classes or more."""
+    notes = {}
+    if nb_classes <= _TARGETS:
+        notes[FEW_CLASSES] = f"targeted attacks try {nb_classes - 1} targets, all there are, instead of {_TARGETS}."
+    if isinstance(attacks, str) and attacks == "standard":
+        names = list(STANDARD)
+        if nb_classes < 4:  # the targeted DLR loss divides by a difference of the third and fourth logit
+            names[1:2] = ["apgd-dlr"] if nb_classes == 3 else []
+            notes[FEW_CLASSES] = f"with {nb_classes} classes there is no targeted DLR loss; attacks run: {names}."
+        return names, notes
+    names = [check_choice(name, "attacks", ATTACKS) for name in ([attacks] if isinstance(attacks, str) else attacks)]
+    for name, fewest in (("apgd-t", 4), ("apgd-dlr", 3)):
+        if name in names and nb_classes < fewest:
+            raise ValueError(
+                f"attacks: the DLR loss of {name} needs at least {fewest} classes, the classifier has {nb_classes}; "
+                "use a list such as ['apgd-ce', 'fab-t', 'square']."
+            )
+    return names, notes if {"apgd-t", "fab-t"} & set(names) else {}
 
 
-@contextmanager
-def _warnings() -> Iterator[list[str]]:
-    """Collect what AutoAttack's logger warns of, without repeats."""
-    messages: list[str] = []
-
-    class Collector(logging.Handler):
-        """Keeps each message once."""
-
-        def emit(self, record: logging.LogRecord) -> None:
-            message = record.getMessage().split(" See ")[0].strip()
-            if message not in messages:
-                messages.append(message)
-
-    logger, handler = logging.getLogger("auto-attack"), Collector(level=logging.WARNING)
-    propagate = logger.propagate
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        yield messages
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagate
+def _runner(
+    package: ModuleType, model: UnitModel, names: list[str], custom: bool, view: TensorView, settings: dict[str, Any]
+) -> Any:
+    """The published ``AutoAttack`` object, of which the attacks and their settings are used."""
+    # standard also for its replacements with few classes, so that the number of restarts is the standard's
+    listed = "attacks" if "attacks" in inspect.signature(package.AutoAttack).parameters else "attacks_to_run"
+    version = {"version": "custom", listed: names} if custom else {"version": "standard"}
+    runner = package.AutoAttack(model, device=view.device, **version, **settings)
+    runner.attacks_to_run = names
+    runner.apgd_targeted.n_target_classes = runner.fab.n_target_classes = min(_TARGETS, view.classifier.nb_classes - 1)
+    return runner

@@ -20,7 +20,8 @@ def verify(x: Tensor, x_adv: Tensor, eps: float, norm: float, bounds: Bounds, sc
     :param eps: Radius of the ball, in raw input units.
     :param norm: ``math.inf`` or 2.
     :param bounds: Range of valid inputs, or None.
-    :param scale: Range of the inputs; the tolerance is 1e-6 of it.
+    :param scale: Range of the inputs; the tolerance is 1e-6 of it, of the largest natural value or of 1, whichever is
+        most, since float32 cannot keep a ball around large values any closer.
     :param name: Name of the attack, for the message.
     :raises ValueError: Wrong shape, NaN or Inf, outside the range, or outside the ball by more than the tolerance.
     """
@@ -29,7 +30,7 @@ def verify(x: Tensor, x_adv: Tensor, eps: float, norm: float, bounds: Bounds, sc
     finite = torch.isfinite(x_adv).flatten(1).all(dim=1)
     if not bool(finite.all()):
         raise ValueError(f"{name}: x_adv has NaN or Inf in {int((~finite).sum())} samples, first in {_first(~finite)}.")
-    tolerance = TOLERANCE * max(1.0, scale)
+    tolerance = TOLERANCE * max(1.0, scale, float(x.abs().max()))
     if bounds is not None:
         outside = ((x_adv < bounds[0] - tolerance) | (x_adv > bounds[1] + tolerance)).flatten(1).any(dim=1)
         if bool(outside.any()):

@@ -11,10 +11,10 @@ import importlib
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -55,6 +55,30 @@ def import_architecture(module_name: str) -> ModuleType:
         import_robustbench()
         with preserved_randomness(), torch.device("cpu"):
             return importlib.import_module(f"robustbench.model_zoo.architectures.{module_name}")
+
+
+def with_globals(function: Callable[..., Any], **names: Any) -> Callable[..., Any]:
+    """The same function, for which some global names of its module mean something else.
+
+    The module itself is not touched, so that no other thread and no later call notices.
+
+    :param function: A plain Python function.
+    :param names: What it finds under these names; all but ``print`` must be names of its module.
+    :return: A new function of the same code.
+    :raises RuntimeError: If it is no plain function or its module lacks a name, as in a version that is not known.
+    """
+    module = getattr(function, "__globals__", {})
+    unknown = sorted(set(names) - set(module) - {"print"})
+    if not isinstance(function, FunctionType) or unknown:
+        raise RuntimeError(
+            f"robustbench: expected a function whose module has the names {unknown or list(names)}, got {function!r}; "
+            "this version of robustbench is not supported."
+        )
+    changed = FunctionType(
+        function.__code__, {**module, **names}, function.__name__, function.__defaults__, function.__closure__
+    )
+    changed.__kwdefaults__ = function.__kwdefaults__
+    return changed
 
 
 def _bind_submodules() -> None:

@@ -1,0 +1,161 @@
+"""The order of AutoAttack, batch by batch: each attack on what the ones before did not break.
+
+The attacks, their settings and their seeds are the published package's; so are the results, to the bit. What is new is
+that every finished batch goes into a :class:`~art_lbgat.evaluation.record.Record`, and is taken from there if it is in.
+"""
+
+from __future__ import annotations
+
+import time
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from art_lbgat.engine.randomness import seed_everything
+from art_lbgat.evaluation import autoattack_checks as flags_of
+from art_lbgat.evaluation.record import Entry, Record
+from art_lbgat.evaluation.unit import UnitModel
+
+NATURAL = "natural"
+
+
+class Outcome(NamedTuple):
+    """What AutoAttack found, in units of [0, 1].
+
+    :param x_adv: Adversarial examples; samples that were not broken keep their natural image.
+    :param right: Which are right naturally, ``(N,)``, bool.
+    :param robust: Which withstood every attack, ``(N,)``, bool.
+    :param accuracies: Accuracy after each attack that was run.
+    :param flags: What was noticed, message by name.
+    :param seconds: Seconds of each attack, those of earlier sessions included.
+    """
+
+    x_adv: Tensor
+    right: Tensor
+    robust: Tensor
+    accuracies: dict[str, float]
+    flags: dict[str, str]
+    seconds: dict[str, float]
+
+
+def run_attacks(
+    runner: Any,
+    checks: ModuleType,
+    model: UnitModel,
+    x: Tensor,
+    y: Tensor,
+    batch_size: int,
+    seed: int,
+    record: Record,
+    device: torch.device,
+    verbose: bool = False,
+) -> Outcome:
+    """Run the attacks of an AutoAttack object; call it where the model is in eval mode and randomness is preserved.
+
+    :param runner: The published ``AutoAttack``, its attacks set up; ``attacks_to_run`` are run in their order.
+    :param checks: The module ``checks`` of its package.
+    :param model: The model that the runner was made with.
+    :param x: Images in [0, 1], ``(N, channels, height, width)``, contiguous.
+    :param y: Index labels, ``(N,)``.
+    :param batch_size: Samples attacked together.
+    :param seed: Seed of each batch of each attack.
+    :param record: Finished batches are taken from it and added to it.
+    :param device: Where the model is.
+    :param verbose: Whether a progress bar is shown for each attack.
+    :return: What was found.
+    :raises ValueError: If the logits of natural images are not finite.
+    """
+    natural = record.get(NATURAL) or record.add(NATURAL, _natural(checks, model, x, y, batch_size, seed, device))
+    right = torch.zeros(len(x), dtype=torch.bool)
+    right[natural.rows] = True
+    robust, x_adv = right.clone(), x.clone()
+    flags, seconds = dict(natural.flags), {NATURAL: natural.seconds}
+    accuracies: dict[str, float] = {}
+    collected = flags_of.collect(runner)
+    for attack in runner.attacks_to_run:
+        left = robust.nonzero().flatten()
+        if not len(left):
+            break
+        seconds[attack] = 0.0
+        places = range(0, len(left), batch_size)
+        with tqdm(total=len(left), desc=attack, unit=" images", disable=not verbose) as bar:
+            for place in places:
+                rows = left[place : place + batch_size]
+                entry = record.get(attack, place)
+                if entry is None:
+                    seed_everything(seed)
+                    entry = _attack(runner, attack, model, x, y, rows, seed, collected, device)
+                    record.add(attack, entry, place)
+                robust[entry.rows] = False
+                x_adv[entry.rows] = entry.x_adv.to(x_adv)
+                flags = {**entry.flags, **flags}
+                seconds[attack] += entry.seconds
+                bar.update(len(rows))
+                bar.set_postfix_str(f"robust at most {robust.double().mean():.2%}")
+        accuracies[attack] = float(robust.double().mean())
+    clean = float(right.double().mean())
+    flags.update(flags_of.check_square(checks, {"clean": clean, **accuracies}))
+    return Outcome(x_adv, right, robust, accuracies, flags, seconds)
+
+
+def _natural(
+    checks: ModuleType, model: UnitModel, x: Tensor, y: Tensor, batch_size: int, seed: int, device: torch.device
+) -> Entry:
+    """Which samples are right naturally, and what AutoAttack's checks say of the first batch."""
+    start = time.perf_counter()
+    seed_everything(seed)
+    chunks = list(zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True))
+    right = []
+    for images, labels in chunks:
+        logits = model(images.to(device))
+        if not bool(torch.isfinite(logits).all()):
+            raise ValueError("classifier: its logits for natural images hold NaN or Inf, so no accuracy has a meaning.")
+        right.append((logits.argmax(dim=1) == labels.to(device)).cpu())
+    images, labels = chunks[0]
+    flags = flags_of.check_defence(checks, model, images.to(device), labels.to(device))
+    rows = torch.cat(right).nonzero().flatten()
+    return Entry(rows, torch.empty(0), flags, time.perf_counter() - start)
+
+
+def _attack(
+    runner: Any,
+    attack: str,
+    model: UnitModel,
+    x: Tensor,
+    y: Tensor,
+    rows: Tensor,
+    seed: int,
+    collected: flags_of.Flags,
+    device: torch.device,
+) -> Entry:
+    """One attack on one batch."""
+    start = time.perf_counter()
+    collected.messages.clear()
+    images, labels = x[rows].to(device), y[rows].to(device)
+    with collected.named(flags_of.ZERO_GRADIENTS):
+        adversarial = _prepared(runner, attack, seed).perturb(images, labels)
+    logits = model(adversarial)
+    # logits that are not finite classify nothing, whatever the argmax makes of them
+    broken = (logits.max(dim=1)[1] != labels) | ~torch.isfinite(logits).all(dim=1)
+    flags = dict(collected.messages)
+    if model.non_finite:
+        flags[flags_of.NON_FINITE] = f"the logits of some inputs of {attack} hold NaN or Inf, which misleads attacks."
+    return Entry(rows[broken.cpu()], adversarial[broken].cpu(), flags, time.perf_counter() - start)
+
+
+def _prepared(runner: Any, attack: str, seed: int) -> Any:
+    """The attack object of a name, set as AutoAttack sets it before each batch."""
+    chosen: Any = {"square": runner.square, "apgd-t": runner.apgd_targeted}.get(attack)
+    if attack in ("apgd-ce", "apgd-dlr"):
+        chosen = runner.apgd
+        chosen.loss = attack.removeprefix("apgd-")
+    elif attack in ("fab", "fab-t"):
+        chosen = runner.fab
+        chosen.targeted = attack == "fab-t"
+        if chosen.targeted:
+            chosen.n_restarts = 1
+    chosen.seed = seed
+    return chosen

@@ -1,0 +1,130 @@
+"""What makes a high robust accuracy meaningless: outputs that are no logits, randomness, dead gradients."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from art_lbgat.bridge import TensorView
+from art_lbgat.engine.modes import evaluating, plain_autograd
+from art_lbgat.engine.randomness import preserved_randomness, seed_everything
+
+PROBED = 1000  # samples looked at, evenly spaced over all
+LARGEST_CHANGE = 1e-3  # of the range of the logits; rounding is below it, also in TF32
+LARGEST_SHARE = 0.05  # of the samples without a usable gradient
+_SUM_TOLERANCE = 1e-3
+_SMALL_BATCH = 16
+
+
+class Health(NamedTuple):
+    """Measurements on natural inputs.
+
+    :param nonfinite: Samples whose logits hold NaN or Inf; if there are any, the rest is not measured.
+    :param probabilities: Whether every output row is non-negative and sums to 1.
+    :param change: Largest difference of the logits between two passes of other seeds, as a share of their range.
+    :param batch_change: The same between a batch and half of it.
+    :param dead: Share of the samples classified as labelled whose cross-entropy has a gradient of exactly 0.
+    :param broken: Share of them whose gradient holds NaN or Inf.
+    """
+
+    nonfinite: int
+    probabilities: bool = False
+    change: float = 0.0
+    batch_change: float = 0.0
+    dead: float = 0.0
+    broken: float = 0.0
+
+
+def predict(view: TensorView, x: Tensor, batch_size: int, seed: int) -> Tensor:
+    """Logits ``(n, C)`` on the CPU, in eval mode, the global generators seeded anew and then left as found.
+
+    :param view: The classifier.
+    :param x: Raw inputs on the CPU, ``(n, ...)``; not written to, even by a model that works in place.
+    :param batch_size: Samples per pass.
+    :param seed: What a model that draws at random sees.
+    """
+    with plain_autograd(view.device), evaluating(view.module), torch.no_grad(), preserved_randomness():
+        seed_everything(seed)
+        if not len(x):
+            return torch.empty(0, view.classifier.nb_classes)
+        chunks = torch.split(x, batch_size)
+        return torch.cat([view.logits(chunk.to(view.device, copy=True)).float().cpu() for chunk in chunks])
+
+
+def classified_as(logits: Tensor, y: Tensor) -> Tensor:
+    """``argmax M(x) == y``, bool ``(n,)``; rows with NaN or Inf classify nothing."""
+    return (logits.argmax(dim=1) == y) & torch.isfinite(logits).all(dim=1)
+
+
+def measure(view: TensorView, x: Tensor, y: Tensor, logits: Tensor, batch_size: int, seed: int) -> Health:
+    """Measure a classifier on natural inputs; at most :data:`PROBED` of them get further passes.
+
+    :param view: The classifier.
+    :param x: Raw natural inputs on the CPU, ``(n, ...)``.
+    :param y: Index labels, ``(n,)``.
+    :param logits: Its logits of ``x``, ``(n, C)``.
+    :param batch_size: Samples per pass.
+    :param seed: Seed of the first pass; the second has the next one.
+    """
+    nonfinite = int((~torch.isfinite(logits).all(dim=1)).sum())
+    if nonfinite:
+        return Health(nonfinite)
+    rows = torch.linspace(0, len(x) - 1, min(len(x), PROBED)).long()
+    x, y = x[rows], y[rows]
+    spread = max(float(logits.max() - logits.min()), torch.finfo(torch.float32).tiny)
+    first = predict(view, x, batch_size, seed)
+    change = float((first - predict(view, x, batch_size, seed + 1)).abs().max()) / spread
+    whole = x[:_SMALL_BATCH]
+    half = whole[: max(1, len(whole) // 2)]
+    pair = (predict(view, each, _SMALL_BATCH, seed)[: len(half)] for each in (whole, half))
+    batch_change = float((next(pair) - next(pair)).abs().max()) / spread
+    right = classified_as(first, y)
+    dead, broken = _gradient_shares(view, x[right], y[right], batch_size, seed)
+    return Health(0, _are_probabilities(logits), change, batch_change, dead, broken)
+
+
+def flags(health: Health) -> tuple[str, ...]:
+    """Why the robust accuracies of a classifier may be too high, in words; empty if nothing was found."""
+    found = []
+    if health.probabilities:
+        found.append("outputs are probabilities, not logits: gradients saturate, the accuracy may be too high")
+    if health.change > LARGEST_CHANGE:
+        found.append(f"randomised: logits of two passes differ by {health.change:.2%} of their range")
+    elif health.batch_change > LARGEST_CHANGE:
+        found.append(f"logits depend on the rest of the batch, by {health.batch_change:.2%} of their range")
+    if health.dead > LARGEST_SHARE:
+        found.append(f"gradient masking: the gradient is 0 at {health.dead:.0%} of the samples")
+    if health.broken > 0:
+        found.append(f"gradient masking: the gradient is NaN or Inf at {health.broken:.2%} of the samples")
+    return tuple(found)
+
+
+def _are_probabilities(logits: Tensor) -> bool:
+    return bool((logits >= 0).all() and ((logits.sum(dim=1) - 1).abs() < _SUM_TOLERANCE).all())
+
+
+def _gradient_shares(view: TensorView, x: Tensor, y: Tensor, batch_size: int, seed: int) -> tuple[float, float]:
+    if not len(x):
+        return 0.0, 0.0
+    dead = broken = 0
+    with plain_autograd(view.device), evaluating(view.module), preserved_randomness():
+        seed_everything(seed)
+        for chunk, labels in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
+            gradient = _input_gradient(view, chunk.to(view.device, copy=True), labels.to(view.device)).flatten(1)
+            finite = torch.isfinite(gradient).all(dim=1)
+            dead += int((finite & (gradient == 0).all(dim=1)).sum())
+            broken += int((~finite).sum())
+    return dead / len(x), broken / len(x)
+
+
+def _input_gradient(view: TensorView, x: Tensor, y: Tensor) -> Tensor:
+    # A node of the graph rather than a leaf, so that a model that works in place can be differentiated too.
+    leaf = x.requires_grad_(True)
+    loss = functional.cross_entropy(view.logits(leaf * 1), y, reduction="sum")
+    if not loss.requires_grad:
+        return torch.zeros_like(x)
+    (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True)
+    return torch.zeros_like(x) if gradient is None else gradient

@@ -1,0 +1,179 @@
+"""The field's tests of an evaluation itself: each is a row that can fail, and a failure means gradient masking.
+
+Sources: Athalye et al., arXiv 1802.00420 (section 3.1); Carlini et al., arXiv 1902.06705 (section 5).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from art.estimators.classification import PyTorchClassifier
+
+from art_lbgat.attacks.radius import check_scale
+from art_lbgat.checks import check_number
+from art_lbgat.evaluation.curve import UNBOUNDED, whole_range
+from art_lbgat.evaluation.health import LARGEST_CHANGE, LARGEST_SHARE, Health
+from art_lbgat.evaluation.judge import run_row
+from art_lbgat.evaluation.plan import Threat, check_threat, plan_attacks
+from art_lbgat.evaluation.subject import Subject, make_subjects
+from art_lbgat.evaluation.transfer import Sources
+
+if TYPE_CHECKING:
+    import pandas
+
+SHORT, LONG, UNBOUNDED_STEPS, RESTARTS = 10, 100, 50, 5
+_WITHOUT_SOURCE = "white-box beats transfer"
+
+
+class Check(NamedTuple):
+    """One row: ``observed <= limit`` passes."""
+
+    check: str
+    observed: float
+    limit: float
+    detail: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The columns."""
+        passed = bool(self.observed <= self.limit)
+        expected = f"<= {self.limit:.4g}"
+        return {"check": self.check, "passed": passed, "observed": float(self.observed), "expected": expected,
+                "detail": self.detail}  # fmt: skip
+
+
+def sanity_checks(
+    classifier: PyTorchClassifier,
+    x: Any,
+    y: Any,
+    *,
+    eps: float,
+    norm: float | str = math.inf,
+    source: PyTorchClassifier | None = None,
+    eps_step: float | None = None,
+    tolerance: float = 0.02,
+    stronger: float = 0.1,
+    autoattack: Sequence[str] = ("apgd-ce", "square"),
+    batch_size: int = 250,
+    seed: int = 0,
+) -> pandas.DataFrame:
+    """Whether a robust accuracy of this classifier can be believed; a row per check, ``acc`` being accuracies.
+
+    Of the outputs: *finite logits*, *logits, not probabilities*, *deterministic*, *independent of the batch*,
+    *gradients are alive*. Of the attacks:
+
+    * *more steps do not help the defender*: ``acc(PGD-100) <= acc(PGD-10) + tolerance``;
+    * *noise does not beat PGD*: ``acc(PGD-100) <= acc(noise) + tolerance``;
+    * *white-box beats transfer*: ``acc(PGD-100) <= acc(PGD-20 made on source) + tolerance``; no row without ``source``;
+    * *unbounded attack reaches 0*: ``acc(PGD-50, eps = the whole input range) <= 0.05`` (the range is that of ``x``
+      where the classifier has no ``clip_values``);
+    * *restarts*, *margin loss*, *apgd-ce* and further attacks of AutoAttack are not much stronger:
+      ``acc(PGD-100) - acc(attack) <= stronger``; 0.1 leaves room for the usual gap between losses;
+    * *square*, which uses no gradient, is not stronger: ``acc(PGD-100) - acc(square) <= tolerance``.
+
+    A few hundred samples are enough and make Square's 5,000 queries bearable; with fewer than ``1 / tolerance`` samples
+    one sample can fail a row.
+
+    :param classifier: The classifier; judged in eval mode, left as found.
+    :param x: Raw natural inputs, ``(n, *input_shape)``.
+    :param y: Labels, indices or one-hot.
+    :param eps: Radius of the ball, in raw input units, > 0.
+    :param norm: ``np.inf``, ``"inf"`` or 2.
+    :param source: Another classifier of the same inputs and classes.
+    :param eps_step: Length of a gradient step; None is ``eps / 10``.
+    :param tolerance: Share of samples by which a weaker attack may win.
+    :param stronger: Share of samples by which a strong attack may be better than PGD-100.
+    :param autoattack: Attacks of AutoAttack to compare with, each alone; ``()`` for none (they need ``clip_values``).
+    :param batch_size: Samples per batch.
+    :param seed: Seed of every random draw.
+    :return: Columns ``check``, ``passed`` (bool), ``observed``, ``expected``, ``detail``. If natural logits hold NaN or
+        Inf there is that one row only. ``not table.passed.all()`` means that the accuracy is not to be believed;
+        :func:`masking_report` says it in words.
+    :raises ValueError: Bad arguments.
+    """
+    import pandas
+
+    check_number(eps, "eps", exclusive=True)
+    threat = check_threat(eps, norm, eps_step)
+    check_number(tolerance, "tolerance")
+    check_number(stronger, "stronger")
+    names = [autoattack] if isinstance(autoattack, str) else list(autoattack)
+    (subject,) = make_subjects(classifier, x, y, batch_size, seed, refuse=False).values()
+    check_scale(threat.eps, threat.norm, subject.view)
+    checks = _output_checks(subject.health)
+    if not subject.health.nonfinite:
+        sources = Sources(None if source is None else {"source": source}, {None: subject}, threat)
+        checks += _attack_checks(subject, threat, sources, tolerance, stronger, names)
+    return pandas.DataFrame([check.as_dict() for check in checks])
+
+
+def masking_report(checks: pandas.DataFrame) -> str:
+    """What a table of :func:`sanity_checks` means, in words.
+
+    :param checks: The table.
+    :return: One line that sums up, then a line for each check that failed.
+    """
+    failed = checks[~checks["passed"].astype(bool)]
+    missing = "" if _WITHOUT_SOURCE in set(checks["check"]) else " Transfer was not checked: no source was given."
+    if not len(failed):
+        return f"All {len(checks)} checks passed: no sign of gradient masking.{missing}"
+    lines = [f"Gradient masking, or a broken evaluation: {len(failed)} of {len(checks)} checks failed.{missing}"]
+    lines += [
+        f"- {row.check}: {row.observed:.4g}, expected {row.expected} ({row.detail})" for row in failed.itertuples()
+    ]
+    return "\n".join(lines)
+
+
+def _output_checks(health: Health) -> list[Check]:
+    finite = Check("finite logits", health.nonfinite, 0, "natural samples with NaN or Inf")
+    if health.nonfinite:
+        return [finite]
+    unusable = health.dead + health.broken
+    return [
+        finite,
+        Check("logits, not probabilities", health.probabilities, 0, "1 if every row is non-negative and sums to 1"),
+        Check("deterministic", health.change, LARGEST_CHANGE, "change between two passes / range of the logits"),
+        Check("independent of the batch", health.batch_change, LARGEST_CHANGE, "change with half the batch / range"),
+        Check("gradients are alive", unusable, LARGEST_SHARE, "share of samples with a gradient of 0, NaN or Inf"),
+    ]
+
+
+def _attack_checks(
+    subject: Subject, threat: Threat, sources: Sources, tolerance: float, stronger: float, autoattack: Sequence[str]
+) -> list[Check]:
+    def accuracy(attack: str, ball: Threat = threat, only: Sequence[str] = ()) -> float:
+        """Accuracy under one attack."""
+        (plan,) = plan_attacks(attack, sources.names)
+        return float(run_row(subject, plan, ball, sources, only).right.double().mean())
+
+    pgd = accuracy(f"pgd-{LONG}")
+    reach = min(whole_range(subject.view, threat.norm), _data_range(subject, threat.norm))
+    unbounded = accuracy(f"pgd-{UNBOUNDED_STEPS}", replace(threat, eps=reach, eps_step=None))
+    checks = [
+        Check("more steps do not help the defender", pgd, accuracy(f"pgd-{SHORT}") + tolerance, "PGD-100 vs PGD-10"),
+        Check("noise does not beat PGD", pgd, accuracy("noise") + tolerance, "PGD-100 vs the worst of ten draws"),
+    ]
+    if sources.names:
+        checks.append(Check(_WITHOUT_SOURCE, pgd, accuracy("transfer") + tolerance, "PGD-100 vs PGD-20 of the source"))
+    checks.append(Check("unbounded attack reaches 0", unbounded, UNBOUNDED, f"PGD-{UNBOUNDED_STEPS} at eps={reach:g}"))
+    found = {
+        "restarts": accuracy(f"pgd-{SHORT * 2}", replace(threat, restarts=RESTARTS)),
+        "margin loss": accuracy(f"cw-{SHORT * 2}"),
+        **{name: accuracy("autoattack", only=[name]) for name in autoattack},
+    }
+    for name, other in found.items():
+        limit = tolerance if name == "square" else stronger
+        word = "stronger" if name == "square" else "much stronger"
+        detail = f"PGD-100 {pgd:.1%}, {name} {other:.1%}"
+        checks.append(Check(f"{name}: not {word} than PGD", pgd - other, limit, detail))
+    return checks
+
+
+def _data_range(subject: Subject, norm: float) -> float:
+    """Where nothing bounds the inputs: the range of the natural ones, as :func:`whole_range` counts it."""
+    if subject.view.classifier.clip_values is not None:
+        return math.inf
+    width = float(subject.x.max() - subject.x.min())
+    return width * (1.0 if norm == math.inf else math.sqrt(subject.x[0].numel()))

@@ -1,0 +1,127 @@
+"""RobustBench's own ``benchmark`` run with an AutoAttack that can be stopped and goes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from art_lbgat.bridge import TensorView
+from art_lbgat.evaluation.accuracy import Accuracy
+from art_lbgat.evaluation.autoattack import attack_images
+from art_lbgat.evaluation.autoattack_checks import RANDOMISED
+from art_lbgat.evaluation.autoattack_loop import Outcome
+from art_lbgat.evaluation.unit import UnitModel
+from art_lbgat.evaluation.verify import verify
+from art_lbgat.robustbench.compat import with_globals
+from art_lbgat.robustbench.images import BenchmarkImages, Preprocessing
+from art_lbgat.robustbench.standard import NORMS, Dataset, ThreatModel
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of :func:`~art_lbgat.robustbench.benchmark.benchmark`, checked."""
+
+    dataset: Dataset
+    threat_model: ThreatModel
+    eps: float | None
+    attacks: str | Sequence[str]
+    batch_size: int
+    seed: int
+    state_path: str | os.PathLike[str] | None
+    preprocessing: Preprocessing
+    model_name: str | None
+    verbose: bool
+
+
+class Measured(NamedTuple):
+    """The fields of :class:`~art_lbgat.robustbench.result.BenchmarkResult` that are measured."""
+
+    natural: Accuracy
+    robust: Accuracy
+    attacks: Mapping[str, float]
+    corruptions: Mapping[str, tuple[float, ...]]
+    flags: Mapping[str, str]
+    seconds: Mapping[str, float]
+
+
+def measure_adversarial(
+    package: Any, view: TensorView, model: UnitModel, images: BenchmarkImages, settings: Settings
+) -> Measured:
+    """Natural accuracy and accuracy under AutoAttack, both counted by RobustBench's ``benchmark``.
+
+    :param package: The package ``robustbench``.
+    :param view: The classifier.
+    :param model: ``UnitModel(view)``, in eval mode.
+    :param images: What is judged.
+    :param settings: How.
+    :return: What was measured.
+    :raises ValueError: Logits that are not finite, adversarial examples outside the ball, a state file of another run.
+    """
+    if settings.eps is None:
+        raise ValueError(f"eps: expected a radius for {settings.threat_model}, got None.")
+    eps, norm = settings.eps, NORMS[settings.threat_model]
+    outcomes: list[Outcome] = []
+
+    class Attack:
+        """What RobustBench's ``benchmark`` takes for AutoAttack."""
+
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def run_standard_evaluation(self, x: Tensor, y: Tensor, **_: Any) -> Tensor:
+            """The adversarial examples of all images."""
+            options: dict[str, Any] = {"state_path": settings.state_path, "verbose": settings.verbose}
+            outcome = attack_images(
+                view, model, x, y, eps, norm, settings.attacks, settings.batch_size, settings.seed, **options
+            )
+            outcomes.append(outcome)
+            return outcome.x_adv
+
+    judge = with_globals(
+        package.eval.benchmark,
+        AutoAttack=Attack,
+        load_clean_dataset=lambda *_: (images.x, images.y),
+        print=_logger.info,
+    )
+    shares = judge(
+        model,
+        n_examples=len(images.x),
+        dataset=settings.dataset,
+        threat_model=settings.threat_model,
+        device=view.device,
+        batch_size=settings.batch_size,
+        eps=eps,
+        preprocessing=_as_it_is,
+    )
+    if len(outcomes) != 1:
+        raise RuntimeError(
+            f"robustbench: expected its benchmark to run AutoAttack once, it ran it {len(outcomes)} times; this "
+            "version of robustbench is not supported."
+        )
+    (outcome,) = outcomes
+    unit = torch.zeros(()), torch.ones(())
+    verify(images.x, outcome.x_adv, eps, norm, unit, 1.0, "AutoAttack")
+    natural, robust = (Accuracy(round(share * len(images.x)), len(images.x)) for share in shares)
+    flags = dict(outcome.flags)
+    counted = int(outcome.right.sum()), int(outcome.robust.sum())
+    if (natural.correct, robust.correct) != counted:
+        # Asked for the same images twice, the model answered differently.
+        flags.setdefault(
+            RANDOMISED,
+            f"{counted} samples were right naturally and under attack, but {(natural.correct, robust.correct)} when "
+            "the same images were judged again.",
+        )
+        robust = Accuracy(min(robust.correct, natural.correct, counted[1]), robust.n)
+    return Measured(natural, robust, outcome.accuracies, {}, flags, outcome.seconds)
+
+
+def _as_it_is(image: Any) -> Any:
+    """The preprocessing that ``benchmark`` wants to be named; the images are loaded already."""
+    return image

@@ -1,0 +1,169 @@
+"""The test images of RobustBench, by its own loaders, with one error for what is not there."""
+
+from __future__ import annotations
+
+import io
+import pickle  # noqa: TID251 (a reader that refuses whatever could run code, see _Plain)
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from art_lbgat.checks import check_choice, check_count
+from art_lbgat.engine.randomness import preserved_randomness
+from art_lbgat.robustbench.compat import import_robustbench
+from art_lbgat.robustbench.standard import N_EXAMPLES, Dataset, ThreatModel
+
+Preprocessing = str | Callable[[Any], Tensor] | None
+
+
+class BenchmarkImages(NamedTuple):
+    """Images to be judged, in the order in which RobustBench takes them.
+
+    :param x: ``(N, 3, height, width)``, float32, in [0, 1].
+    :param y: Index labels, ``(N,)``, int64.
+    :param published: Whether they come from the files that were published; told by the checksum for CIFAR.
+    """
+
+    x: Tensor
+    y: Tensor
+    published: bool
+
+
+def load_images(
+    dataset: Dataset,
+    threat_model: ThreatModel,
+    n_examples: int | None,
+    data_dir: str | Path,
+    preprocessing: Preprocessing = None,
+    model_name: str | None = None,
+) -> BenchmarkImages:
+    """The first ``n_examples`` test images.
+
+    CIFAR files with another checksum than the published ones are read too, without running any code that may be in
+    them, and are marked. Where there are no files, RobustBench's loader downloads them (CIFAR only).
+
+    :param dataset: ``"cifar10"``, ``"cifar100"`` or ``"imagenet"``.
+    :param threat_model: Decides the preprocessing of some ImageNet models.
+    :param n_examples: How many; None for all (5,000 of ImageNet).
+    :param data_dir: Holds ``cifar-10-batches-py``, ``cifar-100-python`` or (ImageNet) ``val``.
+    :param preprocessing: For ImageNet: a name of RobustBench's ``PREPROCESSINGS`` or a callable from image to tensor.
+    :param model_name: For ImageNet: a zoo name, whose preprocessing is taken where none is given.
+    :return: The images.
+    :raises FileNotFoundError: If they are not there and cannot be fetched, with what to put where.
+    :raises ValueError: A damaged file, more than 5,000 images of ImageNet, no or an unknown preprocessing for it.
+    """
+    folder = Path(data_dir)
+    if n_examples is not None:
+        check_count(n_examples, "n_examples")
+    if dataset == "imagenet":
+        return _load_imagenet(threat_model, n_examples, folder, preprocessing, model_name)
+    if preprocessing is not None:
+        raise ValueError(f"preprocessing: expected None, only ImageNet images are preprocessed, got {preprocessing!r}.")
+    return _load_cifar(dataset, n_examples, folder)
+
+
+@contextmanager
+def missing_data(title: str, put: str) -> Iterator[None]:
+    """Whatever a loader raises where files are missing or the network is, as one error that says what to put where.
+
+    :param title: Title of the data.
+    :param put: What to put, and where.
+    """
+    try:
+        yield
+    except Exception as error:  # urllib, requests, torchvision and RobustBench each raise types of their own
+        reason = f"{type(error).__name__}: {error}"
+        raise FileNotFoundError(
+            f"data_dir: no {title}, and it could not be downloaded ({reason}). Put {put}."
+        ) from error
+
+
+def _load_cifar(dataset: Dataset, n_examples: int | None, folder: Path) -> BenchmarkImages:
+    from torchvision import datasets
+    from torchvision.datasets.utils import check_integrity
+
+    published = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
+    base = folder / published.base_folder
+    name, checksum = published.test_list[0]
+    files = [*published.train_list, *published.test_list, (published.meta["filename"], published.meta["md5"])]
+    complete = all(check_integrity(str(base / file), md5) for file, md5 in files)
+    if (base / name).is_file() and not complete:  # the loader would replace the files by a download
+        x, y = _read_batch(base / name)
+        same = check_integrity(str(base / name), checksum)
+        return BenchmarkImages(x[:n_examples], y[:n_examples], published=same)
+    title = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[dataset]
+    package = import_robustbench()
+    kind = package.model_zoo.enums.BenchmarkDataset(dataset)
+    with missing_data(f"{title} in {folder}", f"torchvision's folder {published.base_folder} into {folder}"):
+        x, y = package.data.load_clean_dataset(kind, n_examples, str(folder), package.data.PREPROCESSINGS[None])
+    return BenchmarkImages(x, y, published=True)
+
+
+class _Plain(pickle.Unpickler):
+    """Reads arrays, lists and text; anything else in a file could run code and is refused."""
+
+    _ALLOWED = frozenset({"_reconstruct", "ndarray", "dtype", "encode"})
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The few callables that a pickled array needs."""
+        if name in self._ALLOWED and module in {"numpy", "numpy.core.multiarray", "numpy._core.multiarray", "_codecs"}:
+            return super().find_class(module, name)
+        raise ValueError(f"it holds {module}.{name}, which could run code")
+
+
+def _read_batch(path: Path) -> tuple[Tensor, Tensor]:
+    """Images and labels of a file in CIFAR's own format."""
+    try:
+        batch = _Plain(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        data = np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
+        labels = np.asarray(batch["labels" if "labels" in batch else "fine_labels"], dtype=np.int64)
+        if len(data) == 0 or labels.shape != (len(data),):
+            raise ValueError(f"it holds {len(data)} images and labels of shape {labels.shape}")
+    except Exception as error:  # a damaged pickle raises many types
+        raise ValueError(f"data_dir: {path} is damaged or no file of CIFAR ({error}).") from error
+    return torch.from_numpy(data).float().div(255), torch.from_numpy(labels)
+
+
+def _load_imagenet(
+    threat_model: ThreatModel,
+    n_examples: int | None,
+    folder: Path,
+    preprocessing: Preprocessing,
+    model_name: str | None,
+) -> BenchmarkImages:
+    package = import_robustbench()
+    kind = package.model_zoo.enums.BenchmarkDataset("imagenet")
+    threat = package.model_zoo.enums.ThreatModel(threat_model)
+    most = N_EXAMPLES["imagenet"]
+    n_examples = most if n_examples is None else n_examples
+    if n_examples > most:
+        raise ValueError(f"n_examples: expected at most {most} for ImageNet, got {n_examples}.")
+    known = [name for name in package.data.PREPROCESSINGS if name is not None]
+    if isinstance(preprocessing, str):
+        check_choice(preprocessing, "preprocessing", known)
+    elif preprocessing is None and not is_zoo_model(package, threat_model, model_name):
+        raise ValueError(
+            f"preprocessing: expected one of {known} or a callable for an ImageNet model that is not of the zoo, got "
+            f"None with model_name={model_name!r}."
+        )
+    if not (folder / "val").is_dir():
+        raise FileNotFoundError(
+            f"data_dir: no ImageNet in {folder}. Put the validation images into {folder / 'val'}, one folder per class "
+            "(n01440764, ...); they cannot be downloaded for you."
+        )
+    with preserved_randomness():
+        chosen = package.data.get_preprocessing(kind, threat, model_name, preprocessing)
+        x, y = package.data.load_clean_dataset(kind, n_examples, str(folder), chosen)
+    return BenchmarkImages(x, y, published=True)
+
+
+def is_zoo_model(package: Any, threat_model: ThreatModel, model_name: str | None) -> bool:
+    """Whether RobustBench's zoo has an ImageNet model of that name."""
+    enums = package.model_zoo.enums
+    zoo = enums.ThreatModel(threat_model.removesuffix("_3d"))
+    return model_name in package.model_zoo.model_dicts[enums.BenchmarkDataset("imagenet")].get(zoo, {})

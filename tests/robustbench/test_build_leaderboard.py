@@ -1,0 +1,161 @@
+"""The script that builds the leaderboard: JSON files of a clone become the rows of the CSV that is shipped."""
+
+import csv
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+import art_lbgat.robustbench.comparison
+
+ROOT = Path(__file__).parent.parent.parent
+SHIPPED = Path(art_lbgat.robustbench.comparison.__file__).with_name("leaderboard.csv")
+KEYS = (
+    "autoattack_acc",
+    "external",
+    "footnote",
+    "corruptions_acc",
+    "corruptions_mce",
+    "corruptions_acc_3d",
+    "corruptions_mce_3d",
+)
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("build_leaderboard", ROOT / "scripts" / "build_leaderboard.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def shipped():
+    with SHIPPED.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def as_json(row):
+    """A row of the CSV as RobustBench writes it: numbers as texts, what is not known left out."""
+    facts = {key: row[key] for key in ("link", "name", "authors", "venue", "architecture", "clean_acc", "reported")}
+    facts |= {"additional_data": row["additional_data"] == "true", "dataset": row["json_dataset"]}
+    facts |= {"number_forward_passes": int(row["number_forward_passes"]), "eps": row["eps_text"] or None}
+    facts |= {key: row[key] for key in KEYS if row[key]}
+    return facts | ({"unreliable": row["unreliable"] == "true"} if row["unreliable"] else {})
+
+
+def write(clone, dataset, threat_model, model_id, facts):
+    path = clone / "model_info" / dataset / threat_model / f"{model_id}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(facts if isinstance(facts, str) else json.dumps(facts), encoding="utf-8")
+    return path
+
+
+MINIMAL = {
+    "name": "A Title",
+    "link": "https://x.org",
+    "architecture": "ResNet-18",
+    "clean_acc": "90.00",
+    "eps": "8/255",
+}
+
+
+def one_row(script, clone, zoo=None, **facts):
+    return script.read_row(write(clone, "cifar10", "Linf", "Doe2024Title", {**MINIMAL, **facts}), zoo or {})
+
+
+def test_the_shipped_file_is_what_the_script_makes_of_its_json_files(script, tmp_path, capsys):
+    """All 236 rows, through JSON and back, with the zoo of the installed robustbench: the same bytes."""
+    rows = shipped()
+    assert len(rows) == 236
+    for row in reversed(rows):
+        write(tmp_path, row["dataset"], row["threat_model"], row["model_id"], as_json(row))
+    output = tmp_path / "rebuilt.csv"
+    assert script.main([str(tmp_path), "--output", str(output)]) == 0
+    assert capsys.readouterr().out == f"236 rows in {output}\n"
+    assert output.read_bytes() == SHIPPED.read_bytes()
+
+
+def test_the_data_set_is_that_of_the_folder(script, tmp_path):
+    path = write(tmp_path, "cifar100", "corruptions", "Doe2024Title", {**MINIMAL, "dataset": "cifar10"})
+    row = script.read_row(path, {})
+    assert (row["dataset"], row["json_dataset"], row["threat_model"]) == ("cifar100", "cifar10", "corruptions")
+
+
+@pytest.mark.parametrize(
+    ("eps", "text", "number"),
+    [
+        ("8/255", "8/255", 8 / 255),
+        ("4 / 255", "4 / 255", 4 / 255),
+        ("0.5", "0.5", 0.5),
+        (0.031, "0.031", 0.031),
+        (None, "", None),
+    ],
+)
+def test_eps_becomes_a_number(script, tmp_path, eps, text, number):
+    row = one_row(script, tmp_path, eps=eps)
+    assert row["eps_text"] == text
+    assert (float(row["eps"]) if row["eps"] else None) == number
+
+
+def test_what_only_the_footnote_tells(script, tmp_path):
+    note = r"Uses \(\ell_{\infty} \) = 0.031 ≈ 7.9/255 instead of 8/255. It uses additional ~6M synthetic images in training."
+    row = one_row(script, tmp_path, footnote=note)
+    assert (row["footnote_eps"], row["synthetic_images"], row["footnote"]) == ("0.031", "~6M", note)
+    row = one_row(script, tmp_path, footnote="73.10% robust accuracy is due to APGD with eps = 0.031")
+    assert (row["footnote_eps"], row["synthetic_images"]) == ("", "")
+
+
+def test_flags_and_missing_keys(script, tmp_path):
+    row = one_row(script, tmp_path, external="7.40", unreliable=True, additional_data=False)
+    assert (row["external"], row["unreliable"], row["additional_data"]) == ("7.40", "true", "false")
+    row = one_row(script, tmp_path)
+    assert {key for key, value in row.items() if value} == {
+        *(
+            "dataset",
+            "threat_model",
+            "model_id",
+            "name",
+            "link",
+            "architecture",
+            "eps",
+            "eps_text",
+            "clean_acc",
+            "in_model_zoo",
+        )
+    }
+    assert row["in_model_zoo"] == "false"
+    assert list(script.COLUMNS) == list(shipped()[0])
+    assert set(row) == set(script.COLUMNS)
+
+
+def test_the_zoo_says_what_has_weights(script, tmp_path):
+    zoo = {("cifar10", "Linf", "Doe2024Title"): {"preprocessing": "Crop288"}, ("cifar10", "L2", "Doe2024Title"): {}}
+    row = one_row(script, tmp_path, zoo)
+    assert (row["in_model_zoo"], row["zoo_preprocessing"]) == ("true", "Crop288")
+    assert one_row(script, tmp_path, {("cifar10", "L2", "Doe2024Title"): {}})["in_model_zoo"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ("{", "Doe2024Title.json: expected a JSON object"),
+        ("[]", "Doe2024Title.json: expected a JSON object"),
+        ({**MINIMAL, "eps": "8/0"}, "Doe2024Title.json: expected a JSON object"),
+        ({**MINIMAL, "eps": "small"}, "small"),
+        ({**MINIMAL, "clean_acc": None}, "nothing for ['clean_acc']"),
+    ],
+)
+def test_a_damaged_file_is_named_and_nothing_is_written(script, tmp_path, capsys, monkeypatch, facts, message):
+    monkeypatch.setattr(script, "read_zoo", dict)
+    write(tmp_path, "cifar10", "Linf", "Doe2024Title", facts)
+    output = tmp_path / "out.csv"
+    assert script.main([str(tmp_path), "--output", str(output)]) == 2
+    assert message in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_a_folder_that_is_no_clone(script, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(script, "read_zoo", dict)
+    assert script.main([str(tmp_path), "--output", str(tmp_path / "out.csv")]) == 2
+    assert "expected model_info" in capsys.readouterr().err

@@ -1,0 +1,302 @@
+"""Leaderboards: published ranks, and where a result stands among them."""
+
+import dataclasses
+import math
+
+import pytest
+
+from art_lbgat.evaluation.accuracy import Accuracy
+from art_lbgat.robustbench.comparison import architecture_key
+from art_lbgat.robustbench.leaderboard import compare, leaderboard
+from art_lbgat.robustbench.result import BenchmarkResult
+
+LBGAT = [
+    ("cifar10", "Cui2020Learnable_34_20", 5357, 63, 99),
+    ("cifar10", "Cui2020Learnable_34_10", 5286, 68, 99),
+    ("cifar100", "Cui2020Learnable_34_10_LBGAT9_eps_8_255", 3120, 19, 38),
+    ("cifar100", "Cui2020Learnable_34_20_LBGAT6", 3020, 26, 38),
+    ("cifar100", "Cui2020Learnable_34_10_LBGAT6", 2933, 28, 38),
+    ("cifar100", "Cui2020Learnable_34_10_LBGAT0", 2716, 34, 38),
+]
+BOARDS = {
+    ("cifar10", "Linf"): 99,
+    ("cifar10", "L2"): 21,
+    ("cifar10", "corruptions"): 23,
+    ("cifar100", "Linf"): 38,
+    ("cifar100", "corruptions"): 13,
+    ("imagenet", "Linf"): 30,
+    ("imagenet", "corruptions"): 12,
+    ("imagenet", "corruptions_3d"): 12,
+}
+
+
+def made(robust=5000, n=10_000, **changes):
+    values = {
+        "model_name": "mine",
+        "architecture": "wrn-34-10",
+        "dataset": "cifar10",
+        "threat_model": "Linf",
+        "eps": 8 / 255,
+        "natural": Accuracy(min(n, robust + n // 4), n),
+        "robust": Accuracy(robust, n),
+        "attacks": {},
+        "corruptions": {},
+        "flags": {},
+        "differences": (),
+        "seed": 0,
+        "batch_size": 100,
+        "weights_sha256": "0" * 64,
+        "data_sha256": "1" * 64,
+        "versions": {},
+        "device": "cpu",
+        "seconds": {},
+    }
+    return BenchmarkResult(**{**values, **changes})
+
+
+@pytest.mark.parametrize(("board", "n"), BOARDS.items())
+def test_every_board_is_ranked_best_first(board, n):
+    rows = leaderboard(*board)
+    assert len(rows) == n
+    assert set(rows["dataset"]) == {board[0]}
+    assert set(rows["threat_model"]) == {board[1]}
+    assert rows["model_id"].is_unique
+    assert rows["rank"].tolist() == [1 + (rows["robust_acc"] > acc).sum() for acc in rows["robust_acc"]]
+    assert rows["rank"].is_monotonic_increasing
+    assert rows["robust_acc"].between(0, 100).all()
+
+
+def test_ranked_by_external_where_there_is_one():
+    rows = leaderboard().set_index("model_id")
+    assert rows.loc["Xiao2020Enhancing", ["autoattack_acc", "external", "robust_acc"]].tolist() == [18.5, 7.4, 7.4]
+    assert rows.loc["Xiao2020Enhancing", "rank"] == 94
+    assert (rows["external"].dropna() == rows["robust_acc"][rows["external"].notna()]).all()
+    assert (rows["robust_acc"] <= rows["autoattack_acc"]).all()
+
+
+def test_equal_numbers_share_the_better_rank():
+    rows = leaderboard("cifar100").set_index("model_id")["rank"]
+    assert rows[["Cui2023Decoupled_WRN-34-10", "Jia2022LAS-AT_34_20"]].tolist() == [16, 16]
+    assert 17 not in set(rows)
+    assert rows["Addepalli2022Efficient_WRN_34_10"] == 18
+
+
+def test_three_d_corruptions_are_a_board_of_their_own():
+    plain, three_d = (leaderboard("imagenet", name).set_index("model_id") for name in ("corruptions", "corruptions_3d"))
+    assert plain.loc["AlexNet", "robust_acc"] == 21.12
+    assert three_d.loc["AlexNet", "robust_acc"] == 28.47
+
+
+def test_the_radius_that_a_number_was_measured_at():
+    for dataset, model_id, *_ in LBGAT:
+        row = leaderboard(dataset).set_index("model_id").loc[model_id]
+        assert row["eps_measured"] == (8 / 255 if model_id.endswith("8_255") else 0.031)
+    rows = leaderboard("cifar100").set_index("model_id")
+    assert rows.loc["Cui2020Learnable_34_10_LBGAT6", "eps"] == 8 / 255  # what the board itself writes
+    assert (leaderboard()["eps_measured"] == 0.031).sum() == 7
+    assert leaderboard("cifar10", "corruptions")["eps_measured"].isna().all()
+
+
+def test_types_and_units():
+    rows = leaderboard()
+    for column in ("robust_acc", "clean_acc", "autoattack_acc", "external", "eps", "eps_measured"):
+        assert rows[column].dtype == float
+    for column in ("additional_data", "unreliable", "in_model_zoo"):
+        assert rows[column].dtype == "boolean"
+    for column in ("rank", "number_forward_passes"):
+        assert rows[column].dtype == "int64"
+    assert rows["in_model_zoo"].sum() == 76
+    assert rows["unreliable"].isna().any()
+    texts = rows.drop(columns=rows.select_dtypes(["number", "boolean"]).columns)
+    assert texts.map(lambda value: isinstance(value, str)).all().all()
+
+
+@pytest.mark.parametrize(
+    "board",
+    [("cifar100", "L2"), ("cifar10", "corruptions_3d"), ("mnist", "Linf"), ("cifar10", "L1"), ("cifar10", "_mce")],
+)
+def test_boards_that_do_not_exist(board):
+    with pytest.raises(ValueError, match=r"no leaderboard for .*'imagenet corruptions_3d'"):
+        leaderboard(*board)
+
+
+@pytest.mark.parametrize(("dataset", "model_id", "correct", "rank", "of"), LBGAT)
+def test_published_ranks_of_lbgat(dataset, model_id, correct, rank, of):
+    """By id, by a result that has the id, and by one more result of the same number."""
+    published = compare(model_id, dataset, "Linf")
+    assert (published.rank, published.of, published.robust_acc) == (rank, of, correct / 100)
+    replaced = compare(made(correct, model_name=model_id, dataset=dataset))
+    assert (replaced.rank, replaced.of) == (rank, of)
+    added = compare(made(correct, dataset=dataset))
+    assert (added.rank, added.of) == (rank, of + 1)
+    assert published.best_rank <= rank <= published.worst_rank
+    assert (published.best_rank, published.worst_rank) == (replaced.best_rank, replaced.worst_rank)
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_every_published_row_is_at_its_rank(board):
+    rows = leaderboard(*board)
+    for model_id, rank in rows[["model_id", "rank"]].iloc[::5].itertuples(index=False):
+        found = compare(model_id, *board)
+        assert (found.rank, found.of) == (rank, len(rows))
+        assert found.best_rank <= rank <= found.worst_rank
+
+
+def test_a_replaced_row_is_not_counted_twice():
+    better = compare(made(6000, model_name="Cui2020Learnable_34_10"))
+    assert (better.rank, better.of) == (1 + (leaderboard()["robust_acc"] > 60).sum(), 99)
+    for rows in (better.around, better.same_architecture, better.same_data):
+        own = rows[rows["own"]]
+        assert own["model_id"].tolist() == ["Cui2020Learnable_34_10"]
+        assert own["robust_acc"].tolist() == [60.0]
+        assert (rows["model_id"] == "Cui2020Learnable_34_10").sum() == 1
+
+
+def test_best_and_last_of_all():
+    best, last = compare(made(10_000)), compare(made(0))
+    assert (best.rank, best.best_rank, best.worst_rank, best.of) == (1, 1, 1, 100)
+    assert last.rank == 98  # as those that have 0.00 too
+    assert [frame["own"].sum() for frame in (best.around, last.around)] == [1, 1]
+    assert [len(frame) for frame in (best.around, last.around)] == [11, 11]
+
+
+def test_rows_around():
+    tie = compare(made(5357), n_rows=2).around  # in order of the ids among equal numbers
+    assert tie["model_id"].tolist() == ["Cui2020Learnable_34_20", "mine", "Zhang2020Attacks"]
+    assert tie["rank"].tolist() == [63, 63, 65]
+    assert len(compare(made(5357), n_rows=1000).around) == 100
+    middle = compare("Cui2020Learnable_34_20", n_rows=4).around
+    assert middle["rank"].tolist() == [61, 62, 63, 64, 65]
+    assert middle["own"].tolist() == [False, False, True, False, False]
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match="n_rows"):
+            compare("Cui2020Learnable_34_20", n_rows=wrong)
+
+
+def test_same_architecture_whatever_it_is_called():
+    names = {name: compare(made(architecture=name)).same_architecture for name in ("wrn-34-10", "WideResNet-34-10")}
+    for rows in names.values():
+        assert len(rows) == 1 + (leaderboard()["architecture"] == "WideResNet-34-10").sum() > 10
+        assert set(rows[~rows["own"]]["architecture"]) == {"WideResNet-34-10"}
+    assert len(compare(made(architecture="unheard-of")).same_architecture) == 1
+
+
+def test_architectures_that_differ_stay_apart():
+    published = {name for board in BOARDS for name in leaderboard(*board)["architecture"]}
+    keys = {name: architecture_key(name) for name in published}
+    assert len(set(keys.values())) == len(keys)
+    assert architecture_key("wrn-34-10") != architecture_key("wrn-341-0")
+    assert architecture_key("preact-resnet-18") == architecture_key("PreActResNet-18")
+
+
+def test_rows_of_the_same_extra_data():
+    board = leaderboard()
+    plain = board[~board["additional_data"] & (board["synthetic_images"] == "")]
+    extra = board[board["additional_data"] & (board["synthetic_images"] == "")]
+    synthetic = board[~board["additional_data"] & (board["synthetic_images"] != "")]
+    assert min(len(plain), len(extra), len(synthetic)) > 5
+    for options, rows in (
+        ({}, plain),
+        ({"additional_data": True}, extra),
+        ({"synthetic_images": "1M"}, synthetic),
+    ):
+        found = compare(made(), **options).same_data
+        assert set(found[~found["own"]]["model_id"]) == set(rows["model_id"])
+    known = compare(made(model_name="Rade2021Helper_R18_ddpm")).same_data  # what the board says about that model
+    assert set(known["model_id"]) == set(synthetic["model_id"])
+    asked = compare(made(model_name="Rade2021Helper_R18_ddpm"), synthetic_images="").same_data
+    assert set(asked["model_id"]) == {*plain["model_id"], "Rade2021Helper_R18_ddpm"}
+
+
+def test_fewer_images_give_a_wider_range_of_ranks():
+    full, part = compare(made(5000)), compare(made(50, 100))
+    assert full.rank == part.rank
+    assert part.best_rank < full.best_rank <= full.rank <= full.worst_rank < part.worst_rank
+    low, high = (100 * end for end in Accuracy(50, 100).interval)
+    board = leaderboard()["robust_acc"]
+    assert (part.best_rank, part.worst_rank) == (1 + (board > high).sum(), 1 + (board > low).sum())
+
+
+def test_the_many_corruptions_of_one_image_are_no_new_images():
+    result = made(8_800, threat_model="corruptions", eps=None)
+    found = compare(dataclasses.replace(result, robust=Accuracy(660_000, 750_000)))
+    low, high = (100 * end for end in Accuracy(8_800, 10_000).interval)
+    board = leaderboard("cifar10", "corruptions")["robust_acc"]
+    assert (found.robust_acc, found.label) == (88.0, "like for like")
+    assert (found.best_rank, found.worst_rank) == (1 + (board > high).sum(), 1 + (board > low).sum())
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"eps": 0.031}, "eps 0.031 instead of 8/255"),
+        ({"differences": ("eps 0.031 instead of 8/255",), "eps": 0.031}, "eps 0.031 instead of 8/255"),
+        ({"n": 1000, "robust": 500}, "1,000 images instead of 10,000"),
+        ({"differences": ("images that are not the published files",)}, "images that are not the published files"),
+        ({"flags": {"softmax": "...", "dynamic": "..."}}, "AutoAttack raised a flag: softmax, dynamic"),
+        (
+            {"model_name": "Xiao2020Enhancing", "robust": 1850},
+            "the board ranks this model by 7.40 % of an external evaluation",
+        ),
+    ],
+)
+def test_what_differs_is_said(changes, difference):
+    assert compare(made()).differences == ()
+    found = compare(made(**changes))
+    assert found.differences == (difference,)
+    assert found.label == f"not like for like: {difference}"
+    assert found.label in str(found)
+
+
+def test_what_differs_in_published_rows():
+    assert compare("Cui2020Learnable_34_10_LBGAT6", "cifar100").differences == ("eps 0.031 instead of 8/255",)
+    assert compare("Cui2020Learnable_34_10_LBGAT9_eps_8_255", "cifar100").label == "like for like"
+    unreliable = compare("Xiao2020Enhancing").differences
+    assert unreliable == ("eps 0.031 instead of 8/255", "AutoAttack raised a flag")
+    assert compare("Standard", "cifar10", "corruptions").differences == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "message"),
+    [
+        ({"dataset": "cifar100", "threat_model": "L2"}, (), "no leaderboard"),
+        ({"threat_model": "L1"}, (), "no leaderboard"),
+        ({"eps": None}, (), r"expected eps > 0 .* got eps=None"),
+        ({"eps": math.nan}, (), r"expected eps > 0 .* got eps=nan"),
+        ({"eps": 0.0}, (), "expected eps > 0"),
+        ({"threat_model": "corruptions"}, (), "expected eps=None"),
+        ({}, ("cifar10", "L2"), "threat_model: the result was measured on 'Linf'"),
+        ({}, ("cifar100",), "dataset: the result was measured on 'cifar10'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(changes, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        compare(made(**changes), *arguments)
+
+
+def test_an_unknown_id_is_refused():
+    with pytest.raises(ValueError, match="cifar100 Linf has no row 'Cui2020Learnable_34_20'"):
+        compare("Cui2020Learnable_34_20", "cifar100")
+
+
+def test_a_comparison_reads_well():
+    found = compare("Cui2020Learnable_34_10_LBGAT6", "cifar100")
+    lines = str(found).splitlines()
+    assert lines[0].startswith("Cui2020Learnable_34_10_LBGAT6, cifar100 Linf: robust 29.33 %, rank 28 of 38 (26 to 31 ")
+    assert lines[1] == "not like for like: eps 0.031 instead of 8/255"
+    assert [line.split()[1:3] for line in lines if ">" in line] == [[">", "Cui2020Learnable_34_10_LBGAT6"]]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.rank = 1
+    assert found == compare("Cui2020Learnable_34_10_LBGAT6", "cifar100")
+    assert found != compare("Cui2020Learnable_34_10_LBGAT0", "cifar100")
+
+
+def test_a_comparison_as_a_table():
+    (row,) = compare("Cui2020Learnable_34_10_LBGAT6", "cifar100").to_frame().to_dict("records")
+    assert (row["rank"], row["of"], row["best_rank"], row["worst_rank"]) == (28, 38, 26, 31)
+    board = leaderboard("cifar100")
+    same = board[board["architecture"] == "WideResNet-34-10"]
+    assert (row["rank_same_architecture"], row["of_same_architecture"]) == (1 + (same["rank"] < 28).sum(), len(same))
+    plain = board[~board["additional_data"] & (board["synthetic_images"] == "")]
+    assert (row["rank_same_data"], row["of_same_data"]) == (1 + (plain["rank"] < 28).sum(), len(plain))
+    assert row["label"] == "not like for like: eps 0.031 instead of 8/255"
