@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,6 +26,16 @@ class Joint(nn.Module):
         self.student = student
         self.guides = nn.ModuleList(guides)
         self.train_guides = train_guides
+        self._run: Sequence[Callable[[Tensor], Any]] = [student, *guides]
+
+    @contextmanager
+    def run_by(self, functions: Sequence[Callable[[Tensor], Any]]) -> Iterator[None]:
+        """Inside the block the modules are run by these functions, of student and guides, instead of directly."""
+        found, self._run = self._run, functions
+        try:
+            yield
+        finally:
+            self._run = found
 
     def trained(self) -> list[nn.Module]:
         """The modules whose parameters are trained."""
@@ -46,14 +57,15 @@ class Joint(nn.Module):
         :return: ``"adversarial"``, ``"natural"``, ``"guide"`` where asked for.
         """
         outputs: dict[str, Tensor] = {}
+        student, *guides = self._run
         if adversarial is not None:
-            outputs["adversarial"] = _tensor(self.student(adversarial), "classifier")
+            outputs["adversarial"] = _tensor(student(adversarial), "classifier")
         if natural is not None:
             with torch.set_grad_enabled(natural_graph and torch.is_grad_enabled()):
-                outputs["natural"] = _tensor(self.student(natural), "classifier")
+                outputs["natural"] = _tensor(student(natural), "classifier")
         if guide_inputs:
             with torch.set_grad_enabled(self.train_guides and torch.is_grad_enabled()):
-                logits = [_tensor(guide(x), "guide") for guide, x in zip(self.guides, guide_inputs, strict=True)]
+                logits = [_tensor(guide(x), "guide") for guide, x in zip(guides, guide_inputs, strict=True)]
                 outputs["guide"] = logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0)
         return outputs
 

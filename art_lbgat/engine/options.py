@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from art_lbgat.checks import check_choice, check_count, check_number
 
 Keep = Literal["best", "last", "both"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,13 @@ class RunOptions:
         overfitting): ``"warn"`` says so and goes on, ``"stop"`` ends the training.
     :param selection: What ``validation_data`` is: ``"validation"`` for held-out data, or ``"test"`` for the labelled
         reproduction of papers that choose the epoch on the test set; the history carries the label.
+    :param precision: Of the forward and backward passes: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` by autocast (fp16 on
+        CUDA only, with a loss scaler). Losses, weights and updates stay in fp32; validation runs in fp32.
+    :param attack_precision: Of the passes of the training attack; None is the same.
+    :param channels_last: Convolutions in channels_last while training; rounds otherwise, faster on most hardware.
+    :param compile: Run the models through ``torch.compile`` while training (some ten seconds at the start); rounds
+        otherwise. A model that cannot be compiled runs as it is, with one warning.
+    :param tf32: Products of fp32 in TF32 on CUDA while training; False turns TF32 off, whatever the process has set.
     :param seed: Seed of the run; None draws one from torch's global generator.
     :param verbose: Show a progress bar.
     :raises TypeError: A value of the wrong type.
@@ -50,6 +58,11 @@ class RunOptions:
     patience: int | None = None
     on_collapse: Literal["warn", "stop"] = "warn"
     selection: Literal["validation", "test"] = "validation"
+    precision: Precision = "fp32"
+    attack_precision: Precision | None = None
+    channels_last: bool = False
+    compile: bool = False
+    tf32: bool = False
     seed: int | None = None
     verbose: bool = True
 
@@ -70,8 +83,18 @@ class RunOptions:
         check_choice(self.selection, "selection", ("validation", "test"))
         if self.seed is not None:
             check_count(self.seed, "seed", minimum=0)
-        if not isinstance(self.verbose, bool):
-            raise TypeError(f"verbose: expected a bool, got {self.verbose!r}.")
+        check_choice(self.precision, "precision", ("fp32", "bf16", "fp16"))
+        check_choice(self.attack_precision, "attack_precision", (None, "fp32", "bf16", "fp16"))
+        if self.precision == "fp16" and self.awp_gamma is not None:
+            raise ValueError("awp_gamma: expected None with precision='fp16', whose loss is scaled; take 'bf16'.")
+        for name in ("channels_last", "compile", "tf32", "verbose"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}: expected a bool, got {getattr(self, name)!r}.")
+
+    @property
+    def precision_of_attack(self) -> Precision:
+        """The precision of the passes of the training attack."""
+        return self.attack_precision or self.precision
 
     def perturbs_weights(self, epoch: int) -> bool:
         """Whether AWP is on in ``epoch`` (from 1)."""
@@ -95,6 +118,11 @@ class RunFields(TypedDict, total=False):
     patience: int | None
     on_collapse: Literal["warn", "stop"]
     selection: Literal["validation", "test"]
+    precision: Precision
+    attack_precision: Precision | None
+    channels_last: bool
+    compile: bool
+    tf32: bool
     seed: int | None
     verbose: bool
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ def optimizer_step(
     modules: Sequence[nn.Module],
     optimizers: Sequence[torch.optim.Optimizer],
     max_grad_norm: float | None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Backward of ``loss``, clip, and one step of each optimizer.
 
@@ -23,13 +25,34 @@ def optimizer_step(
     :param modules: The modules that are trained; all their gradients are cleared, whoever steps them.
     :param optimizers: Each steps its own parameters (one SGD over all of them is the same thing).
     :param max_grad_norm: Clip the joint L2 norm of all gradients to this, or None.
+    :param scaler: Scales the loss of fp16; if any gradient overflows no optimizer steps, so that they stay together.
     """
     clear_gradients(modules)
+    if scaler is not None:
+        _scaled_step(loss, optimizers, max_grad_norm, scaler)
+        return
     loss.backward()  # type: ignore[no-untyped-call]
     if max_grad_norm is not None:
         torch.nn.utils.clip_grad_norm_(_parameters(optimizers), max_grad_norm)
     for optimizer in optimizers:
         optimizer.step()
+
+
+def _scaled_step(
+    loss: Tensor,
+    optimizers: Sequence[torch.optim.Optimizer],
+    max_grad_norm: float | None,
+    scaler: torch.amp.GradScaler,
+) -> None:
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    for optimizer in optimizers:
+        scaler.unscale_(optimizer)
+    limit = math.inf if max_grad_norm is None else max_grad_norm
+    norm = torch.nn.utils.clip_grad_norm_(_parameters(optimizers), limit)
+    if bool(torch.isfinite(norm)):
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+    scaler.update()  # once, whatever the number of optimizers
 
 
 def clear_gradients(modules: Sequence[nn.Module]) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas
 
 SHORT, LONG, UNBOUNDED_STEPS, RESTARTS = 10, 100, 50, 5
+_ROUNDING = 1e-9
 _WITHOUT_SOURCE = "white-box beats transfer"
 
 
@@ -38,7 +39,7 @@ class Check(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """The columns."""
-        passed = bool(self.observed <= self.limit)
+        passed = bool(self.observed <= self.limit + _ROUNDING)
         expected = f"<= {self.limit:.4g}"
         return {"check": self.check, "passed": passed, "observed": float(self.observed), "expected": expected,
                 "detail": self.detail}  # fmt: skip
@@ -71,10 +72,10 @@ def sanity_checks(
       where the classifier has no ``clip_values``);
     * *restarts*, *margin loss*, *apgd-ce* and further attacks of AutoAttack are not much stronger:
       ``acc(PGD-100) - acc(attack) <= stronger``; 0.1 leaves room for the usual gap between losses;
-    * *square*, which uses no gradient, is not stronger: ``acc(PGD-100) - acc(square) <= tolerance``.
+    * *square*, which uses no gradient, is not stronger: ``min over all the gradient attacks above of acc - acc(square)
+      <= tolerance`` (the strongest of them, since Square ascends a margin and a gap between losses is no masking).
 
-    A few hundred samples are enough and make Square's 5,000 queries bearable; with fewer than ``1 / tolerance`` samples
-    one sample can fail a row.
+    A few hundred samples are enough and make Square's 5,000 queries bearable. The tolerance is at least one sample.
 
     :param classifier: The classifier; judged in eval mode, left as found.
     :param x: Raw natural inputs, ``(n, *input_shape)``.
@@ -148,6 +149,7 @@ def _attack_checks(
         (plan,) = plan_attacks(attack, sources.names)
         return float(run_row(subject, plan, ball, sources, only).right.double().mean())
 
+    tolerance = max(tolerance, 1 / len(subject.x))
     pgd = accuracy(f"pgd-{LONG}")
     reach = min(whole_range(subject.view, threat.norm), _data_range(subject, threat.norm))
     unbounded = accuracy(f"pgd-{UNBOUNDED_STEPS}", replace(threat, eps=reach, eps_step=None))
@@ -163,11 +165,14 @@ def _attack_checks(
         "margin loss": accuracy(f"cw-{SHORT * 2}"),
         **{name: accuracy("autoattack", only=[name]) for name in autoattack},
     }
+    square = found.pop("square", None)
     for name, other in found.items():
-        limit = tolerance if name == "square" else stronger
-        word = "stronger" if name == "square" else "much stronger"
         detail = f"PGD-100 {pgd:.1%}, {name} {other:.1%}"
-        checks.append(Check(f"{name}: not {word} than PGD", pgd - other, limit, detail))
+        checks.append(Check(f"{name}: not much stronger than PGD", pgd - other, max(tolerance, stronger), detail))
+    if square is not None:
+        best = min(pgd, *found.values())
+        detail = f"the strongest gradient attack {best:.1%}, square {square:.1%}"
+        checks.append(Check("square: not stronger than gradients", best - square, tolerance, detail))
     return checks
 
 

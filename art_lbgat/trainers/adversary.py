@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ class Adversary:
 
     def __init__(self, attack: EvasionAttack, view: TensorView) -> None:
         self.attack, self._view = attack, view
+        #: Runs the module on preprocessed inputs in the tensor loop.
+        self.forward: Callable[[Tensor], Any] = view.module
         self.ascent, self.reason = read_attack(attack, view)
         self._bounds = view.bounds()
         if self.ascent is not None:
@@ -85,8 +88,12 @@ class Adversary:
         starts = self.starts(x, key) if starts is None else starts
         target = self._art_labels(y) if self.ascent.objective == "estimator" else y
         return ascend(
-            self.ascent.scaled(eps_factor), self._view.logits, x, target, self._bounds, starts, self._estimator_loss
+            self.ascent.scaled(eps_factor), self._logits, x, target, self._bounds, starts, self._estimator_loss
         )
+
+    def _logits(self, x: Tensor) -> Tensor:
+        output = self.forward(self._view.predict_inputs(x))
+        return check_logits(output, self._view.classifier.nb_classes, self._view.name)
 
     def _generate(self, x: Tensor, y: Tensor) -> Tensor:
         # One-hot rows: not every ART attack converts indices itself. A copy: an attack may write into its input.

@@ -21,6 +21,7 @@ from art_lbgat.data.augmentation import Augmentation
 from art_lbgat.data.streams import Stream, as_stream
 from art_lbgat.engine.average import Average
 from art_lbgat.engine.cost import Cost, step_cost
+from art_lbgat.engine.execution import executions, gradient_scaler
 from art_lbgat.engine.history import History
 from art_lbgat.engine.joint import Joint
 from art_lbgat.engine.modes import Modes, plain_autograd, preserved_modes
@@ -227,6 +228,7 @@ class BaseTrainer(Trainer, abc.ABC):
             checks.check_rows(stream)
         if self.options.awp_gamma is not None:
             checks.check_perturbable(self._view, optimizers)
+        scaler = gradient_scaler(self.options, self._view.device)
         adversary = self._prepare_adversary()
         judge = None if adversary is None else validation_adversary(adversary, self._view)
         average = None if self.options.ema_decay is None else Average(self._view.module, self.options.ema_decay)
@@ -234,7 +236,15 @@ class BaseTrainer(Trainer, abc.ABC):
         selection = Selection(self.options, modules, self._view.classifier.nb_classes)
         self.seed = draw_seed() if self.options.seed is None else self.options.seed
         self._fits += 1
-        with self._polite() as modes, Progress(self, stream.steps, nb_epochs) as progress:
+        views = [self._view, *self._guides]
+        with (
+            self._polite() as modes,
+            executions([(view.name, view.module) for view in views], self.options, self._view.device) as runs,
+            self._joint.run_by([run.train for run in runs]),
+            Progress(self, stream.steps, nb_epochs) as progress,
+        ):
+            if adversary is not None:
+                adversary.forward = runs[0].attack
             loop = Loop(
                 self._view,
                 self._guides,
@@ -247,6 +257,7 @@ class BaseTrainer(Trainer, abc.ABC):
                 modes,
                 average,
                 GuideCache() if self._cache_guide else None,
+                scaler,
             )
             for epoch in range(1, nb_epochs + 1):
                 row = loop.epoch(stream, Key(self.seed, self._fits, epoch), progress)

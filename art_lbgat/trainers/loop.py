@@ -64,6 +64,7 @@ class Loop:
     :param modes: The modes of the student, then of each guide.
     :param average: The moving average of the student's weights, or None.
     :param guide_cache: Keeps the logits of frozen guides, or None.
+    :param scaler: Scales the loss of fp16, or None.
     """
 
     student: TensorView
@@ -77,6 +78,7 @@ class Loop:
     modes: Sequence[Modes]
     average: Average | None = None
     guide_cache: GuideCache | None = None
+    scaler: torch.amp.GradScaler | None = None
 
     def epoch(self, stream: Stream, key: Key, progress: Progress) -> dict[str, Any]:
         """One pass over the data.
@@ -130,7 +132,7 @@ class Loop:
                 self.guide_cache.put(batch.rows, logits["guide"])
             terms = self.terms(logits, inputs.y_student, inputs.y_guide)
             loss = total(terms)
-            optimizer_step(loss, self.joint.trained(), self.optimizers, self.options.max_grad_norm)
+            optimizer_step(loss, self.joint.trained(), self.optimizers, self.options.max_grad_norm, self.scaler)
         if self.average is not None:
             self.average.update()
         meter.add(terms, loss, logits, inputs.y_student, inputs.y_guide)

@@ -1,0 +1,204 @@
+"""Precision, memory format and compilation: off by default, close to the exact run when on, and nothing left behind."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+
+from art_lbgat import LBGATTrainer, MadryTrainer, RunOptions, TRADESTrainer
+from art_lbgat.attacks import PGDAttack
+from art_lbgat.engine import execution
+from art_lbgat.engine.execution import Execution, executions, gradient_scaler
+from art_lbgat.engine.step import optimizer_step
+from tests.conftest import conv_net, copied_state, make_classifier, make_data
+
+CPU = torch.device("cpu")
+X, Y = make_data(36)
+
+
+def trained(nb_epochs=3, batch_size=12, **options):
+    classifier, guide = make_classifier(lr=0.02), make_classifier(seed=1, lr=0.02)
+    options = {"regularizer": "trades", "regularizer_weight": 2.0, "seed": 0, "verbose": False, **options}
+    trainer = LBGATTrainer(classifier, guide, **options)
+    trainer.fit(X, Y, batch_size=batch_size, nb_epochs=nb_epochs)
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def exact():
+    return trained()
+
+
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [({"channels_last": True}, 1e-3), ({"precision": "bf16"}, 0.05),
+     ({"precision": "bf16", "attack_precision": "fp32", "channels_last": True}, 0.05),
+     ({"precision": "bf16", "awp_gamma": 5e-3, "awp_start_epoch": 1}, 0.1), ({"attack_precision": "bf16"}, 0.05)],
+)  # fmt: skip
+def test_other_roundings_learn_the_same(options, tolerance, exact):
+    """A cast weight that is kept over an update would leave the loss where it was."""
+    found = trained(**options)
+    reference = exact if "awp_gamma" not in options else trained(awp_gamma=5e-3, awp_start_epoch=1)
+    for name in ("loss", "guide_ce"):
+        first, second = reference.history[name].to_numpy(), found.history[name].to_numpy()
+        assert np.abs(first - second).max() < tolerance * (first[0] - first[-1])
+    state = copied_state(found.get_classifier().model)
+    assert all(value.dtype in (torch.float32, torch.int64) for value in state.values())
+    assert all(value.is_contiguous() for value in state.values())
+    assert any(not torch.equal(value, exact.get_classifier().model.state_dict()[name]) for name, value in state.items())
+
+
+def test_compiled_graphs_are_not_made_again_for_partial_batches_modes_or_another_epoch(exact):
+    torch._dynamo.reset()
+    counters.clear()
+    x, y = np.concatenate([X, X[:5]]), np.concatenate([Y, Y[:5]])  # the last batch has 5
+    classifier, guide = make_classifier(lr=0.02), make_classifier(seed=1, lr=0.02)
+    options = {"regularizer": "trades", "regularizer_weight": 2.0, "seed": 0, "verbose": False, "compile": True}
+    trainer = LBGATTrainer(classifier, guide, **options)
+    trainer.fit(x, y, validation_data=(X, Y), batch_size=12, nb_epochs=1)
+    graphs = counters["stats"]["unique_graphs"]
+    assert graphs == 3  # natural logits, attack, training; the guide has the student's layers and shares its graph
+    trainer.fit(x, y, validation_data=(X, Y), batch_size=12, nb_epochs=2)
+    assert counters["stats"]["unique_graphs"] == graphs
+    assert not hasattr(classifier.model, "_orig_mod")
+    assert list(classifier.model.state_dict()) == list(conv_net().state_dict())
+    plain = LBGATTrainer(make_classifier(lr=0.02), make_classifier(seed=1, lr=0.02), **{**options, "compile": False})
+    plain.fit(x, y, batch_size=12, nb_epochs=1)
+    assert trainer.history.loss[0] == pytest.approx(plain.history.loss[0], rel=1e-3)
+
+
+def test_a_model_that_cannot_be_compiled_runs_as_it_is_with_one_warning(exact, caplog, monkeypatch):
+    def broken(module, dynamic):
+        def call(inputs):
+            raise RuntimeError("no compiler\nand much more")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with caplog.at_level(logging.WARNING, logger="art_lbgat.engine.execution"):
+        found = trained(compile=True)
+    assert found.history.loss.tolist() == exact.history.loss.tolist()
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [
+        f"compile=True: {name} cannot be compiled (RuntimeError: no compiler); it runs as it is."
+        for name in ("classifier", "guide")
+    ]
+
+
+def test_an_error_of_the_model_itself_is_not_hidden(monkeypatch):
+    class Failing(nn.Module):
+        def forward(self, x):
+            raise KeyError("mine")
+
+    monkeypatch.setattr(torch, "compile", lambda module, dynamic: module)
+    run = Execution(Failing(), RunOptions(compile=True), CPU, "classifier")
+    with pytest.raises(KeyError, match="mine"):
+        run.train(torch.zeros(2, 3))
+
+    class Full(nn.Module):
+        def forward(self, x):
+            raise torch.OutOfMemoryError("full")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        Execution(Full(), RunOptions(compile=True), CPU, "classifier").train(torch.zeros(2, 3))
+
+
+def test_defaults_call_the_module_itself():
+    calls = []
+
+    class Spy(nn.Module):
+        def forward(self, x):
+            calls.append((x, torch.is_autocast_enabled("cpu")))
+            return x
+
+    x = torch.rand(2, 3, 4, 4)
+    run = Execution(Spy(), RunOptions(), CPU, "classifier")
+    assert run.train(x) is x
+    assert run.attack(x) is x
+    assert calls == [(x, False)] * 2
+
+
+def test_weights_are_channels_last_inside_and_as_found_afterwards():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3).to(memory_format=torch.channels_last), nn.Conv2d(4, 4, 1)
+    )
+    before = copied_state(model)
+    pointers = list(model.parameters())
+    context = executions([("m", model)], RunOptions(channels_last=True), CPU)
+    context.__enter__()
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert context.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None) is False
+    assert model[0].weight.is_contiguous()
+    assert model[1].weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(a is b for a, b in zip(pointers, model.parameters(), strict=True))
+
+
+def test_fp16_is_refused_on_cpu_and_beside_awp():
+    for options in ({"precision": "fp16"}, {"attack_precision": "fp16"}):
+        with pytest.raises(ValueError, match="precision: 'fp16' needs a CUDA device, the classifier is on cpu"):
+            trained(**options)
+    with pytest.raises(ValueError, match="awp_gamma: expected None with precision='fp16'"):
+        RunOptions(precision="fp16", awp_gamma=0.1)
+    assert gradient_scaler(RunOptions(precision="bf16"), CPU) is None
+
+
+def test_the_attack_of_fp16_scales_gradients_and_no_value():
+    model = nn.Linear(3, 2)
+    run = Execution(model, RunOptions(precision="fp16"), CPU, "classifier")
+    x = torch.rand(4, 3, requires_grad=True)
+    plain, scaled = run.train(x), run.attack(x)
+    assert plain.dtype == scaled.dtype == torch.float32
+    assert torch.equal(plain, scaled)
+    (one,), (many,) = (torch.autograd.grad(out.sum(), x, retain_graph=True) for out in (plain, scaled))
+    assert torch.allclose(many, 1024 * one, rtol=1e-3)
+
+
+def test_one_overflow_stops_every_optimizer_and_lowers_the_scale():
+    models = [nn.Linear(2, 1, bias=False) for _ in range(2)]
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in models]
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    x = torch.ones(1, 2)
+    before = [copied_state(m) for m in models]
+    loss = models[0](x).sum() + models[1](x).sum() * 3e38  # times the scale this is infinite in the second model
+    optimizer_step(loss, models, optimizers, None, scaler)
+    assert all(torch.equal(m.weight, b["weight"]) for m, b in zip(models, before, strict=True))
+    assert scaler.get_scale() == 2.0**9
+    optimizer_step(models[0](x).sum() + models[1](x).sum(), models, optimizers, None, scaler)
+    for model, old in zip(models, before, strict=True):
+        assert torch.allclose(model.weight, old["weight"] - 0.1)
+    optimizer_step(models[0](x).sum() * 100, models[:1], optimizers[:1], 1.0, scaler)
+    moved = models[0].weight.detach() - (before[0]["weight"] - 0.1)
+    assert moved.norm() == pytest.approx(0.1, rel=1e-3)  # the norm after unscaling is clipped
+
+
+def test_tf32_is_set_on_cuda_only_and_put_back(monkeypatch):
+    found = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    for tf32 in (True, False):
+        with execution._float32_rounding(torch.device("cuda"), tf32):
+            assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == tf32
+        assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == found
+        with execution._float32_rounding(CPU, tf32):
+            assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == found
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [("precision", "half", ValueError), ("attack_precision", "fp8", ValueError), ("compile", 1, TypeError),
+     ("channels_last", "auto", TypeError), ("tf32", None, TypeError)],
+)  # fmt: skip
+def test_bad_options_are_named(field, value, error):
+    with pytest.raises(error, match=f"^{field}: expected"):
+        RunOptions(**{field: value})
+
+
+@pytest.mark.parametrize("trainer", [MadryTrainer, TRADESTrainer])
+def test_baselines_take_the_options_too(trainer):
+    classifier = make_classifier(lr=0.02)
+    attack = PGDAttack(classifier, eps=0.1, eps_step=0.05, max_iter=2) if trainer is MadryTrainer else None
+    run = trainer(classifier, attack, precision="bf16", channels_last=True, seed=0, verbose=False)
+    run.fit(X, Y, batch_size=12, nb_epochs=2)
+    assert run.history.loss.iloc[-1] < run.history.loss.iloc[0]
