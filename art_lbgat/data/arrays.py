@@ -15,6 +15,7 @@ from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_inputs, check_labels
 from art_lbgat.data.batches import AnyAugmentation, Batch, augmented
 from art_lbgat.data.images import Images, as_float, to_range
+from art_lbgat.engine.memory import to_device
 from art_lbgat.engine.randomness import Key
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Source:
     def _on_device(self, x: Tensor, scale: float) -> Tensor:
         clip_values = self._view.classifier.clip_values
         unit = clip_values is None or bool(np.all(clip_values[0] == 0) and np.all(clip_values[1] == 1))
-        return to_range(as_float(x.to(self._view.device), scale), None if unit else self._view.bounds())
+        return to_range(as_float(to_device(x, self._view.device), scale), None if unit else self._view.bounds())
 
 
 class ArrayStream:

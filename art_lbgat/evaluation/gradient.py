@@ -9,6 +9,7 @@ from torch import Tensor
 
 from art_lbgat.attacks.loop import Ascent, ascend, draw_start
 from art_lbgat.attacks.norms import clip, unit_gaussian, unit_uniform
+from art_lbgat.engine.memory import in_chunks
 from art_lbgat.engine.modes import evaluating, plain_autograd
 from art_lbgat.engine.randomness import preserved_randomness, seed_everything
 from art_lbgat.evaluation.plan import Threat
@@ -45,14 +46,16 @@ def gradient_examples(subject: Subject, ascent: Ascent, restarts: int, rows: Ten
 
 def _ascend_rows(subject: Subject, ascent: Ascent, unit: Tensor | None, index: Tensor, restart: int) -> Tensor:
     view = subject.view
-    found = []
+
+    def chunk_examples(chunk: Tensor) -> Tensor:
+        """Those of some samples."""
+        start = None if unit is None else unit[chunk].to(view.device)
+        x, y = subject.x[chunk].to(view.device), subject.y[chunk].to(view.device)
+        return ascend(ascent, view.logits, x, y, view.bounds(), [start]).cpu()
+
     with plain_autograd(view.device), evaluating(view.module), preserved_randomness():
         seed_everything(subject.seed + restart)
-        for chunk in torch.split(index, subject.batch_size):
-            start = None if unit is None else unit[chunk].to(view.device)
-            x, y = subject.x[chunk].to(view.device), subject.y[chunk].to(view.device)
-            found.append(ascend(ascent, view.logits, x, y, view.bounds(), [start]).cpu())
-    return torch.cat(found)
+        return in_chunks(chunk_examples, index, subject.batch_size)
 
 
 def noise_examples(subject: Subject, threat: Threat, rows: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from art_lbgat.bridge import TensorView
+from art_lbgat.engine.memory import in_chunks
 from art_lbgat.engine.modes import evaluating, plain_autograd
 from art_lbgat.engine.randomness import preserved_randomness, seed_everything
 
@@ -50,8 +51,9 @@ def predict(view: TensorView, x: Tensor, batch_size: int, seed: int) -> Tensor:
         seed_everything(seed)
         if not len(x):
             return torch.empty(0, view.classifier.nb_classes)
-        chunks = torch.split(x, batch_size)
-        return torch.cat([view.logits(chunk.to(view.device, copy=True)).float().cpu() for chunk in chunks])
+        return in_chunks(
+            lambda rows: view.logits(x[rows].to(view.device)).float().cpu(), torch.arange(len(x)), batch_size
+        )
 
 
 def classified_as(logits: Tensor, y: Tensor) -> Tensor:
@@ -109,15 +111,17 @@ def _are_probabilities(logits: Tensor) -> bool:
 def _gradient_shares(view: TensorView, x: Tensor, y: Tensor, batch_size: int, seed: int) -> tuple[float, float]:
     if not len(x):
         return 0.0, 0.0
-    dead = broken = 0
+
+    def dead_and_broken(rows: Tensor) -> Tensor:
+        """Two columns, bool, a row per sample."""
+        gradient = _input_gradient(view, x[rows].to(view.device), y[rows].to(view.device)).flatten(1)
+        finite = torch.isfinite(gradient).all(dim=1)
+        return torch.stack([finite & (gradient == 0).all(dim=1), ~finite], dim=1).cpu()
+
     with plain_autograd(view.device), evaluating(view.module), preserved_randomness():
         seed_everything(seed)
-        for chunk, labels in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
-            gradient = _input_gradient(view, chunk.to(view.device, copy=True), labels.to(view.device)).flatten(1)
-            finite = torch.isfinite(gradient).all(dim=1)
-            dead += int((finite & (gradient == 0).all(dim=1)).sum())
-            broken += int((~finite).sum())
-    return dead / len(x), broken / len(x)
+        dead, broken = in_chunks(dead_and_broken, torch.arange(len(x)), batch_size).double().mean(dim=0).tolist()
+    return dead, broken
 
 
 def _input_gradient(view: TensorView, x: Tensor, y: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from art_lbgat.engine.cost import Cost, step_cost
 from art_lbgat.engine.execution import executions, gradient_scaler
 from art_lbgat.engine.history import History
 from art_lbgat.engine.joint import Joint
+from art_lbgat.engine.memory import named_out_of_memory
 from art_lbgat.engine.modes import Modes, plain_autograd, preserved_modes
 from art_lbgat.engine.options import RunFields, RunOptions, check_keyword, run_options
 from art_lbgat.engine.randomness import Key, draw_seed, preserved_randomness
@@ -241,6 +242,7 @@ class BaseTrainer(Trainer, abc.ABC):
             self._polite() as modes,
             executions([(view.name, view.module) for view in views], self.options, self._view.device) as runs,
             self._joint.run_by([run.train for run in runs]),
+            named_out_of_memory(batch_size),
             Progress(self, stream.steps, nb_epochs) as progress,
         ):
             if adversary is not None:

@@ -17,6 +17,7 @@ from art_lbgat.engine.average import Average
 from art_lbgat.engine.awp import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
 from art_lbgat.engine.history import Meter
 from art_lbgat.engine.joint import Joint
+from art_lbgat.engine.memory import to_device
 from art_lbgat.engine.modes import Modes
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.randomness import Key, seed_everything
@@ -113,7 +114,7 @@ class Loop:
         :param meter: Told of terms and outputs.
         """
         seed_everything(key.derive("step"))
-        x, y = batch.x.to(self.student.device), batch.y.to(self.student.device)
+        x, y = (to_device(value, self.student.device) for value in (batch.x, batch.y))
         student_modes, *guide_modes = self.modes
         x_adv: Tensor | None = None
         if self.adversary is not None:

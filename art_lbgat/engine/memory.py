@@ -1,0 +1,78 @@
+"""What is done when memory runs out: smaller chunks where they change nothing, else a message that says what to set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+_CPU_MESSAGES = ("can't allocate memory", "not enough memory", "DefaultCPUAllocator")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on whatever device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _CPU_MESSAGES)
+
+
+def in_chunks(function: Callable[[Tensor], Tensor], index: Tensor, batch_size: int) -> Tensor:
+    """``function`` of all of ``index``, chunk by chunk; chunks are halved, and stay so, when memory runs out.
+
+    For functions whose result for a sample does not depend on the samples beside it.
+
+    :param function: From some of ``index``, ``(n,)``, to their results ``(n, ...)``.
+    :param index: What to compute, ``(N,)``; at least one.
+    :param batch_size: The largest chunk.
+    :return: All results, ``(N, ...)``.
+    :raises RuntimeError: If memory does not suffice for a single one.
+    """
+    found: list[Tensor] = []
+    first = 0
+    while first < len(index):
+        chunk = index[first : first + batch_size]
+        try:
+            found.append(function(chunk))
+        except Exception as error:
+            if not is_out_of_memory(error) or len(chunk) == 1:
+                raise
+            batch_size = max(1, len(chunk) // 2)
+        else:
+            first += len(chunk)
+            continue
+        # Outside the handler, where the failed call's tensors are no longer held by the traceback.
+        logger.warning("memory ran out with %d samples at a time; going on with %d.", len(chunk), batch_size)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return torch.cat(found)
+
+
+@contextmanager
+def named_out_of_memory(batch_size: int | None) -> Iterator[None]:
+    """What to set when memory runs out in training, where a smaller batch would be another training.
+
+    :param batch_size: Samples per batch, if known.
+    :raises RuntimeError: In place of the error of the device, with what can be changed.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        size = "" if batch_size is None else f" {batch_size} samples at a time"
+        raise RuntimeError(
+            f"batch_size: memory ran out in training with{size or ' this batch size'}. BatchNorm and the learning rate "
+            "depend on the batch, so it is not changed for you: lower batch_size (and the learning rate with it), or "
+            "set precision='bf16', which halves the activations, or take a smaller network or guide."
+        ) from error
+
+
+def to_device(value: Tensor, device: torch.device) -> Tensor:
+    """``value`` on ``device``; to CUDA through pinned memory, so that the program does not wait for what runs there."""
+    if device.type == "cuda" and value.device.type == "cpu":
+        return value.pin_memory().to(device, non_blocking=True)
+    return value.to(device)
