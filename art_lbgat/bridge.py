@@ -60,6 +60,11 @@ class TensorView:
         ]
 
     @property
+    def draws_in_training(self) -> bool:
+        """Whether :meth:`fit_inputs` may draw random numbers."""
+        return bool(self._training_defences)
+
+    @property
     def mixes_samples(self) -> bool:
         """Whether a defence that acts in training blends different samples of a batch (mixup, cutmix)."""
         return any(isinstance(o, (Mixup, MixupPyTorch, CutMix, CutMixPyTorch)) for o in self._training_defences)

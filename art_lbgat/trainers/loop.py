@@ -124,7 +124,8 @@ class Loop:
         for guide in guide_modes:
             guide.train() if self.joint.train_guides else guide.evaluate()
         cached = None if self.guide_cache is None else self.guide_cache.get(batch.rows)
-        inputs = self._inputs(x, x_adv, y, key.derive("defences"), cached)
+        draws = any(view.draws_in_training for view in (self.student, *self.guides))
+        inputs = self._inputs(x, x_adv, y, key.derive("defences") if draws else 0, cached)
         with self._weights_perturbed(inputs, key.epoch) as guide_logits:
             logits = self._forward(inputs, guide_logits)
             if key.epoch == 1 and key.step == 0:
