@@ -53,4 +53,4 @@ if __name__ == "__main__":
     parser.add_argument("tree", type=Path)
     parser.add_argument("data_dir", type=Path)
     arguments = parser.parse_args()
-    print(write_batches(arguments.tree, arguments.data_dir))  # noqa: T201
+    print(write_batches(arguments.tree, arguments.data_dir))

@@ -60,6 +60,8 @@ def load_classifier(
     # A default device of the caller (meta, cuda) must not reach what is built.
     with preserved_randomness(), torch.device("cpu"):
         network = load_network(entry, model_dir)
+        if entry.needs_cuda:
+            network.cuda()  # before it is tried: part of it is there since it was built
         if not trainable:
             network.requires_grad_(requires_grad=False)
         classifier = create_classifier(network, entry.nb_classes, entry.input_shape, device_type=device_type, **sgd)
@@ -96,8 +98,8 @@ def list_models(
     :param model_dir: A directory of weights, to tell which are on disk; or None.
     :return: Columns ``name``, ``dataset``, ``threat_model``, ``source`` (``"google drive"``, ``"timm"`` or
         ``"torchvision"``), ``n_files``, ``input_shape``, ``preprocessing`` (key of RobustBench's transform, ``"timm"``
-        for timm's own, None for CIFAR), ``cpu`` (False where CUDA is needed), and with ``model_dir`` ``on_disk`` (True
-        if all files are there, or in torch hub's cache for timm and torchvision).
+        for timm's own, missing for CIFAR), ``cpu`` (False where CUDA is needed), and with ``model_dir`` ``on_disk``
+        (True if all files are there, or in torch hub's cache for timm and torchvision).
     :raises ValueError: An unknown data set or threat model, or a pair without a zoo.
     """
     rows = [

@@ -64,6 +64,7 @@ def _from_drive(entry: Entry, model_dir: Path) -> nn.Module:
     files = entry.files(model_dir)
 
     def download(identifier: str, path: str | Path) -> None:
+        """Fetch one of the files."""
         path = Path(path)
         url = files.get(path, f"https://drive.google.com/uc?id={identifier}")
         fetch(path, url, lambda part: utils.download_gdrive_new(identifier, part), path)
@@ -83,7 +84,9 @@ def _from_drive(entry: Entry, model_dir: Path) -> nn.Module:
     except Exception as error:  # KeyError, RuntimeError, AttributeError, ...: whatever meets a file of other content
         if reader.path is None:
             raise _cannot_build(entry, error) from error
-        raise error if reader.failed else _does_not_fit(reader.path, entry, error) from error
+        if reader.failed:
+            raise
+        raise _does_not_fit(reader.path, entry, error) from error
     return net
 
 
