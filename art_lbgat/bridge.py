@@ -39,6 +39,10 @@ class TensorView:
     :raises ValueError: If its forward pass cannot be followed exactly on tensors, and why.
     """
 
+    #: Whether :meth:`logits` are those after the postprocessing defences, as ``predict`` gives them; an attack in
+    #: training ignores these, as ART's do.
+    postprocesses = False
+
     def __init__(self, classifier: PyTorchClassifier, name: str = "classifier") -> None:
         self.classifier = classifier
         self.name = name
@@ -94,7 +98,14 @@ class TensorView:
         :param x: Raw inputs, ``(N, ...)``, float32.
         :return: Logits, ``(N, C)``.
         """
-        return self.output(self.predict_inputs(x))
+        logits = self.output(self.predict_inputs(x))
+        if not (self.postprocesses and self.classifier.postprocessing_defences):
+            return logits
+        # ART's postprocessing is numpy: its value counts, and gradients pass straight through (BPDA).
+        array = self.classifier._apply_postprocessing(logits.detach().cpu().numpy(), fit=False)
+        outputs = torch.from_numpy(np.asarray(array, dtype=np.float32)).to(logits.device)
+        outputs = check_logits(outputs, self.classifier.nb_classes, f"{self.name} (postprocessing)")
+        return outputs + (logits - logits.detach())  # plus zero, so the value is theirs to the bit
 
     def predict_inputs(self, x: Tensor) -> Tensor:
         """What the module is given at prediction: ``preprocessing(x)``, differentiable in ``x``."""
@@ -142,6 +153,16 @@ class TensorView:
         :raises ValueError: If the module returns anything else.
         """
         return check_logits(self.module(inputs), self.classifier.nb_classes, self.name)
+
+
+class JudgedView(TensorView):
+    """The whole classifier as its user sees it: the postprocessing defences are part of what is judged.
+
+    :param classifier: As :class:`TensorView`.
+    :param name: As :class:`TensorView`.
+    """
+
+    postprocesses = True
 
 
 def check_logits(output: Any, nb_classes: int, name: str) -> Tensor:

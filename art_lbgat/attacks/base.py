@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from art_lbgat.attacks.loop import Ascent, ascend, draw_start
+from art_lbgat.attacks.ascent import Ascent, draw_start
+from art_lbgat.attacks.loop import ascend
 from art_lbgat.attacks.radius import Radius, as_radius, check_radius, check_scale
 from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_count, check_inputs, check_labels, check_norm
@@ -36,6 +37,7 @@ class TensorAttack(EvasionAttack):
         "max_iter",
         "batch_size",
         "verbose",
+        "early_stop_steps",
     ]
     _estimator_requirements = (PyTorchClassifier,)
 
@@ -48,10 +50,11 @@ class TensorAttack(EvasionAttack):
         max_iter: int,
         batch_size: int,
         verbose: bool,
+        early_stop_steps: int | None = None,
     ) -> None:
         super().__init__(estimator=estimator)
         self.norm, self.eps, self.eps_step, self.max_iter = norm, eps, eps_step, max_iter
-        self.batch_size, self.verbose = batch_size, verbose
+        self.batch_size, self.verbose, self.early_stop_steps = batch_size, verbose, early_stop_steps
         self._view = TensorView(estimator, "estimator")
 
     def _radius(self, value: Any) -> Radius:
@@ -108,10 +111,17 @@ class TensorAttack(EvasionAttack):
             return self._ascend(ascent.rows(slice(None), len(x)), x, y, starts)
 
     def _ascend(self, ascent: Ascent, x: Tensor, y: Tensor | None, starts: list[Tensor | None]) -> Tensor:
-        if y is None and ascent.objective != "kl":
+        if y is None and (ascent.objective != "kl" or ascent.early_stop_steps is not None):
             with torch.no_grad():
                 y = self._view.logits(x).argmax(dim=1)
         return ascend(ascent, self._view.logits, x, y, self._view.bounds(), starts)
+
+    def _check_one_start(self, starts: int) -> None:
+        """Several starts keep the point of highest loss, early stopping looks for one of low loss."""
+        if self.early_stop_steps is not None and starts > 1:
+            raise ValueError(
+                f"num_random_init: expected at most 1 with early_stop_steps={self.early_stop_steps}, got {starts}."
+            )
 
     def _check_params(self) -> None:
         check_norm(self.norm)
@@ -121,4 +131,6 @@ class TensorAttack(EvasionAttack):
         check_count(self.batch_size, "batch_size")
         if not isinstance(self.verbose, bool):
             raise TypeError(f"verbose: expected a bool, got {self.verbose!r}.")
+        if self.early_stop_steps is not None:
+            check_count(self.early_stop_steps, "early_stop_steps", minimum=0)
         check_scale(self.eps, check_norm(self.norm), self._view)

@@ -58,6 +58,13 @@ def project_l2(x_adv: Tensor, x: Tensor, eps: Radius, bounds: Bounds) -> Tensor:
     return clip(x + delta * ratio, bounds)
 
 
+def project(point: Tensor, x: Tensor, eps: Radius, norm: float, bounds: Bounds) -> Tensor:
+    """The point moved into the ball of ``eps`` around ``x``, which lies inside ``bounds``, and into them."""
+    if norm == math.inf:
+        return torch.clamp(point, clip(x - eps, bounds), clip(x + eps, bounds))
+    return project_l2(point, x, eps, bounds)
+
+
 def art_direction(gradient: Tensor, norm: float) -> Tensor:
     """ART's rule: NaN counts as 0; ``sign(g)`` for Linf, ``|g| * (1 / ||g||_2) * sign(g)`` for L2."""
     gradient = gradient.masked_fill_(gradient.isnan(), 0.0)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 from art.estimators.classification import PyTorchClassifier
 from numpy.typing import NDArray
 
+from art_lbgat.attacks.ascent import Ascent
 from art_lbgat.attacks.base import TensorAttack
-from art_lbgat.attacks.loop import Ascent
 from art_lbgat.checks import check_choice, check_count, check_norm
 
 
@@ -32,6 +32,9 @@ class PGDAttack(TensorAttack):
         or ``"kl"`` (KL to the fixed natural prediction; labels are not used).
     :param batch_size: Chunk of ``generate``; changes at most the rounding of a logit.
     :param verbose: Show a progress bar in ``generate``.
+    :param early_stop_steps: Stop each sample at a misclassified point once it went on from so many of them (``tau`` of
+        Friendly Adversarial Training, arXiv 2002.11242, Algorithm 1), see :mod:`art_lbgat.attacks.early_stop`: a
+        cheaper, weaker attack for training; not for an evaluation. None takes all steps.
     :raises TypeError: An argument, or the estimator, of the wrong type.
     :raises ValueError: An argument outside its range.
     """
@@ -49,8 +52,9 @@ class PGDAttack(TensorAttack):
         objective: Literal["ce", "cw", "kl"] = "ce",
         batch_size: int = 128,
         verbose: bool = False,
+        early_stop_steps: int | None = None,
     ) -> None:
-        super().__init__(estimator, norm, eps, eps_step, max_iter, batch_size, verbose)
+        super().__init__(estimator, norm, eps, eps_step, max_iter, batch_size, verbose, early_stop_steps)
         self.num_random_init, self.objective = num_random_init, objective
         self._check_params()
 
@@ -64,11 +68,13 @@ class PGDAttack(TensorAttack):
             objective=self.objective,
             start="uniform" if self.num_random_init else "none",
             restarts=max(1, self.num_random_init),
+            early_stop_steps=self.early_stop_steps,
         )
 
     def _check_params(self) -> None:
         super()._check_params()
         check_count(self.num_random_init, "num_random_init", minimum=0)
+        self._check_one_start(self.num_random_init)
         check_choice(self.objective, "objective", ("ce", "cw", "kl"))
         if self.objective == "kl" and self.num_random_init == 0:
             raise ValueError(

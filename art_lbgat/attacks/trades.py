@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from art.estimators.classification import PyTorchClassifier
 from numpy.typing import NDArray
 
+from art_lbgat.attacks.ascent import Ascent
 from art_lbgat.attacks.base import TensorAttack
-from art_lbgat.attacks.loop import Ascent
 from art_lbgat.checks import check_count, check_norm, check_number
 
 
@@ -17,8 +17,8 @@ class TRADESAttack(TensorAttack):
     """``x <- clip(project(x + eps_step * direction(grad_x KL(softmax M(x_0) || softmax M(x)))))``.
 
     The natural prediction ``M(x_0)`` is fixed: computed once, in eval mode, without a graph. The start is
-    ``x_0 + start_std * N(0, 1)``, neither clipped nor projected before the first step. Labels are not used. Source:
-    Zhang et al., arXiv 1901.08573, as in their code and in that of LBGAT.
+    ``x_0 + start_std * N(0, 1)``, neither clipped nor projected before the first step. Labels are not used, but to stop
+    early. Source: Zhang et al., arXiv 1901.08573, as in their code and in that of LBGAT.
 
     :param estimator: The classifier to attack.
     :param norm: ``np.inf`` (or ``"inf"``) or 2.
@@ -32,6 +32,9 @@ class TRADESAttack(TensorAttack):
         highest KL is kept for each sample.
     :param batch_size: Chunk of ``generate``; changes at most the rounding of a logit.
     :param verbose: Show a progress bar in ``generate``.
+    :param early_stop_steps: Stop each sample at a misclassified point once it went on from so many of them (``tau`` of
+        Friendly Adversarial Training, arXiv 2002.11242, Algorithm 1), see :mod:`art_lbgat.attacks.early_stop`: a
+        cheaper, weaker attack for training; not for an evaluation. None takes all steps.
     :raises TypeError: An argument, or the estimator, of the wrong type.
     :raises ValueError: An argument outside its range.
     """
@@ -49,8 +52,9 @@ class TRADESAttack(TensorAttack):
         num_random_init: int = 1,
         batch_size: int = 128,
         verbose: bool = False,
+        early_stop_steps: int | None = None,
     ) -> None:
-        super().__init__(estimator, norm, eps, eps_step, max_iter, batch_size, verbose)
+        super().__init__(estimator, norm, eps, eps_step, max_iter, batch_size, verbose, early_stop_steps)
         self.start_std = 0.001 * self._view.value_range() if start_std is None else start_std
         self.num_random_init = num_random_init
         self._check_params()
@@ -66,9 +70,11 @@ class TRADESAttack(TensorAttack):
             start="gaussian",
             start_std=self.start_std,
             restarts=self.num_random_init,
+            early_stop_steps=self.early_stop_steps,
         )
 
     def _check_params(self) -> None:
         super()._check_params()
         check_number(self.start_std, "start_std")
         check_count(self.num_random_init, "num_random_init")
+        self._check_one_start(self.num_random_init)

@@ -106,6 +106,10 @@ class ArrayStream:
         self._slices = [slice(a, b) for a, b in zip(starts, [*starts[1:], count], strict=True)]
         self.steps: int | None = len(self._slices)
 
+    def __len__(self) -> int:
+        """How many samples there are."""
+        return len(self._source)
+
     def epoch(self, key: Key) -> Iterator[Batch]:
         """See :class:`~art_lbgat.data.Stream`."""
         order = torch.randperm(len(self._source), generator=key.generator("order")).numpy()

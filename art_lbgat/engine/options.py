@@ -19,6 +19,13 @@ class RunOptions:
 
     :param eps_warmup_epochs: ``eps`` and ``eps_step`` of the training attack rise linearly: in epoch ``e`` (from 1)
         they are ``min(1, e / eps_warmup_epochs)`` of their full size. 0 turns it off.
+    :param max_iter_warmup_epochs: The training attack's steps rise: in epoch ``e`` (from 1) it takes
+        ``ceil(max_iter * min(1, e / max_iter_warmup_epochs))`` of its length ``eps_step``. 0 turns it off. As in
+        curriculum adversarial training (arXiv 1805.04807) and Amata (arXiv 2012.08112); the former raises them by
+        accuracy, the latter shortens the later steps too.
+    :param warm_start: The training attack starts each sample from its adversarial example of the epoch before,
+        projected onto the present ball (ATTA, arXiv 1912.11969), so that few steps suffice, see
+        :mod:`art_lbgat.trainers.warm_starts`. Needs data in memory without augmentation.
     :param max_grad_norm: Clip the joint L2 norm of all trained parameters' gradients to this; None does not clip.
     :param awp_gamma: Adversarial weight perturbation (AWP, arXiv 2004.05884): in each step the student's weights are
         moved by ``gamma * ||w||`` per tensor along the gradient of the loss, see :mod:`art_lbgat.engine.awp`; > 0
@@ -49,6 +56,8 @@ class RunOptions:
     """
 
     eps_warmup_epochs: int = 0
+    max_iter_warmup_epochs: int = 0
+    warm_start: bool = False
     max_grad_norm: float | None = None
     awp_gamma: float | None = None
     awp_start_epoch: int = 10
@@ -68,6 +77,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_count(self.eps_warmup_epochs, "eps_warmup_epochs", minimum=0)
+        check_count(self.max_iter_warmup_epochs, "max_iter_warmup_epochs", minimum=0)
         if self.max_grad_norm is not None:
             check_number(self.max_grad_norm, "max_grad_norm", exclusive=True)
         if self.awp_gamma is not None:
@@ -87,7 +97,7 @@ class RunOptions:
         check_choice(self.attack_precision, "attack_precision", (None, "fp32", "bf16", "fp16"))
         if self.precision == "fp16" and self.awp_gamma is not None:
             raise ValueError("awp_gamma: expected None with precision='fp16', whose loss is scaled; take 'bf16'.")
-        for name in ("channels_last", "compile", "tf32", "verbose"):
+        for name in ("warm_start", "channels_last", "compile", "tf32", "verbose"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected a bool, got {getattr(self, name)!r}.")
 
@@ -104,11 +114,18 @@ class RunOptions:
         """The share of the full ``eps`` in ``epoch`` (from 1)."""
         return 1.0 if self.eps_warmup_epochs == 0 else min(1.0, epoch / self.eps_warmup_epochs)
 
+    def steps(self, max_iter: int, epoch: int) -> int:
+        """How many of ``max_iter`` steps the training attack takes in ``epoch`` (from 1)."""
+        epochs = self.max_iter_warmup_epochs
+        return max_iter if epoch >= epochs else -(-max_iter * epoch // epochs)  # exactly the ceiling
+
 
 class RunFields(TypedDict, total=False):
     """The fields of :class:`RunOptions` as keywords (a test keeps the two equal)."""
 
     eps_warmup_epochs: int
+    max_iter_warmup_epochs: int
+    warm_start: bool
     max_grad_norm: float | None
     awp_gamma: float | None
     awp_start_epoch: int

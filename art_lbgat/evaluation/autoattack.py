@@ -180,7 +180,10 @@ def _attack_names(attacks: str | Sequence[str], nb_classes: int) -> tuple[list[s
             names[1:2] = ["apgd-dlr"] if nb_classes == 3 else []
             notes[FEW_CLASSES] = f"with {nb_classes} classes there is no targeted DLR loss; attacks run: {names}."
         return names, notes
-    names = [check_choice(name, "attacks", ATTACKS) for name in ([attacks] if isinstance(attacks, str) else attacks)]
+    given = [attacks] if isinstance(attacks, str) else attacks
+    if not isinstance(given, Sequence) or not given:
+        raise ValueError(f"attacks: expected 'standard' or at least one of {list(ATTACKS)}, got {attacks!r}.")
+    names = [check_choice(name, "attacks", ATTACKS) for name in given]
     for name, fewest in (("apgd-t", 4), ("apgd-dlr", 3)):
         if name in names and nb_classes < fewest:
             raise ValueError(

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 RANDOMISED, SOFTMAX, DYNAMIC = "randomised", "softmax", "dynamic"
 ZERO_GRADIENTS, SQUARE_STRONGER, FEW_CLASSES = "zero gradients", "square stronger", "few classes"
-NON_FINITE = "non-finite logits"
+NON_FINITE, NON_FINITE_GRADIENTS = "non-finite logits", "non-finite gradients"
+BATCH_DEPENDENT = "batch dependent"
 
 
 class Flags:

@@ -68,7 +68,11 @@ def run_attacks(
     :return: What was found.
     :raises ValueError: If the logits of natural images are not finite.
     """
-    natural = record.get(NATURAL) or record.add(NATURAL, _natural(checks, model, x, y, batch_size, seed, device))
+    natural = record.get(NATURAL)
+    if natural is None:
+        natural = record.add(NATURAL, _natural(checks, model, x, y, batch_size, seed, device))
+    else:
+        _check_same(natural.x_adv, model, x, batch_size, seed, device)
     right = torch.zeros(len(x), dtype=torch.bool)
     right[natural.rows] = True
     robust, x_adv = right.clone(), x.clone()
@@ -108,16 +112,32 @@ def _natural(
     start = time.perf_counter()
     seed_everything(seed)
     chunks = list(zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True))
-    right = []
+    right: list[Tensor] = []
+    first = torch.empty(0)
     for images, labels in chunks:
         logits = model(images.to(device))
+        first = logits if not right else first
         if not bool(torch.isfinite(logits).all()):
             raise ValueError("classifier: its logits for natural images hold NaN or Inf, so no accuracy has a meaning.")
         right.append((logits.argmax(dim=1) == labels.to(device)).cpu())
     images, labels = chunks[0]
     flags = flags_of.check_defence(checks, model, images.to(device), labels.to(device))
     rows = torch.cat(right).nonzero().flatten()
-    return Entry(rows, torch.empty(0), flags, time.perf_counter() - start)
+    return Entry(rows, first.cpu(), flags, time.perf_counter() - start)
+
+
+def _check_same(
+    recorded: Tensor, model: UnitModel, x: Tensor, batch_size: int, seed: int, device: torch.device
+) -> None:
+    """Whether the model still answers as it did: weights and layers alone do not tell, an attribute may count too."""
+    seed_everything(seed)
+    logits = model(x[:batch_size].to(device)).cpu()
+    scale = float(recorded.abs().max())
+    if logits.shape != recorded.shape or not torch.allclose(logits, recorded, rtol=0, atol=1e-3 * scale):
+        raise ValueError(
+            "state_path: it belongs to another run, so going on would mix two: the model gives other logits for the "
+            "same images than it recorded. Take another path, or delete the file."
+        )
 
 
 def _attack(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ from art_lbgat.engine.modes import evaluating, plain_autograd
 from art_lbgat.engine.randomness import preserved_randomness, seed_everything
 from art_lbgat.evaluation.autoattack import ATTACKS, auto_attack
 from art_lbgat.evaluation.gradient import DRAWS, gradient_examples, noise_examples
-from art_lbgat.evaluation.plan import Plan, Threat
+from art_lbgat.evaluation.health import require_gradients
+from art_lbgat.evaluation.plan import Plan, Threat, norm_name
 from art_lbgat.evaluation.rows import WHITE_BOX
 from art_lbgat.evaluation.subject import Subject
 from art_lbgat.evaluation.transfer import Sources
@@ -47,6 +49,9 @@ def check_runnable(subject: Subject, plan: Plan, autoattack: str | Sequence[str]
         targeted or bound to another model.
     """
     view = subject.view
+    black_box = plan.kind == "autoattack" and list(autoattack) == ["square"]
+    if plan.kind in ("gradient", "quantised", "autoattack") and not black_box:
+        require_gradients(subject.health, view.name)
     if plan.kind in ("autoattack", "quantised") and view.classifier.clip_values is None:
         word = "AutoAttack" if plan.kind == "autoattack" else repr(plan.name)
         raise ValueError(f"{view.name}: {word} needs bounded inputs; build the classifier with clip_values=(min, max).")
@@ -77,7 +82,11 @@ def make_examples(
         return Examples(x_adv, plan.name, plan.steps, threat.restarts, notes, seconds)
     with plain_autograd(subject.view.device), preserved_randomness():
         seed_everything(subject.seed)
-        return _autoattack_examples(subject, threat, autoattack) if plan.kind == "autoattack" else _art(subject, plan)
+        return (
+            _autoattack_examples(subject, threat, autoattack)
+            if plan.kind == "autoattack"
+            else _art(subject, plan, threat)
+        )
 
 
 def _autoattack_examples(subject: Subject, threat: Threat, attacks: str | Sequence[str]) -> Examples:
@@ -89,7 +98,7 @@ def _autoattack_examples(subject: Subject, threat: Threat, attacks: str | Sequen
     return Examples(result.x_adv.cpu(), name, flags=tuple(result.flags))
 
 
-def _art(subject: Subject, plan: Plan) -> Examples:
+def _art(subject: Subject, plan: Plan, threat: Threat) -> Examples:
     view = subject.view
     attack = plan.attack if isinstance(plan.attack, EvasionAttack) else plan.attack(view.classifier)
     _check_art(attack, subject)
@@ -99,7 +108,18 @@ def _art(subject: Subject, plan: Plan) -> Examples:
     steps, starts = getattr(attack, "max_iter", None), getattr(attack, "num_random_init", None)
     x_adv = torch.from_numpy(np.asarray(made, dtype=np.float32))
     restarts = None if starts is None else max(1, _whole(starts) or 0)
-    return Examples(x_adv, type(attack).__name__, _whole(steps), restarts)
+    return Examples(x_adv, type(attack).__name__, _whole(steps), restarts, flags=_other_ball(attack, threat))
+
+
+def _other_ball(attack: Any, threat: Threat) -> tuple[str, ...]:
+    """What is to be said of an attack that searches another ball than that of the row."""
+    eps, norm = getattr(attack, "eps", None), getattr(attack, "norm", None)
+    found = []
+    if isinstance(eps, (int, float, np.number)) and not math.isclose(float(eps), threat.eps, rel_tol=1e-6):
+        found.append(f"eps {float(eps):g}")
+    if norm is not None and str(norm) not in {norm_name(threat.norm), str(threat.norm)} and norm != threat.norm:
+        found.append(f"norm {norm}")
+    return (f"the attack searches its own ball ({', '.join(found)}): weaker than the row says",) if found else ()
 
 
 def _check_art(attack: Any, subject: Subject) -> None:

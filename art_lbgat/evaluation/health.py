@@ -13,7 +13,7 @@ from art_lbgat.engine.memory import in_chunks
 from art_lbgat.engine.modes import evaluating, plain_autograd
 from art_lbgat.engine.randomness import preserved_randomness, seed_everything
 
-PROBED = 1000  # samples looked at, evenly spaced over all
+PROBED = 256  # samples looked at, evenly spaced over all
 LARGEST_CHANGE = 1e-3  # of the range of the logits; rounding is below it, also in TF32
 LARGEST_SHARE = 0.05  # of the samples without a usable gradient
 _SUM_TOLERANCE = 1e-3
@@ -29,6 +29,7 @@ class Health(NamedTuple):
     :param batch_change: The same between a batch and half of it.
     :param dead: Share of the samples classified as labelled whose cross-entropy has a gradient of exactly 0.
     :param broken: Share of them whose gradient holds NaN or Inf.
+    :param differentiable: Whether the logits have a graph to the inputs.
     """
 
     nonfinite: int
@@ -37,6 +38,7 @@ class Health(NamedTuple):
     batch_change: float = 0.0
     dead: float = 0.0
     broken: float = 0.0
+    differentiable: bool = True
 
 
 def predict(view: TensorView, x: Tensor, batch_size: int, seed: int) -> Tensor:
@@ -84,8 +86,8 @@ def measure(view: TensorView, x: Tensor, y: Tensor, logits: Tensor, batch_size: 
     pair = (predict(view, each, _SMALL_BATCH, seed)[: len(half)] for each in (whole, half))
     batch_change = float((next(pair) - next(pair)).abs().max()) / spread
     right = classified_as(first, y)
-    dead, broken = _gradient_shares(view, x[right], y[right], batch_size, seed)
-    return Health(0, _are_probabilities(logits), change, batch_change, dead, broken)
+    dead, broken, differentiable = _gradient_shares(view, x[right], y[right], batch_size, seed)
+    return Health(0, _are_probabilities(logits), change, batch_change, dead, broken, differentiable)
 
 
 def flags(health: Health) -> tuple[str, ...]:
@@ -104,31 +106,49 @@ def flags(health: Health) -> tuple[str, ...]:
     return tuple(found)
 
 
+def require_gradients(health: Health, name: str) -> None:
+    """Refuse gradient attacks on logits that have no graph to the inputs.
+
+    :param health: What was measured.
+    :param name: The name of the argument, for the message.
+    :raises ValueError: If there is no graph.
+    """
+    if not health.differentiable:
+        raise ValueError(
+            f"{name}: its logits have no graph to its inputs (detached, or computed outside of PyTorch), so gradient "
+            "attacks cannot be run on it; judge it with attacks that need no gradient, such as AutoAttack's 'square'."
+        )
+
+
 def _are_probabilities(logits: Tensor) -> bool:
     return bool((logits >= 0).all() and ((logits.sum(dim=1) - 1).abs() < _SUM_TOLERANCE).all())
 
 
-def _gradient_shares(view: TensorView, x: Tensor, y: Tensor, batch_size: int, seed: int) -> tuple[float, float]:
+def _gradient_shares(view: TensorView, x: Tensor, y: Tensor, batch_size: int, seed: int) -> tuple[float, float, bool]:
+    """The shares of dead and of broken gradients, and whether there is a graph at all."""
     if not len(x):
-        return 0.0, 0.0
+        return 0.0, 0.0, True
+    graphs = []
 
     def dead_and_broken(rows: Tensor) -> Tensor:
         """Two columns, bool, a row per sample."""
-        gradient = _input_gradient(view, x[rows].to(view.device), y[rows].to(view.device)).flatten(1)
+        found = _input_gradient(view, x[rows].to(view.device), y[rows].to(view.device))
+        graphs.append(found is not None)
+        gradient = (torch.zeros_like(x[rows]) if found is None else found).flatten(1)
         finite = torch.isfinite(gradient).all(dim=1)
         return torch.stack([finite & (gradient == 0).all(dim=1), ~finite], dim=1).cpu()
 
     with plain_autograd(view.device), evaluating(view.module), preserved_randomness():
         seed_everything(seed)
         dead, broken = in_chunks(dead_and_broken, torch.arange(len(x)), batch_size).double().mean(dim=0).tolist()
-    return dead, broken
+    return dead, broken, all(graphs)
 
 
-def _input_gradient(view: TensorView, x: Tensor, y: Tensor) -> Tensor:
+def _input_gradient(view: TensorView, x: Tensor, y: Tensor) -> Tensor | None:
     # A node of the graph rather than a leaf, so that a model that works in place can be differentiated too.
     leaf = x.requires_grad_(True)
     loss = functional.cross_entropy(view.logits(leaf * 1), y, reduction="sum")
     if not loss.requires_grad:
-        return torch.zeros_like(x)
+        return None
     (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True)
     return torch.zeros_like(x) if gradient is None else gradient

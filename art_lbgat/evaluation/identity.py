@@ -47,9 +47,10 @@ def forward_sha256(view: TensorView) -> str:
     :param view: The classifier. Layers are told apart by ``repr``: a forward pass that changes without it is not seen.
     :return: 64 hexadecimal digits.
     """
+    defences = [*view.operations, *(view.classifier.postprocessing_defences or [])]
     operations = [
         [type(operation).__qualname__, [(name, _plain(getattr(operation, name, None))) for name in operation.params]]
-        for operation in view.operations
+        for operation in defences
     ]
     clip_values = None if view.classifier.clip_values is None else [_plain(v) for v in view.classifier.clip_values]
     return hashlib.sha256(repr((repr(view.module), operations, clip_values)).encode()).hexdigest()

@@ -104,7 +104,7 @@ def sanity_checks(
     (subject,) = make_subjects(classifier, x, y, batch_size, seed, refuse=False).values()
     check_scale(threat.eps, threat.norm, subject.view)
     checks = _output_checks(subject.health)
-    if not subject.health.nonfinite:
+    if subject.health.differentiable and not subject.health.nonfinite:
         sources = Sources(None if source is None else {"source": source}, {None: subject}, threat)
         checks += _attack_checks(subject, threat, sources, tolerance, stronger, names)
     return pandas.DataFrame([check.as_dict() for check in checks])
@@ -131,7 +131,7 @@ def _output_checks(health: Health) -> list[Check]:
     finite = Check("finite logits", health.nonfinite, 0, "natural samples with NaN or Inf")
     if health.nonfinite:
         return [finite]
-    unusable = health.dead + health.broken
+    unusable = health.dead + health.broken if health.differentiable else 1.0
     return [
         finite,
         Check("logits, not probabilities", health.probabilities, 0, "1 if every row is non-negative and sums to 1"),

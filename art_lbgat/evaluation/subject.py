@@ -13,7 +13,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 
 from art_lbgat.attacks.norms import Bounds
-from art_lbgat.bridge import TensorView
+from art_lbgat.bridge import JudgedView, TensorView
 from art_lbgat.checks import as_array, check_count, check_inputs, check_labels
 from art_lbgat.evaluation.health import Health, classified_as, measure, predict
 
@@ -84,7 +84,7 @@ def make_subjects(
     named: Mapping[Any, PyTorchClassifier] = classifier if isinstance(classifier, Mapping) else {OnlyOne: classifier}
     if not named:
         raise ValueError("classifier: expected at least one classifier, got an empty mapping.")
-    views = {name: TensorView(each, _title("classifier", name)) for name, each in named.items()}
+    views = {name: JudgedView(each, _title("classifier", name)) for name, each in named.items()}
     array = as_array(x, "x")
     for view in views.values():
         check_inputs(array, view.classifier)

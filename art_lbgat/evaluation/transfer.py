@@ -11,7 +11,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 
-from art_lbgat.bridge import TensorView
+from art_lbgat.bridge import JudgedView, TensorView
 from art_lbgat.evaluation.gradient import gradient_examples
 from art_lbgat.evaluation.plan import TRANSFER_STEPS, Threat
 from art_lbgat.evaluation.subject import Subject, make_subject
@@ -37,7 +37,7 @@ class Sources:
         self._made: dict[str, tuple[Tensor, float]] = {}
         self._subjects: dict[str, Subject] = {}
         for name, classifier in (sources or {}).items():
-            view = TensorView(classifier, f"sources[{name!r}]")
+            view = JudgedView(classifier, f"sources[{name!r}]")
             for subject in subjects.values():
                 check_source(view, subject.view)
             first = next(iter(subjects.values()))

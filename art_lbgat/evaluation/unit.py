@@ -29,7 +29,7 @@ class UnitModel(nn.Module):
 
     def forward(self, unit: Tensor) -> Tensor:
         """Logits ``(N, C)`` of inputs ``(N, ...)`` in [0, 1], of any shape with the right number of values."""
-        logits = self._view.logits(self.to_raw(unit))
+        logits = self._view.logits(self.to_raw(unit)).float()  # the attacks mix no types
         self._non_finite |= ~torch.isfinite(logits.detach()).all()  # on the device: asked for once, at the end
         return logits
 

@@ -14,8 +14,16 @@ from torch import Tensor
 from art_lbgat.bridge import TensorView
 from art_lbgat.evaluation.accuracy import Accuracy
 from art_lbgat.evaluation.autoattack import attack_images
-from art_lbgat.evaluation.autoattack_checks import RANDOMISED
+from art_lbgat.evaluation.autoattack_checks import (
+    BATCH_DEPENDENT,
+    NON_FINITE_GRADIENTS,
+    RANDOMISED,
+    SOFTMAX,
+    ZERO_GRADIENTS,
+)
 from art_lbgat.evaluation.autoattack_loop import Outcome
+from art_lbgat.evaluation.health import LARGEST_CHANGE, LARGEST_SHARE, measure, predict, require_gradients
+from art_lbgat.evaluation.identity import data_sha256
 from art_lbgat.evaluation.unit import UnitModel
 from art_lbgat.evaluation.verify import verify
 from art_lbgat.robustbench.compat import with_globals
@@ -50,6 +58,7 @@ class Measured(NamedTuple):
     corruptions: Mapping[str, tuple[float, ...]]
     flags: Mapping[str, str]
     seconds: Mapping[str, float]
+    data_sha256: str
 
 
 def measure_adversarial(
@@ -68,6 +77,7 @@ def measure_adversarial(
     if settings.eps is None:
         raise ValueError(f"eps: expected a radius for {settings.threat_model}, got None.")
     eps, norm = settings.eps, NORMS[settings.threat_model]
+    noticed = probe(view, model, images, settings)
     outcomes: list[Outcome] = []
 
     class Attack:
@@ -109,7 +119,7 @@ def measure_adversarial(
     unit = torch.zeros(()), torch.ones(())
     verify(images.x, outcome.x_adv, eps, norm, unit, 1.0, "AutoAttack")
     natural, robust = (Accuracy(round(share * len(images.x)), len(images.x)) for share in shares)
-    flags = dict(outcome.flags)
+    flags = {**noticed, **outcome.flags}
     counted = int(outcome.right.sum()), int(outcome.robust.sum())
     if (natural.correct, robust.correct) != counted:
         # Asked for the same images twice, the model answered differently.
@@ -119,7 +129,36 @@ def measure_adversarial(
             "the same images were judged again.",
         )
         robust = Accuracy(min(robust.correct, natural.correct, counted[1]), robust.n)
-    return Measured(natural, robust, outcome.accuracies, {}, flags, outcome.seconds)
+    digest = data_sha256(images.x, images.y)
+    return Measured(natural, robust, outcome.accuracies, {}, flags, outcome.seconds, digest)
+
+
+def probe(view: TensorView, model: UnitModel, images: BenchmarkImages, settings: Settings) -> dict[str, str]:
+    """Flags of what makes a high number meaningless, measured on natural images, whatever is run on them.
+
+    :param view: The classifier.
+    :param model: ``UnitModel(view)``, in eval mode.
+    :param images: What is judged.
+    :param settings: How.
+    :return: Messages by flag.
+    :raises ValueError: Natural logits with NaN or Inf, or without a graph to the inputs where gradients are needed.
+    """
+    x, y, size, seed = model.to_raw(images.x), images.y, settings.batch_size, settings.seed
+    health = measure(view, x, y, predict(view, x, size, seed), size, seed)
+    if health.nonfinite:
+        raise ValueError("classifier: its logits for natural images hold NaN or Inf, so no accuracy has a meaning.")
+    if settings.threat_model in NORMS and list(settings.attacks) != ["square"] and settings.attacks != "square":
+        require_gradients(health, "classifier")
+    change, batch_change = (f"{share:.2%} of their range" for share in (health.change, health.batch_change))
+    depends = health.change <= LARGEST_CHANGE < health.batch_change
+    found = {
+        RANDOMISED: (health.change > LARGEST_CHANGE, f"logits of two passes differ by {change}."),
+        BATCH_DEPENDENT: (depends, f"logits change with the rest of the batch, by {batch_change}."),
+        SOFTMAX: (health.probabilities, "outputs are probabilities, not logits."),
+        ZERO_GRADIENTS: (health.dead > LARGEST_SHARE, f"the gradient is 0 at {health.dead:.0%} of the images."),
+        NON_FINITE_GRADIENTS: (health.broken > 0, f"the gradient is NaN or Inf at {health.broken:.2%} of the images."),
+    }
+    return {name: message for name, (applies, message) in found.items() if applies}
 
 
 def _as_it_is(image: Any) -> Any:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from art.estimators.classification import PyTorchClassifier
 
-from art_lbgat.bridge import TensorView
+from art_lbgat.bridge import JudgedView
 from art_lbgat.checks import check_count, check_number
 from art_lbgat.engine.modes import evaluating, plain_autograd
 from art_lbgat.engine.randomness import preserved_randomness
 from art_lbgat.evaluation.autoattack import published_package
-from art_lbgat.evaluation.identity import data_sha256, weights_sha256
+from art_lbgat.evaluation.identity import weights_sha256
 from art_lbgat.evaluation.unit import UnitModel
 from art_lbgat.robustbench.adversarial import Settings, measure_adversarial
 from art_lbgat.robustbench.compat import import_robustbench
@@ -81,6 +81,8 @@ def benchmark(
     :raises FileNotFoundError: If the images are not there and cannot be fetched, with what to put where.
     :raises ImportError: See :func:`~art_lbgat.robustbench.compat.import_robustbench`.
     """
+    if not isinstance(attacks, Sequence) or not attacks:
+        raise ValueError(f"attacks: expected 'standard' or a list of AutoAttack's attacks, got {attacks!r}.")
     settings = Settings(
         dataset=check_dataset(dataset),
         threat_model=check_threat_model(threat_model),
@@ -93,7 +95,7 @@ def benchmark(
         model_name=model_name,
         verbose=verbose,
     )
-    view = TensorView(classifier)
+    view = JudgedView(classifier)
     model = UnitModel(view)
     package = import_robustbench()
     if threat_model not in NORMS:
@@ -122,7 +124,6 @@ def benchmark(
         seed=seed,
         batch_size=batch_size,
         weights_sha256=weights,
-        data_sha256=data_sha256(images.x, images.y),
         versions=_versions(),
         device=str(view.device),
     )
@@ -138,7 +139,9 @@ def _radius(dataset: str, threat_model: str, eps: float | None) -> float | None:
             raise ValueError(f"eps: expected None for {threat_model}, got {eps}.")
         return None
     if eps is not None:
-        return check_number(eps, "eps", exclusive=True)
+        if check_number(eps, "eps", exclusive=True) > 1 and threat_model == "Linf":
+            raise ValueError(f"eps: expected at most 1, in units of images in [0, 1] (such as 8/255), got {eps:g}.")
+        return float(eps)
     published = EPS.get((dataset, threat_model))
     if published is None:
         raise ValueError(f"eps: there is no leaderboard for {dataset} {threat_model}, expected a radius, got None.")

@@ -145,6 +145,17 @@ def measured(
     :param synthetic_images: How many generated images there were; None is what the board says of this model, else none.
     :return: The row; accuracies in percent to two decimals.
     """
+    if result.eps is not None and (
+        result.robust.n != result.natural.n or result.robust.correct > result.natural.correct
+    ):
+        raise ValueError(
+            f"result: robust {result.robust.correct} of {result.robust.n} and natural {result.natural.correct} of "
+            f"{result.natural.n} are not of the same images, or more are robust than right."
+        )
+    if additional_data is not None and not isinstance(additional_data, bool):
+        raise TypeError(f"additional_data: expected a bool or None, got {additional_data!r}.")
+    if synthetic_images is not None and not isinstance(synthetic_images, str):
+        raise TypeError(f"synthetic_images: expected a text such as '1M' or None, got {synthetic_images!r}.")
     known = next(iter(_records(board, result.model_name)), {})
     robust_acc = round(100 * result.robust.value, 2)
     row = {

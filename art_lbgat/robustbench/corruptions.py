@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from art_lbgat.evaluation.autoattack_loop import NATURAL
 from art_lbgat.evaluation.identity import data_sha256, model_identity
 from art_lbgat.evaluation.record import Entry, Record
 from art_lbgat.evaluation.unit import UnitModel
-from art_lbgat.robustbench.adversarial import Measured, Settings
+from art_lbgat.robustbench.adversarial import Measured, Settings, probe
 from art_lbgat.robustbench.images import BenchmarkImages, missing_data
 from art_lbgat.robustbench.standard import Dataset, ThreatModel
 
@@ -58,6 +59,8 @@ def measure_corruptions(
     :raises ValueError: Logits that are not finite; a state file of another run.
     """
     load, folder = _loader(package, settings, data_dir)
+    noticed = probe(view, model, images, settings)
+    judged: list[str] = []
     identity = {} if settings.state_path is None else {
         "threat_model": settings.threat_model,
         "n": len(images.x),
@@ -72,15 +75,22 @@ def measure_corruptions(
     with Record(settings.state_path, identity) as record, torch.no_grad():
         bar = tqdm(parts, desc=settings.threat_model, disable=not settings.verbose)
         for kind, severity in bar:
+            with missing_data(f"{kind} in {folder}", f"the published folder {folder.name} into {data_dir}"):
+                x, y = (images.x, images.y) if kind == NATURAL else load(len(images.x), severity, kind)
+            judged.append(data_sha256(x, y))
             entry = record.get(kind, severity)
             if entry is None:
                 start = time.perf_counter()
-                with missing_data(f"{kind} in {folder}", f"the published folder {folder.name} into {data_dir}"):
-                    x, y = (images.x, images.y) if kind == NATURAL else load(len(images.x), severity, kind)
                 right = _right(model, x, y, settings.batch_size, view.device)
                 # the empty second tensor says how many there were
-                found = Entry(right.nonzero().flatten(), torch.empty(len(right), 0), {}, time.perf_counter() - start)
+                noted = {"data": judged[-1]}
+                found = Entry(right.nonzero().flatten(), torch.empty(len(right), 0), noted, time.perf_counter() - start)
                 entry = record.add(kind, found, severity)
+            elif entry.flags["data"] != judged[-1]:
+                raise ValueError(
+                    f"state_path: the images of {kind}, severity {severity}, are not those that were recorded, so "
+                    "going on would mix two. Take another path, or delete the file."
+                )
             counts.setdefault(kind, []).append(Accuracy(len(entry.rows), len(entry.x_adv)))
             seconds[kind] = seconds.get(kind, 0.0) + entry.seconds
             bar.set_postfix_str(f"{kind} {counts[kind][-1].value:.2%}")
@@ -88,7 +98,8 @@ def measure_corruptions(
     every = [count for each in counts.values() for count in each]
     total = Accuracy(sum(count.correct for count in every), sum(count.n for count in every))
     accuracies = {kind: tuple(count.value for count in each) for kind, each in counts.items()}
-    return Measured(natural, total, {}, accuracies, {}, seconds)
+    digest = hashlib.sha256("".join(judged).encode()).hexdigest()
+    return Measured(natural, total, {}, accuracies, noticed, seconds, digest)
 
 
 def _loader(
@@ -103,8 +114,7 @@ def _loader(
     if (
         settings.dataset == "imagenet"
     ):  # corrupted images are cropped already; the loaders of CIFAR take no such argument
-        chosen = settings.preprocessing or "Res224"
-        options["prepr"] = package.data.get_preprocessing(dataset, threat, settings.model_name, chosen)
+        options["prepr"] = package.data.get_preprocessing(dataset, threat, settings.model_name, "Res224")
 
     def load(n_examples: int, severity: int, kind: str) -> tuple[Tensor, Tensor]:
         """The images of one kind and severity."""

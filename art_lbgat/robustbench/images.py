@@ -16,7 +16,7 @@ from torch import Tensor
 from art_lbgat.checks import check_choice, check_count
 from art_lbgat.engine.randomness import preserved_randomness
 from art_lbgat.robustbench.compat import import_robustbench
-from art_lbgat.robustbench.standard import N_EXAMPLES, Dataset, ThreatModel
+from art_lbgat.robustbench.standard import N_EXAMPLES, NB_CLASSES, Dataset, ThreatModel
 
 Preprocessing = str | Callable[[Any], Tensor] | None
 
@@ -26,7 +26,8 @@ class BenchmarkImages(NamedTuple):
 
     :param x: ``(N, 3, height, width)``, float32, in [0, 1].
     :param y: Index labels, ``(N,)``, int64.
-    :param published: Whether they come from the files that were published; told by the checksum for CIFAR.
+    :param published: Whether they come from the files that were published; told by the checksum for CIFAR, taken on
+        trust for ImageNet, of which there is none.
     """
 
     x: Tensor
@@ -95,13 +96,19 @@ def _load_cifar(dataset: Dataset, n_examples: int | None, folder: Path) -> Bench
     if (base / name).is_file() and not complete:  # the loader would replace the files by a download
         x, y = _read_batch(base / name)
         same = check_integrity(str(base / name), checksum)
-        return BenchmarkImages(x[:n_examples], y[:n_examples], published=same)
+        return _first(x, y, n_examples, published=same)
     title = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[dataset]
     package = import_robustbench()
     kind = package.model_zoo.enums.BenchmarkDataset(dataset)
     with missing_data(f"{title} in {folder}", f"torchvision's folder {published.base_folder} into {folder}"):
-        x, y = package.data.load_clean_dataset(kind, n_examples, str(folder), package.data.PREPROCESSINGS[None])
-    return BenchmarkImages(x, y, published=True)
+        x, y = package.data.load_clean_dataset(kind, None, str(folder), package.data.PREPROCESSINGS[None])
+    return _first(x, y, n_examples, published=True)
+
+
+def _first(x: Tensor, y: Tensor, n_examples: int | None, published: bool) -> BenchmarkImages:
+    if n_examples is not None and n_examples > len(x):
+        raise ValueError(f"n_examples: expected at most {len(x)}, as many as there are, got {n_examples}.")
+    return BenchmarkImages(x[:n_examples], y[:n_examples], published)
 
 
 class _Plain(pickle.Unpickler):
@@ -156,9 +163,15 @@ def _load_imagenet(
             f"data_dir: no ImageNet in {folder}. Put the validation images into {folder / 'val'}, one folder per class "
             "(n01440764, ...); they cannot be downloaded for you."
         )
+    classes = sum(path.is_dir() for path in (folder / "val").iterdir())
+    if classes != NB_CLASSES["imagenet"]:  # a class is numbered by its place among the folders
+        raise FileNotFoundError(
+            f"data_dir: expected the 1000 class folders of ImageNet in {folder / 'val'}, got {classes}."
+        )
     with preserved_randomness():
         chosen = package.data.get_preprocessing(kind, threat, model_name, preprocessing)
-        x, y = package.data.load_clean_dataset(kind, n_examples, str(folder), chosen)
+        with missing_data(f"ImageNet in {folder}", f"all validation images into {folder / 'val'}"):
+            x, y = package.data.load_clean_dataset(kind, n_examples, str(folder), chosen)
     return BenchmarkImages(x, y, published=True)
 
 

@@ -40,6 +40,8 @@ def leaderboard(dataset: str = "cifar10", threat_model: str = "Linf") -> pandas.
         none; ``reported`` is a text, since authors claim what they like.
     :raises ValueError: If there is no such leaderboard; those that there are are named.
     """
+    if not isinstance(dataset, str) or not isinstance(threat_model, str):
+        raise TypeError(f"dataset, threat_model: expected texts, got {dataset!r} and {threat_model!r}.")
     rows = _read()
     column = "corruptions_acc" + threat_model.removeprefix("corruptions")
     folder = "corruptions" if threat_model == "corruptions_3d" else threat_model
@@ -90,6 +92,8 @@ def compare(
     if isinstance(result, str):
         board = leaderboard("cifar10" if dataset is None else dataset, "Linf" if threat_model is None else threat_model)
         judged = published(board, result)
+    elif not hasattr(result, "natural"):
+        raise TypeError(f"result: expected a BenchmarkResult or the id of a model, got {type(result).__name__}.")
     else:
         board = _board_of(result, dataset, threat_model)
         judged = measured(result, board, additional_data, synthetic_images)

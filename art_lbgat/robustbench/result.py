@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import pandas
 
 
+UNLISTED = ("randomised", "softmax", "dynamic", "non-finite logits", "batch dependent")
+"""Flags of which RobustBench's rules say that AutoAttack is no measure of such a defence."""
+
+
 @dataclass(frozen=True)
 class BenchmarkResult:
     """One row that can stand beside a leaderboard, or says why it cannot.
@@ -63,13 +67,18 @@ class BenchmarkResult:
 
     @property
     def standard(self) -> bool:
-        """Whether this is a number by RobustBench's standard."""
-        return not self.differences
+        """Whether this is a number by RobustBench's standard, of a defence that it would list."""
+        return not self._reasons
 
     @property
     def label(self) -> str:
         """``"RobustBench standard"``, or what differs from it."""
-        return "RobustBench standard" if self.standard else "not RobustBench standard: " + "; ".join(self.differences)
+        return "RobustBench standard" if self.standard else "not RobustBench standard: " + "; ".join(self._reasons)
+
+    @property
+    def _reasons(self) -> tuple[str, ...]:
+        """What differs, and the flags of defences that RobustBench does not list."""
+        return (*self.differences, *(f"flagged {flag}" for flag in self.flags if flag in UNLISTED))
 
     def to_frame(self) -> pandas.DataFrame:
         """One row: ``model``, ``architecture``, ``dataset``, ``threat_model``, ``eps``, ``n``, ``natural``, ``robust``.

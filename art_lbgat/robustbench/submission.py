@@ -108,6 +108,9 @@ def export_submission(
         with what was found (unless ``force``); preprocessing that cannot be part of a checkpoint.
     :raises FileExistsError: If one of the files is there already.
     """
+    for name, value, kind in (("result", result, BenchmarkResult), ("paper", paper, Paper)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: expected a {kind.__name__}, got {type(value).__name__}.")
     claim = Claim(
         model_id=model_id,
         architecture=result.architecture if architecture is None else architecture,

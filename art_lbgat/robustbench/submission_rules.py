@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from art_lbgat.bridge import TensorView
 from art_lbgat.engine.modes import evaluating, plain_autograd
 from art_lbgat.engine.randomness import preserved_randomness
+from art_lbgat.evaluation.autoattack import published_package
 from art_lbgat.evaluation.autoattack_checks import DYNAMIC, NON_FINITE, RANDOMISED, SOFTMAX, check_defence
 from art_lbgat.evaluation.identity import weights_sha256
 from art_lbgat.evaluation.unit import UnitModel
@@ -91,8 +93,7 @@ def _fits(result: BenchmarkResult, shape: tuple[int, ...], nb_classes: int) -> C
 
 
 def _about_the_forward_pass(result: BenchmarkResult, model: UnitModel, unit: Tensor) -> list[Check]:
-    from pyautoattack import checks
-
+    checks = importlib.import_module(f"{published_package().__name__}.checks")
     with torch.no_grad():
         logits = model(unit)
     finite = bool(torch.isfinite(logits).all())

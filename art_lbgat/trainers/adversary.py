@@ -11,6 +11,7 @@ import torch
 from art.attacks.attack import EvasionAttack
 from torch import Tensor
 
+from art_lbgat.attacks.early_stop import Tally
 from art_lbgat.attacks.loop import ascend, draw_start
 from art_lbgat.attacks.radius import check_scale
 from art_lbgat.attacks.reader import read_attack
@@ -36,6 +37,8 @@ class Adversary:
         self.forward: Callable[[Tensor], Any] = view.module
         self.ascent, self.reason = read_attack(attack, view)
         self._bounds = view.bounds()
+        #: What early-stopped attacks took since it was last asked.
+        self.tally = Tally()
         if self.ascent is not None:
             for name, value in (("eps", self.ascent.eps), ("eps_step", self.ascent.eps_step)):
                 if not isinstance(value, float):
@@ -70,7 +73,15 @@ class Adversary:
         return [draw_start(self.ascent, x, generator) for _ in range(self.ascent.restarts)]
 
     def examples(
-        self, x: Tensor, y: Tensor, key: Key, eps_factor: float = 1.0, starts: list[Tensor | None] | None = None
+        self,
+        x: Tensor,
+        y: Tensor,
+        key: Key,
+        eps_factor: float = 1.0,
+        starts: list[Tensor | None] | None = None,
+        *,
+        max_iter: int | None = None,
+        warm_start: Tensor | None = None,
     ) -> Tensor:
         """``x_adv`` of one batch.
 
@@ -79,6 +90,8 @@ class Adversary:
         :param key: Where in the run this is; the random start is a function of it.
         :param eps_factor: Share of the full ``eps``.
         :param starts: What :meth:`starts` gave for these samples; None draws them here.
+        :param max_iter: Number of steps instead of the attack's own; None leaves it.
+        :param warm_start: Points to start from, projected onto the ball, ``(N, ...)``; None starts as the attack does.
         :return: ``x_adv``, the shape of ``x``.
         :raises ValueError: If ``attack.generate`` returns another shape.
         """
@@ -88,7 +101,15 @@ class Adversary:
         starts = self.starts(x, key) if starts is None else starts
         target = self._art_labels(y) if self.ascent.objective == "estimator" else y
         return ascend(
-            self.ascent.scaled(eps_factor), self._logits, x, target, self._bounds, starts, self._estimator_loss
+            self.ascent.scaled(eps_factor).shortened(max_iter),
+            self._logits,
+            x,
+            target,
+            self._bounds,
+            starts,
+            self._estimator_loss,
+            warm_start=warm_start,
+            tally=self.tally,
         )
 
     def _logits(self, x: Tensor) -> Tensor:

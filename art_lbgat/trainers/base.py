@@ -37,6 +37,7 @@ from art_lbgat.trainers.guide_cache import GuideCache
 from art_lbgat.trainers.loop import Loop, Natural
 from art_lbgat.trainers.progress import Progress
 from art_lbgat.trainers.validation import Validation, held_out, warn_overlap
+from art_lbgat.trainers.warm_starts import WarmStarts
 
 if TYPE_CHECKING:
     import pandas
@@ -119,7 +120,9 @@ class BaseTrainer(Trainer, abc.ABC):
     def cost(self) -> Cost | None:
         """Passes of one training step, or None where the attack runs through ``attack.generate`` and is not known.
 
-        With AWP, of a step from its first epoch on; with cached guides, of a step after the first epoch.
+        With AWP, of a step from its first epoch on; with cached guides, of a step after the first epoch; with
+        ``max_iter_warmup_epochs``, of a step after them. With an attack that stops early the most that a step takes:
+        the measured means are ``attack_steps`` and ``attack_passes`` of the history.
         """
         forwards = backwards = 0
         if self._attack is not None:
@@ -183,7 +186,9 @@ class BaseTrainer(Trainer, abc.ABC):
         elif validation_data is not None:
             warn_overlap(x, y, validation_data, self._view)
         if self._cache_guide:
-            checks.check_unaugmented(augmentation)
+            checks.check_unaugmented(augmentation, "cache_guide")
+        if self.options.warm_start and self._attack is not None:
+            checks.check_unaugmented(augmentation, "warm_start")
         avoid_single = self._normalizes_batches()
         stream = as_stream(x, y, batch_size, self._view, augmentation, avoid_single)
         self._fit(stream, nb_epochs, validation_data, batch_size, scheduler)
@@ -226,11 +231,14 @@ class BaseTrainer(Trainer, abc.ABC):
         for view in trained:
             checks.log_foreign_loss(view)
         if self._cache_guide:
-            checks.check_rows(stream)
+            checks.check_rows(stream, "cache_guide")
         if self.options.awp_gamma is not None:
             checks.check_perturbable(self._view, optimizers)
         scaler = gradient_scaler(self.options, self._view.device)
         adversary = self._prepare_adversary()
+        warm_starts = None
+        if self.options.warm_start and adversary is not None:
+            warm_starts = WarmStarts(len(checks.check_rows(stream, "warm_start")))
         judge = None if adversary is None else validation_adversary(adversary, self._view)
         average = None if self.options.ema_decay is None else Average(self._view.module, self.options.ema_decay)
         modules = {view.name: view.module for view in trained}
@@ -260,6 +268,7 @@ class BaseTrainer(Trainer, abc.ABC):
                 average,
                 GuideCache() if self._cache_guide else None,
                 scaler,
+                warm_starts,
             )
             for epoch in range(1, nb_epochs + 1):
                 row = loop.epoch(stream, Key(self.seed, self._fits, epoch), progress)
@@ -300,11 +309,8 @@ class BaseTrainer(Trainer, abc.ABC):
             return None
         adversary = Adversary(checks.check_attack(self._attack, self._view), self._view)
         adversary.log_way()
-        if adversary.ascent is None and self.options.eps_warmup_epochs:
-            raise ValueError(
-                f"eps_warmup_epochs: expected 0 for an attack that runs through attack.generate ({adversary.reason}), "
-                f"got {self.options.eps_warmup_epochs}."
-            )
+        if adversary.ascent is None:
+            checks.check_free_of_the_loop(self.options, adversary.reason)
         return adversary
 
     @contextmanager

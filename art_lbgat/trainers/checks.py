@@ -149,28 +149,50 @@ def check_selection(options: RunOptions, validated: bool) -> None:
         raise ValueError("on_collapse: expected validation_data with on_collapse='stop', got none.")
 
 
-def check_unaugmented(augmentation: Any) -> None:
-    """What a cached guide needs: the same image in every epoch.
+def check_unaugmented(augmentation: Any, option: str) -> None:
+    """What a cached guide and a warm start need: the same image in every epoch.
 
+    :param augmentation: The augmentation of the fit, or None.
+    :param option: ``"cache_guide"`` or ``"warm_start"``.
     :raises ValueError: If there is an augmentation.
     """
     if augmentation not in (None, "none"):
         raise ValueError(
-            "cache_guide: expected no augmentation, which gives the guide another image in each epoch; got "
+            f"{option}: expected no augmentation, which makes another image in each epoch; got "
             f"augmentation={augmentation!r}."
         )
 
 
-def check_rows(stream: Stream) -> None:
-    """What a cached guide needs: a stream that says which samples it yields.
+def check_rows(stream: Stream, option: str) -> ArrayStream:
+    """What a cached guide and a warm start need: a stream that says which samples it yields.
 
+    :param stream: The data.
+    :param option: ``"cache_guide"`` or ``"warm_start"``.
+    :return: The stream.
     :raises ValueError: If it does not.
     """
     if not isinstance(stream, ArrayStream):
         raise ValueError(
-            "cache_guide: expected arrays or Images, of which every sample is known by its index; loaders, generators "
+            f"{option}: expected arrays or Images, of which every sample is known by its index; loaders, generators "
             "and mixed data do not say which samples they yield."
         )
+    return stream
+
+
+def check_free_of_the_loop(options: RunOptions, reason: str) -> None:
+    """Options that only the tensor loop can follow, for an attack that runs through ``attack.generate``.
+
+    :param options: The options of the run.
+    :param reason: Why the attack runs so.
+    :raises ValueError: If one is on.
+    """
+    for name in ("eps_warmup_epochs", "max_iter_warmup_epochs", "warm_start"):
+        value = getattr(options, name)
+        if value:
+            off = type(value)()
+            raise ValueError(
+                f"{name}: expected {off} for an attack that runs through attack.generate ({reason}), got {value}."
+            )
 
 
 def check_perturbable(view: TensorView, optimizers: Sequence[torch.optim.Optimizer]) -> None:

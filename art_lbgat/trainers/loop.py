@@ -27,6 +27,7 @@ from art_lbgat.trainers.adversary import Adversary
 from art_lbgat.trainers.checks import check_outputs
 from art_lbgat.trainers.guide_cache import GuideCache
 from art_lbgat.trainers.progress import Progress
+from art_lbgat.trainers.warm_starts import WarmStarts
 
 Natural = Literal["none", "value", "graph"]
 
@@ -66,6 +67,7 @@ class Loop:
     :param average: The moving average of the student's weights, or None.
     :param guide_cache: Keeps the logits of frozen guides, or None.
     :param scaler: Scales the loss of fp16, or None.
+    :param warm_starts: Keeps ``x_adv`` for the next epoch, or None.
     """
 
     student: TensorView
@@ -80,6 +82,7 @@ class Loop:
     average: Average | None = None
     guide_cache: GuideCache | None = None
     scaler: torch.amp.GradScaler | None = None
+    warm_starts: WarmStarts | None = None
 
     def epoch(self, stream: Stream, key: Key, progress: Progress) -> dict[str, Any]:
         """One pass over the data.
@@ -104,6 +107,9 @@ class Loop:
             row["guide_learning_rate"] = rates[1]
         if self.adversary is not None and self.adversary.eps is not None:
             row["eps"] = self.adversary.eps * self.options.eps_factor(key.epoch)
+        if self.adversary is not None:
+            max_iter = self._max_iter(self.adversary, key.epoch)
+            row.update({} if max_iter is None else {"max_iter": max_iter}, **self.adversary.tally.take())
         return {**row, "seconds": seconds, "images_per_second": meter.samples / seconds}
 
     def step(self, batch: Batch, key: Key, meter: Meter) -> None:
@@ -119,7 +125,7 @@ class Loop:
         x_adv: Tensor | None = None
         if self.adversary is not None:
             student_modes.evaluate()
-            x_adv = self.adversary.examples(x, y, key, self.options.eps_factor(key.epoch))
+            x_adv = self._examples(self.adversary, x, y, batch.rows, key)
         student_modes.train()
         for guide in guide_modes:
             guide.train() if self.joint.train_guides else guide.evaluate()
@@ -138,6 +144,26 @@ class Loop:
         if self.average is not None:
             self.average.update()
         meter.add(terms, loss, logits, inputs.y_student, inputs.y_guide)
+
+    def _examples(self, adversary: Adversary, x: Tensor, y: Tensor, rows: Tensor | None, key: Key) -> Tensor:
+        """``x_adv``, with the ball, the steps and the start that the options give it in this epoch."""
+        x_adv = adversary.examples(
+            x,
+            y,
+            key,
+            self.options.eps_factor(key.epoch),
+            max_iter=self._max_iter(adversary, key.epoch),
+            warm_start=None if self.warm_starts is None else self.warm_starts.get(rows),
+        )
+        if self.warm_starts is not None:
+            self.warm_starts.put(rows, x_adv)
+        return x_adv
+
+    def _max_iter(self, adversary: Adversary, epoch: int) -> int | None:
+        """The attack's steps in an epoch, or None where they do not rise."""
+        if adversary.ascent is None or not self.options.max_iter_warmup_epochs:
+            return None
+        return self.options.steps(adversary.ascent.max_iter, epoch)
 
     def _inputs(self, x: Tensor, x_adv: Tensor | None, y: Tensor, seed: int, cached: Tensor | None) -> Inputs:
         """Preprocess for each model, all with the same random draws."""

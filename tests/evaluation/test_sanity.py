@@ -103,8 +103,9 @@ def test_what_makes_a_number_meaningless_is_flagged_in_every_row_and_fails_check
     assert table["flags"][:3].str.contains(text, regex=False).all()
     assert (table["flags"][3:] == "").all()
     if checks is None:
-        with pytest.raises(RuntimeError, match="does not require grad"):
+        with pytest.raises(ValueError, match="classifier: its logits have no graph to its inputs"):
             evaluate(classifier, X, Y, eps=EPS, attacks=["pgd-2"])
+        assert "gradients are alive" in failed(sanity_checks(classifier, X, Y, eps=EPS))
         return
     queries = ("square",) if "square: not stronger than gradients" in checks else ()
     found = sanity_checks(classifier, X, Y, eps=EPS, source=natural(), autoattack=queries)

@@ -242,6 +242,79 @@ def test_a_randomised_model_is_flagged_and_never_gets_the_higher_number(cifar, f
     assert result.robust.value <= result.attacks["square"]
 
 
+class Changed(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.model, self.function = halves(), function
+
+    def forward(self, x):
+        return self.function(self.model(x))
+
+
+MASKED = {
+    "saturated": (lambda z: 1e5 * z, "zero gradients"),
+    "rounded": (lambda z: z.round() + 0 * z, None),
+    "batch": (lambda z: z - z.mean(dim=0), "batch dependent"),
+    "softmax": (lambda z: z.softmax(dim=1), "softmax"),
+}
+
+
+@pytest.mark.parametrize(("function", "flag"), MASKED.values(), ids=MASKED)
+def test_masked_gradients_are_flagged_whatever_the_attacks(function, flag, cifar):
+    options = {"data_dir": cifar[0], "verbose": False, "batch_size": 16, "attacks": "apgd-ce"}
+    result = benchmark(make_classifier(Changed(function)), **options)
+    assert (flag in result.flags) if flag else result.flags
+    assert "flagged softmax" in result.label if flag == "softmax" else "flagged softmax" not in result.label
+    assert not benchmark(make_classifier(halves()), **options).flags
+
+
+def test_a_model_without_a_graph_is_refused_where_gradients_are_needed(cifar, few_queries):
+    classifier = make_classifier(Changed(lambda z: z.detach()))
+    options = {"data_dir": cifar[0], "verbose": False}
+    with pytest.raises(ValueError, match="classifier: its logits have no graph to its inputs"):
+        benchmark(classifier, **options)
+    assert benchmark(classifier, attacks=["square"], **options).natural.value == 1
+
+
+def test_postprocessing_is_inside_the_model_that_is_judged(cifar, few_queries):
+    from art.defences.postprocessor import ReverseSigmoid, Rounded
+
+    rounded = make_classifier(halves(), postprocessing_defences=Rounded(decimals=1))
+    result = benchmark(rounded, data_dir=cifar[0], **FAST)
+    assert result.natural.correct == (rounded.predict(cifar[1]).argmax(axis=1) == cifar[2]).sum() < N
+    assert not benchmark(make_classifier(halves()), data_dir=cifar[0], **FAST).natural.correct < N
+    reverse = make_classifier(
+        Changed(lambda z: z.softmax(dim=1)), postprocessing_defences=ReverseSigmoid(beta=1.0, gamma=0.1)
+    )
+    predicted = reverse.predict(cifar[1]).argmax(axis=1)
+    assert benchmark(reverse, data_dir=cifar[0], **FAST).natural.correct == (predicted == cifar[2]).sum()
+
+
+def test_double_precision_logits_are_taken(cifar, few_queries):
+    double = make_classifier(Changed(lambda z: z.double()))
+    options = {"data_dir": cifar[0], "verbose": False, "attacks": ["apgd-ce", "fab-t"], "n_examples": 10}
+    plain = benchmark(make_classifier(halves()), **options)
+    assert benchmark(double, **options).robust == plain.robust
+
+
+def test_a_model_that_answers_otherwise_does_not_go_on(cifar, few_queries, tmp_path):
+    class Warm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model, self.temperature = halves(), 1.0
+
+        def forward(self, x):
+            return self.model(x) / self.temperature
+
+    module = Warm()
+    options = {"data_dir": cifar[0], "state_path": tmp_path / "state", **FAST}
+    first = benchmark(make_classifier(module), **options)
+    assert benchmark(make_classifier(module), **options) == first
+    module.temperature = 4.0
+    with pytest.raises(ValueError, match="the model gives other logits for the same images than it recorded"):
+        benchmark(make_classifier(module), **options)
+
+
 def test_answers_that_differ_on_a_second_look_are_flagged(cifar, monkeypatch):
     """Deterministic in the checks of the first batch, but not when the adversarial images are judged again."""
 
@@ -287,6 +360,10 @@ BAD = {
     "eps": ({"eps": 0}, "eps: expected a finite number > 0"),
     "eps of corruptions": ({"threat_model": "corruptions", "eps": 0.1}, "eps: expected None for corruptions"),
     "n_examples": ({"n_examples": 0}, "n_examples: expected a whole number >= 1"),
+    "too many": ({"n_examples": N + 1}, f"n_examples: expected at most {N}, as many as there are, got {N + 1}"),
+    "eps of bytes": ({"eps": 8}, r"eps: expected at most 1, in units of images in \[0, 1\]"),
+    "no attacks": ({"attacks": []}, "attacks: expected 'standard' or"),
+    "attacks of another type": ({"attacks": 3}, "attacks: expected 'standard' or"),
     "batch_size": ({"batch_size": 0}, "batch_size: expected"),
     "attacks": ({"attacks": ["pgd"]}, "attacks: expected one of"),
     "attacks of corruptions": ({"threat_model": "corruptions", "attacks": "square"}, "attacks: expected 'standard'"),
@@ -359,6 +436,8 @@ def imagenet(tmp_path):
     names = Path(listed).read_text().split()
     for name in names:
         (tmp_path / "val" / name).parent.mkdir(parents=True, exist_ok=True)
+    for missing in range(3):  # the list has images of 997 classes, and there is a folder for each of 1000
+        (tmp_path / "val" / f"n9999999{missing}").mkdir()
     for number, name in enumerate(names[:4]):
         Image.new("RGB", (64 + number, 48), (60 * number, 0, 0)).save(tmp_path / "val" / name)
     return tmp_path, names
@@ -373,7 +452,7 @@ def test_imagenet_by_robustbench_loader(imagenet):
     assert result.natural.n == 4
     assert "4 images instead of 5,000" in result.label
     images = load_images("imagenet", "Linf", 4, folder, None, "Salman2020Do_R18")
-    classes = sorted({name.split("/")[0] for name in names})
+    classes = sorted(path.name for path in (folder / "val").iterdir())
     assert images.y.tolist() == [classes.index(name.split("/")[0]) for name in names[:4]]
     assert images.x.shape == (4, 3, 224, 224)
     assert images.x[:, 0].mean(dim=(1, 2)).tolist() == pytest.approx([60 * k / 255 for k in range(4)], abs=0.01)
@@ -381,6 +460,11 @@ def test_imagenet_by_robustbench_loader(imagenet):
         benchmark(classifier, "imagenet", **options)
     with pytest.raises(ValueError, match=r"preprocessing: expected one of .*did you mean"):
         benchmark(classifier, "imagenet", preprocessing="Res256", **options)
+    with pytest.raises(FileNotFoundError, match=r"(?s)no ImageNet in .*Put all validation images"):
+        load_images("imagenet", "Linf", 5, folder, "Res224")
+    (folder / "val" / "n99999992").rmdir()
+    with pytest.raises(FileNotFoundError, match=r"expected the 1000 class folders of ImageNet in .*, got 999"):
+        load_images("imagenet", "Linf", 4, folder, "Res224")
     with pytest.raises(ValueError, match="n_examples: expected at most 5000"):
         load_images("imagenet", "Linf", 5001, folder, "Res224")
     with pytest.raises(FileNotFoundError, match=r"data_dir: no ImageNet in .*Put the validation images into"):
@@ -431,6 +515,13 @@ def test_corruptions_are_the_mean_over_kinds_and_severities(classifier, corrupte
     assert path.stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="n: recorded 30, now 10"):
         benchmark(classifier, "cifar10", "corruptions", n_examples=10, **options)
+    fog = np.load(corrupted / "CIFAR-10-C" / "fog.npy", mmap_mode="r+")
+    fog[20_000] += 1
+    fog.flush()
+    with pytest.raises(ValueError, match="the images of fog, severity 3, are not those that were recorded"):
+        benchmark(classifier, "cifar10", "corruptions", **options)
+    changed = benchmark(classifier, "cifar10", "corruptions", data_dir=corrupted, verbose=False)
+    assert changed.data_sha256 != result.data_sha256
     (corrupted / "CIFAR-10-C" / "frost.npy").unlink()
     with pytest.raises(FileNotFoundError, match=r"no frost in .*CIFAR-10-C.*Put the published folder CIFAR-10-C into"):
         benchmark(classifier, "cifar10", "corruptions", data_dir=corrupted, verbose=False)
