@@ -61,6 +61,7 @@ def ascend(
         return criterion(logits(x_adv), target)
 
     def run(start: Tensor) -> Tensor:
+        """The ascent from one start."""
         if ascent.early_stop_steps is None:
             return _run(ascent, loss, x, bounds, start)
         labels = _required(y, "y")

@@ -33,6 +33,7 @@ def _linf(ascent: Ascent, x: Tensor, bounds: Bounds) -> Step:
     low, high = norms.clip(x - ascent.eps, bounds), norms.clip(x + ascent.eps, bounds)
 
     def step(x_adv: Tensor, gradient: Tensor) -> Tensor:
+        """One step; writes into ``x_adv``."""
         direction = norms.ascent_direction(gradient, ascent.norm)
         if isinstance(ascent.eps_step, Tensor):
             x_adv.add_(direction.mul_(ascent.eps_step))
@@ -45,6 +46,7 @@ def _linf(ascent: Ascent, x: Tensor, bounds: Bounds) -> Step:
 
 def _l2(ascent: Ascent, x: Tensor, bounds: Bounds) -> Step:
     def step(x_adv: Tensor, gradient: Tensor) -> Tensor:
+        """One step; writes into ``x_adv``."""
         # Not add_(alpha=...), which may fuse the product into the sum and round once less.
         x_adv.add_(norms.ascent_direction(gradient, ascent.norm).mul_(ascent.eps_step))
         return norms.project_l2(x_adv, x, ascent.eps, bounds)
@@ -54,6 +56,7 @@ def _l2(ascent: Ascent, x: Tensor, bounds: Bounds) -> Step:
 
 def _art(ascent: Ascent, x: Tensor, bounds: Bounds) -> Step:
     def step(x_adv: Tensor, gradient: Tensor) -> Tensor:
+        """One step; a new tensor."""
         moved = x_adv + norms.art_direction(gradient, ascent.norm).mul_(ascent.eps_step)
         return norms.art_project(norms.clip(moved, bounds), x, ascent.eps, ascent.norm)
 

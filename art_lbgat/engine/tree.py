@@ -1,4 +1,4 @@
-"""State dicts as tensors and JSON: nested containers taken apart and put together without a pickle.
+"""State dicts as tensors and JSON: nested containers taken apart and put together, nothing that could run code.
 
 Python's own types come back as what they were: dictionaries with whole-number keys, tuples, NaN and infinities too.
 """
