@@ -74,6 +74,21 @@ def guide():
     return make_classifier(seed=1)
 
 
+@pytest.fixture
+def few_queries(monkeypatch):
+    """Square with fewer queries, for tests that are not about its strength."""
+    from art_lbgat.evaluation import autoattack
+
+    made = autoattack._runner
+
+    def runner(*args):
+        found = made(*args)
+        found.square.n_queries = 50
+        return found
+
+    monkeypatch.setattr(autoattack, "_runner", runner)
+
+
 def states_equal(first, second):
     """Whether two state dicts hold the same bits."""
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)

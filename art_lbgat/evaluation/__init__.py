@@ -10,7 +10,8 @@ with :func:`masking_report`; :func:`auto_attack`; :func:`verify`; :class:`Accura
 """
 
 from art_lbgat.evaluation.accuracy import Accuracy
-from art_lbgat.evaluation.autoattack import AutoAttackResult, auto_attack
+from art_lbgat.evaluation.autoattack import auto_attack
+from art_lbgat.evaluation.autoattack_loop import AutoAttackResult
 from art_lbgat.evaluation.curve import robustness_curve
 from art_lbgat.evaluation.sanity import masking_report, sanity_checks
 from art_lbgat.evaluation.suite import PAPER_SUITE, evaluate

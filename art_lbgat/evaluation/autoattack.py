@@ -6,9 +6,9 @@ import importlib
 import inspect
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from art_lbgat.checks import check_choice
 from art_lbgat.engine.modes import evaluating, plain_autograd
 from art_lbgat.engine.randomness import preserved_randomness
 from art_lbgat.evaluation.autoattack_checks import FEW_CLASSES
-from art_lbgat.evaluation.autoattack_loop import Outcome, run_attacks
+from art_lbgat.evaluation.autoattack_loop import AutoAttackResult, run_attacks
 from art_lbgat.evaluation.identity import data_sha256, model_identity
 from art_lbgat.evaluation.record import Record
 from art_lbgat.evaluation.unit import UnitModel
@@ -28,27 +28,6 @@ STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 _PACKAGES = ("autoattack", "pyautoattack")  # the first is the authors', in git only; the second its copy on PyPI
 _SQUARE_L2_SIDE = 5  # its L2 patches tile a fifth of the height; smaller images end in a division by zero
 _TARGETS = 9
-
-
-class AutoAttackResult(NamedTuple):
-    """What AutoAttack found.
-
-    :param x_adv: Adversarial examples in raw input units, ``(N, ...)``; samples that were not broken keep ``x``.
-    :param right: Which samples are right naturally, ``(N,)``, bool.
-    :param robust: Which of them withstood every attack, ``(N,)``, bool.
-    :param accuracies: Accuracy after each attack that was run, each on what the ones before left, in [0, 1]. Attacks
-        are left out once nothing is robust.
-    :param flags: What was noticed, message by name (``"randomised"``, ``"softmax"``, ``"dynamic"``, ``"zero
-        gradients"``, ``"square stronger"``, ``"few classes"``, ``"non-finite logits"``); empty if nothing.
-    :param seconds: Seconds of each attack, those of earlier sessions included.
-    """
-
-    x_adv: Tensor
-    right: Tensor
-    robust: Tensor
-    accuracies: Mapping[str, float]
-    flags: Mapping[str, str]
-    seconds: Mapping[str, float]
 
 
 def auto_attack(
@@ -81,7 +60,7 @@ def auto_attack(
     :param seed: Seed of every batch; the global generators are left as found.
     :param state_path: A file for finished batches: a run that was killed goes on from there. None keeps nothing.
     :param verbose: Whether a progress bar is shown for each attack.
-    :return: The examples, what withstood, and the warnings.
+    :return: The examples in raw input units, what withstood, and the warnings.
     :raises ValueError: No or non-uniform ``clip_values``, unknown attacks, too few classes or too small images for an
         attack, logits that are not finite, a file of another run or a damaged one.
     :raises BlockingIOError: If another run has the file open.
@@ -92,7 +71,7 @@ def auto_attack(
     found = attack_images(view, model, unit_x, y, *settings, state_path=state_path, verbose=verbose)
     broken = (found.right & ~found.robust).to(x.device)
     raw = torch.where(broken.reshape(-1, *[1] * (x.ndim - 1)), model.to_raw(found.x_adv).to(x), x)
-    return AutoAttackResult(raw, *found[1:])
+    return found._replace(x_adv=raw)
 
 
 def attack_images(
@@ -108,14 +87,14 @@ def attack_images(
     *,
     state_path: str | os.PathLike[str] | None,
     verbose: bool,
-) -> Outcome:
+) -> AutoAttackResult:
     """:func:`auto_attack` on images in [0, 1]: the same arguments, ``eps`` in units of that range.
 
     :param model: ``UnitModel(view)``.
     :param x: Images in [0, 1], ``(N, channels, height, width)``, on the CPU.
     :return: What was found, in units of [0, 1].
     """
-    names, notes = _attack_names(attacks, view.classifier.nb_classes)
+    names, notes = attack_names(attacks, view.classifier.nb_classes)
     if norm != math.inf and min(x.shape[2:]) < _SQUARE_L2_SIDE and "square" in names:
         raise ValueError(
             f"attacks: Square in L2 needs images of at least {_SQUARE_L2_SIDE}x{_SQUARE_L2_SIDE} values, got "
@@ -169,8 +148,14 @@ def published_package() -> ModuleType:
     )
 
 
-def _attack_names(attacks: str | Sequence[str], nb_classes: int) -> tuple[list[str], dict[str, str]]:
-    """The attacks to run, and a flag if they are not those of ten classes or more."""
+def attack_names(attacks: str | Sequence[str], nb_classes: int) -> tuple[list[str], dict[str, str]]:
+    """The attacks to run, and a flag if they are not those of ten classes or more.
+
+    :param attacks: ``"standard"``, a name or a list of names.
+    :param nb_classes: Of the classifier.
+    :return: The names, and messages by flag.
+    :raises ValueError: No or unknown attacks, or too few classes for one.
+    """
     notes = {}
     if nb_classes <= _TARGETS:
         notes[FEW_CLASSES] = f"targeted attacks try {nb_classes - 1} targets, all there are, instead of {_TARGETS}."
@@ -191,6 +176,11 @@ def _attack_names(attacks: str | Sequence[str], nb_classes: int) -> tuple[list[s
                 "use a list such as ['apgd-ce', 'fab-t', 'square']."
             )
     return names, notes if {"apgd-t", "fab-t"} & set(names) else {}
+
+
+def needs_gradients(names: Sequence[str]) -> bool:
+    """Whether any of these attacks, as :func:`attack_names` gives them, differentiates the model."""
+    return set(names) != {"square"}
 
 
 def _runner(

@@ -22,14 +22,17 @@ from art_lbgat.evaluation.unit import UnitModel
 NATURAL = "natural"
 
 
-class Outcome(NamedTuple):
-    """What AutoAttack found, in units of [0, 1].
+class AutoAttackResult(NamedTuple):
+    """What AutoAttack found.
 
-    :param x_adv: Adversarial examples; samples that were not broken keep their natural image.
-    :param right: Which are right naturally, ``(N,)``, bool.
-    :param robust: Which withstood every attack, ``(N,)``, bool.
-    :param accuracies: Accuracy after each attack that was run.
-    :param flags: What was noticed, message by name.
+    :param x_adv: Adversarial examples in the units of what was attacked, ``(N, ...)``; samples that were not broken
+        keep their natural image.
+    :param right: Which samples are right naturally, ``(N,)``, bool.
+    :param robust: Which of them withstood every attack, ``(N,)``, bool.
+    :param accuracies: Accuracy after each attack that was run, each on what the ones before left, in [0, 1]. Attacks
+        are left out once nothing is robust.
+    :param flags: What was noticed, message by name (``"randomised"``, ``"softmax"``, ``"dynamic"``, ``"zero
+        gradients"``, ``"square stronger"``, ``"few classes"``, ``"non-finite logits"``); empty if nothing.
     :param seconds: Seconds of each attack, those of earlier sessions included.
     """
 
@@ -52,7 +55,7 @@ def run_attacks(
     record: Record,
     device: torch.device,
     verbose: bool = False,
-) -> Outcome:
+) -> AutoAttackResult:
     """Run the attacks of an AutoAttack object; call it where the model is in eval mode and randomness is preserved.
 
     :param runner: The published ``AutoAttack``, its attacks set up; ``attacks_to_run`` are run in their order.
@@ -65,7 +68,7 @@ def run_attacks(
     :param record: Finished batches are taken from it and added to it.
     :param device: Where the model is.
     :param verbose: Whether a progress bar is shown for each attack.
-    :return: What was found.
+    :return: What was found, in units of [0, 1].
     :raises ValueError: If the logits of natural images are not finite.
     """
     natural = record.get(NATURAL)
@@ -102,7 +105,7 @@ def run_attacks(
         accuracies[attack] = float(robust.double().mean())
     clean = float(right.double().mean())
     flags.update(flags_of.check_square(checks, {"clean": clean, **accuracies}))
-    return Outcome(x_adv, right, robust, accuracies, flags, seconds)
+    return AutoAttackResult(x_adv, right, robust, accuracies, flags, seconds)
 
 
 def _natural(

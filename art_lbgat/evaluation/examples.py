@@ -11,10 +11,9 @@ import torch
 from art.attacks.attack import EvasionAttack
 from torch import Tensor
 
-from art_lbgat.checks import check_choice
 from art_lbgat.engine.modes import evaluating, plain_autograd
 from art_lbgat.engine.randomness import preserved_randomness, seed_everything
-from art_lbgat.evaluation.autoattack import ATTACKS, auto_attack
+from art_lbgat.evaluation.autoattack import attack_names, auto_attack, needs_gradients
 from art_lbgat.evaluation.gradient import DRAWS, gradient_examples, noise_examples
 from art_lbgat.evaluation.health import require_gradients
 from art_lbgat.evaluation.plan import Plan, Threat, norm_name
@@ -49,15 +48,12 @@ def check_runnable(subject: Subject, plan: Plan, autoattack: str | Sequence[str]
         targeted or bound to another model.
     """
     view = subject.view
-    black_box = plan.kind == "autoattack" and list(autoattack) == ["square"]
-    if plan.kind in ("gradient", "quantised", "autoattack") and not black_box:
+    names = attack_names(autoattack, view.classifier.nb_classes)[0] if plan.kind == "autoattack" else []
+    if plan.kind in ("gradient", "quantised") or (plan.kind == "autoattack" and needs_gradients(names)):
         require_gradients(subject.health, view.name)
     if plan.kind in ("autoattack", "quantised") and view.classifier.clip_values is None:
         word = "AutoAttack" if plan.kind == "autoattack" else repr(plan.name)
         raise ValueError(f"{view.name}: {word} needs bounded inputs; build the classifier with clip_values=(min, max).")
-    if plan.kind == "autoattack" and autoattack != "standard":
-        for name in [autoattack] if isinstance(autoattack, str) else autoattack:
-            check_choice(name, "attacks", ATTACKS)
     if isinstance(plan.attack, EvasionAttack):
         _check_art(plan.attack, subject)
 
@@ -82,20 +78,19 @@ def make_examples(
         return Examples(x_adv, plan.name, plan.steps, threat.restarts, notes, seconds)
     with plain_autograd(subject.view.device), preserved_randomness():
         seed_everything(subject.seed)
-        return (
-            _autoattack_examples(subject, threat, autoattack)
-            if plan.kind == "autoattack"
-            else _art(subject, plan, threat)
-        )
+        if plan.kind == "autoattack":
+            return _autoattack_examples(subject, threat, autoattack)
+        return _art(subject, plan, threat)
 
 
 def _autoattack_examples(subject: Subject, threat: Threat, attacks: str | Sequence[str]) -> Examples:
     view = subject.view
-    x, y = subject.x.to(view.device, copy=True), subject.y.to(view.device)
-    result = auto_attack(view, x, y, threat.eps, threat.norm, attacks, subject.batch_size, subject.seed)
+    result = auto_attack(
+        view, subject.x.clone(), subject.y, threat.eps, threat.norm, attacks, subject.batch_size, subject.seed
+    )
     standard = attacks == "standard" and view.classifier.nb_classes >= 10
     name = "autoattack (standard)" if standard else "autoattack (custom)"
-    return Examples(result.x_adv.cpu(), name, flags=tuple(result.flags))
+    return Examples(result.x_adv, name, flags=tuple(result.flags))
 
 
 def _art(subject: Subject, plan: Plan, threat: Threat) -> Examples:

@@ -12,6 +12,13 @@ from art_lbgat.bridge import TensorView
 from art_lbgat.engine.memory import in_chunks
 from art_lbgat.engine.modes import evaluating, plain_autograd
 from art_lbgat.engine.randomness import preserved_randomness, seed_everything
+from art_lbgat.evaluation.autoattack_checks import (
+    BATCH_DEPENDENT,
+    NON_FINITE_GRADIENTS,
+    RANDOMISED,
+    SOFTMAX,
+    ZERO_GRADIENTS,
+)
 
 PROBED = 256  # samples looked at, evenly spaced over all
 LARGEST_CHANGE = 1e-3  # of the range of the logits; rounding is below it, also in TF32
@@ -63,6 +70,11 @@ def classified_as(logits: Tensor, y: Tensor) -> Tensor:
     return (logits.argmax(dim=1) == y) & torch.isfinite(logits).all(dim=1)
 
 
+def probed(n: int) -> Tensor:
+    """Which of ``n`` samples are probed: all of them, or :data:`PROBED` evenly spaced; int64."""
+    return torch.linspace(0, n - 1, min(n, PROBED)).long()
+
+
 def measure(view: TensorView, x: Tensor, y: Tensor, logits: Tensor, batch_size: int, seed: int) -> Health:
     """Measure a classifier on natural inputs; at most :data:`PROBED` of them get further passes.
 
@@ -76,7 +88,7 @@ def measure(view: TensorView, x: Tensor, y: Tensor, logits: Tensor, batch_size: 
     nonfinite = int((~torch.isfinite(logits).all(dim=1)).sum())
     if nonfinite:
         return Health(nonfinite)
-    rows = torch.linspace(0, len(x) - 1, min(len(x), PROBED)).long()
+    rows = probed(len(x))
     x, y = x[rows], y[rows]
     spread = max(float(logits.max() - logits.min()), torch.finfo(torch.float32).tiny)
     first = predict(view, x, batch_size, seed)
@@ -90,20 +102,22 @@ def measure(view: TensorView, x: Tensor, y: Tensor, logits: Tensor, batch_size: 
     return Health(0, _are_probabilities(logits), change, batch_change, dead, broken, differentiable)
 
 
-def flags(health: Health) -> tuple[str, ...]:
-    """Why the robust accuracies of a classifier may be too high, in words; empty if nothing was found."""
-    found = []
+def flags(health: Health) -> dict[str, str]:
+    """Why the robust accuracies of a classifier may be too high, in words by flag; empty if nothing was found."""
+    found = {}
     if health.probabilities:
-        found.append("outputs are probabilities, not logits: gradients saturate, the accuracy may be too high")
+        found[SOFTMAX] = "outputs are probabilities, not logits: gradients saturate, the accuracy may be too high"
     if health.change > LARGEST_CHANGE:
-        found.append(f"randomised: logits of two passes differ by {health.change:.2%} of their range")
+        found[RANDOMISED] = f"randomised: logits of two passes differ by {health.change:.2%} of their range"
     elif health.batch_change > LARGEST_CHANGE:
-        found.append(f"logits depend on the rest of the batch, by {health.batch_change:.2%} of their range")
+        found[BATCH_DEPENDENT] = f"logits depend on the rest of the batch, by {health.batch_change:.2%} of their range"
     if health.dead > LARGEST_SHARE:
-        found.append(f"gradient masking: the gradient is 0 at {health.dead:.0%} of the samples")
+        found[ZERO_GRADIENTS] = f"gradient masking: the gradient is 0 at {health.dead:.0%} of the samples"
     if health.broken > 0:
-        found.append(f"gradient masking: the gradient is NaN or Inf at {health.broken:.2%} of the samples")
-    return tuple(found)
+        found[NON_FINITE_GRADIENTS] = (
+            f"gradient masking: the gradient is NaN or Inf at {health.broken:.2%} of the samples"
+        )
+    return found
 
 
 def require_gradients(health: Health, name: str) -> None:

@@ -38,7 +38,7 @@ def run_row(
     :param rows: Samples that may count, bool ``(n,)``; None for all.
     :raises ValueError: An ``x_adv`` that leaves the threat model, or an attack that cannot be run on the classifier.
     """
-    start, notes = time.perf_counter(), health.flags(subject.health)
+    start, notes = time.perf_counter(), tuple(health.flags(subject.health).values())
     right = subject.right
     if plan.kind == "quantised":
         right, _ = subject.judge(_shown(subject, plan, subject.x), torch.ones_like(right))

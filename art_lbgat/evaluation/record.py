@@ -27,8 +27,8 @@ class Entry(NamedTuple):
     """What one batch of one attack found.
 
     :param rows: Which samples it concerns, int64, ``(k,)``: those broken (for ``"natural"`` those right).
-    :param x_adv: Their adversarial examples, float32, ``(k, ...)``; for ``"natural"`` the
-        logits of the first batch.
+    :param x_adv: Their adversarial examples, float32, ``(k, ...)``; for ``"natural"`` the logits of the first
+        batch.
     :param flags: What was noticed, message by name.
     :param seconds: Seconds it took.
     """

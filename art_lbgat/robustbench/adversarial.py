@@ -12,17 +12,11 @@ import torch
 from torch import Tensor
 
 from art_lbgat.bridge import TensorView
+from art_lbgat.evaluation import health
 from art_lbgat.evaluation.accuracy import Accuracy
-from art_lbgat.evaluation.autoattack import attack_images
-from art_lbgat.evaluation.autoattack_checks import (
-    BATCH_DEPENDENT,
-    NON_FINITE_GRADIENTS,
-    RANDOMISED,
-    SOFTMAX,
-    ZERO_GRADIENTS,
-)
-from art_lbgat.evaluation.autoattack_loop import Outcome
-from art_lbgat.evaluation.health import LARGEST_CHANGE, LARGEST_SHARE, measure, predict, require_gradients
+from art_lbgat.evaluation.autoattack import attack_images, attack_names, needs_gradients
+from art_lbgat.evaluation.autoattack_checks import RANDOMISED
+from art_lbgat.evaluation.autoattack_loop import AutoAttackResult
 from art_lbgat.evaluation.identity import data_sha256
 from art_lbgat.evaluation.unit import UnitModel
 from art_lbgat.evaluation.verify import verify
@@ -78,7 +72,7 @@ def measure_adversarial(
         raise ValueError(f"eps: expected a radius for {settings.threat_model}, got None.")
     eps, norm = settings.eps, NORMS[settings.threat_model]
     noticed = probe(view, model, images, settings)
-    outcomes: list[Outcome] = []
+    outcomes: list[AutoAttackResult] = []
 
     class Attack:
         """What RobustBench's ``benchmark`` takes for AutoAttack."""
@@ -143,22 +137,16 @@ def probe(view: TensorView, model: UnitModel, images: BenchmarkImages, settings:
     :return: Messages by flag.
     :raises ValueError: Natural logits with NaN or Inf, or without a graph to the inputs where gradients are needed.
     """
-    x, y, size, seed = model.to_raw(images.x), images.y, settings.batch_size, settings.seed
-    health = measure(view, x, y, predict(view, x, size, seed), size, seed)
-    if health.nonfinite:
+    rows = health.probed(len(images.x))  # a pass over all images is the attack's, which looks for NaN and Inf too
+    x, y, size, seed = model.to_raw(images.x[rows]), images.y[rows], settings.batch_size, settings.seed
+    found = health.measure(view, x, y, health.predict(view, x, size, seed), size, seed)
+    if found.nonfinite:
         raise ValueError("classifier: its logits for natural images hold NaN or Inf, so no accuracy has a meaning.")
-    if settings.threat_model in NORMS and list(settings.attacks) != ["square"] and settings.attacks != "square":
-        require_gradients(health, "classifier")
-    change, batch_change = (f"{share:.2%} of their range" for share in (health.change, health.batch_change))
-    depends = health.change <= LARGEST_CHANGE < health.batch_change
-    found = {
-        RANDOMISED: (health.change > LARGEST_CHANGE, f"logits of two passes differ by {change}."),
-        BATCH_DEPENDENT: (depends, f"logits change with the rest of the batch, by {batch_change}."),
-        SOFTMAX: (health.probabilities, "outputs are probabilities, not logits."),
-        ZERO_GRADIENTS: (health.dead > LARGEST_SHARE, f"the gradient is 0 at {health.dead:.0%} of the images."),
-        NON_FINITE_GRADIENTS: (health.broken > 0, f"the gradient is NaN or Inf at {health.broken:.2%} of the images."),
-    }
-    return {name: message for name, (applies, message) in found.items() if applies}
+    if settings.threat_model in NORMS and needs_gradients(
+        attack_names(settings.attacks, view.classifier.nb_classes)[0]
+    ):
+        health.require_gradients(found, "classifier")
+    return health.flags(found)
 
 
 def _as_it_is(image: Any) -> Any:

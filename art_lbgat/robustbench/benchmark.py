@@ -13,7 +13,7 @@ from art_lbgat.bridge import JudgedView
 from art_lbgat.checks import check_count, check_number
 from art_lbgat.engine.modes import evaluating, plain_autograd
 from art_lbgat.engine.randomness import preserved_randomness
-from art_lbgat.evaluation.autoattack import published_package
+from art_lbgat.evaluation.autoattack import attack_names, published_package
 from art_lbgat.evaluation.identity import weights_sha256
 from art_lbgat.evaluation.unit import UnitModel
 from art_lbgat.robustbench.adversarial import Settings, measure_adversarial
@@ -81,8 +81,8 @@ def benchmark(
     :raises FileNotFoundError: If the images are not there and cannot be fetched, with what to put where.
     :raises ImportError: See :func:`~art_lbgat.robustbench.compat.import_robustbench`.
     """
-    if not isinstance(attacks, Sequence) or not attacks:
-        raise ValueError(f"attacks: expected 'standard' or a list of AutoAttack's attacks, got {attacks!r}.")
+    view = JudgedView(classifier)
+    attack_names(attacks, classifier.nb_classes)  # before anything is loaded
     settings = Settings(
         dataset=check_dataset(dataset),
         threat_model=check_threat_model(threat_model),
@@ -95,7 +95,6 @@ def benchmark(
         model_name=model_name,
         verbose=verbose,
     )
-    view = JudgedView(classifier)
     model = UnitModel(view)
     package = import_robustbench()
     if threat_model not in NORMS:

@@ -111,9 +111,8 @@ def _loader(
     loader = package.data.CORRUPTION_DATASET_LOADERS[dataset][threat]
     folder = data_dir / package.data.CORRUPTIONS_DIR_NAMES[dataset][threat]
     options: dict[str, Any] = {}
-    if (
-        settings.dataset == "imagenet"
-    ):  # corrupted images are cropped already; the loaders of CIFAR take no such argument
+    # Corrupted images are cropped already, so always the same; the loaders of CIFAR take no such argument.
+    if settings.dataset == "imagenet":
         options["prepr"] = package.data.get_preprocessing(dataset, threat, settings.model_name, "Res224")
 
     def load(n_examples: int, severity: int, kind: str) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from art_lbgat.checks import check_choice, check_count
 from art_lbgat.engine.randomness import preserved_randomness
 from art_lbgat.robustbench.compat import import_robustbench
+from art_lbgat.robustbench.entries import entries
 from art_lbgat.robustbench.standard import N_EXAMPLES, NB_CLASSES, Dataset, ThreatModel
 
 Preprocessing = str | Callable[[Any], Tensor] | None
@@ -153,7 +154,7 @@ def _load_imagenet(
     known = [name for name in package.data.PREPROCESSINGS if name is not None]
     if isinstance(preprocessing, str):
         check_choice(preprocessing, "preprocessing", known)
-    elif preprocessing is None and not is_zoo_model(package, threat_model, model_name):
+    elif preprocessing is None and not _is_zoo_model(threat_model, model_name):
         raise ValueError(
             f"preprocessing: expected one of {known} or a callable for an ImageNet model that is not of the zoo, got "
             f"None with model_name={model_name!r}."
@@ -175,8 +176,7 @@ def _load_imagenet(
     return BenchmarkImages(x, y, published=True)
 
 
-def is_zoo_model(package: Any, threat_model: ThreatModel, model_name: str | None) -> bool:
+def _is_zoo_model(threat_model: ThreatModel, model_name: str | None) -> bool:
     """Whether RobustBench's zoo has an ImageNet model of that name."""
-    enums = package.model_zoo.enums
-    zoo = enums.ThreatModel(threat_model.removesuffix("_3d"))
-    return model_name in package.model_zoo.model_dicts[enums.BenchmarkDataset("imagenet")].get(zoo, {})
+    zoo = threat_model.removesuffix("_3d")
+    return any(entry.name == model_name and entry.threat_model == zoo for entry in entries("imagenet"))

@@ -38,19 +38,6 @@ def trained():
     return fitted()
 
 
-@pytest.fixture
-def few_queries(monkeypatch):
-    """Square with fewer queries, for tests that are not about its strength."""
-    made = autoattack._runner
-
-    def runner(*args):
-        found = made(*args)
-        found.square.n_queries = 50
-        return found
-
-    monkeypatch.setattr(autoattack, "_runner", runner)
-
-
 def attack(classifier, x, y, **options):
     return auto_attack(TensorView(classifier), x, y, **{**TINY, **options})
 

@@ -78,18 +78,6 @@ def classifier():
 
 
 @pytest.fixture
-def few_queries(monkeypatch):
-    made = autoattack._runner
-
-    def runner(*args):
-        found = made(*args)
-        found.square.n_queries = 50
-        return found
-
-    monkeypatch.setattr(autoattack, "_runner", runner)
-
-
-@pytest.fixture
 def published(cifar, monkeypatch):
     """The tiny file passes for the published one: its checksum stands in torchvision's list."""
     folder, _, _ = cifar
