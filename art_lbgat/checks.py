@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 _CHUNK = 1 << 22  # elements looked at together, so that checks of a large array need little memory
 _SUM_TOLERANCE = 1e-3
+_NAME = re.compile(r"[\w+-][\w.+-]{0,99}")
 
 
 class Declares(Protocol):
@@ -36,12 +38,13 @@ def as_array(value: Any, name: str) -> NDArray[Any]:
     return array
 
 
-def check_inputs(x: Any, classifier: Declares, name: str = "x") -> NDArray[Any]:
+def check_inputs(x: Any, classifier: Declares, name: str = "x", *, finite: bool = True) -> NDArray[Any]:
     """Raw inputs of the shape, range and finiteness that the classifier declares.
 
     :param x: Array-like of shape ``(N, *input_shape)``, any real dtype.
     :param classifier: The classifier that will see them.
     :param name: The name of the argument.
+    :param finite: False leaves NaN to whoever comes next.
     :return: The array, not copied, not changed, in its own dtype.
     :raises ValueError: Empty, wrong shape, NaN or infinite values, or values outside ``clip_values``.
     """
@@ -55,7 +58,7 @@ def check_inputs(x: Any, classifier: Declares, name: str = "x") -> NDArray[Any]:
     rows = max(1, _CHUNK // max(1, array[0].size))
     for first in range(0, len(array), rows):
         chunk = array[first : first + rows]
-        if array.dtype.kind == "f" and not np.isfinite(chunk).all():
+        if finite and array.dtype.kind == "f" and not np.isfinite(chunk).all():
             sample = first + int(np.argwhere(~np.isfinite(chunk))[0][0])
             raise ValueError(f"{name}: expected finite values, got NaN or Inf in sample {sample}.")
         if clip_values is not None:
@@ -146,6 +149,22 @@ def check_choice(value: Any, name: str, choices: Iterable[Any]) -> Any:
         near = difflib.get_close_matches(str(value), [str(c) for c in allowed], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{name}: expected one of {allowed}, got {value!r}{hint}")
+    return value
+
+
+def check_name(value: Any, name: str) -> str:
+    """A name that becomes one part of a path and can lead nowhere else: no separator, ``..``, NUL or other odd sign.
+
+    :raises TypeError: If it is no text.
+    :raises ValueError: If it is empty, longer than 100 or begins with a dot, or has another character than those named.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected text, got {value!r}.")
+    if not _NAME.fullmatch(value):
+        raise ValueError(
+            f"{name}: expected letters, digits and . _ + - only, at most 100 and no dot in front, as files are named "
+            f"by it; got {value!r}."
+        )
     return value
 
 

@@ -10,6 +10,9 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
+from art_lbgat.engine.processes import Processes
+from art_lbgat.engine.step import step_optimizers, take_gradients
+
 torch.set_num_threads(1)
 
 SHAPE, CLASSES = (1, 8, 8), 4
@@ -96,3 +99,9 @@ def states_equal(first, second):
 
 def copied_state(module):
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def optimizer_step(loss, modules, optimizers, max_grad_norm, scaler=None):
+    """Backward of ``loss``, clip, and one step of each optimizer, as a training step does them."""
+    norm = take_gradients(loss, modules, optimizers, max_grad_norm, scaler, Processes().backward)
+    step_optimizers(optimizers, norm, scaler)

@@ -14,6 +14,7 @@ from torch import Tensor
 from art_lbgat.attacks.ascent import Ascent
 from art_lbgat.attacks.norms import Bounds
 from art_lbgat.attacks.step import make_step
+from art_lbgat.engine.processes import Processes
 
 
 @dataclass
@@ -29,13 +30,19 @@ class Tally:
     steps: int = 0
     passes: int = 0
 
-    def take(self) -> dict[str, float]:
-        """``attack_steps`` and ``attack_passes``, means per sample, empty where nothing was counted; counts anew."""
+    def means(self) -> dict[str, float]:
+        """``attack_steps`` and ``attack_passes``, means per sample, empty where nothing was counted."""
         if not self.samples:
             return {}
-        means = {"attack_steps": self.steps / self.samples, "attack_passes": self.passes / self.samples}
+        return {"attack_steps": self.steps / self.samples, "attack_passes": self.passes / self.samples}
+
+    def clear(self) -> None:
+        """Count anew."""
         self.samples = self.steps = self.passes = 0
-        return means
+
+    def summed(self, processes: Processes) -> Tally:
+        """The counts over all processes, which all have to ask for them."""
+        return Tally(*processes.total(torch.tensor([self.samples, self.steps, self.passes])).tolist())
 
 
 def ascend_early_stopped(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from art_lbgat.data.batches import AnyAugmentation, Batch, augmented
 from art_lbgat.data.images import Images, as_float, to_range
 from art_lbgat.engine.memory import to_device
 from art_lbgat.engine.randomness import Key
+from art_lbgat.engine.settings import described, sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,10 @@ class Source:
 
     def __len__(self) -> int:
         return len(self._x)
+
+    def sha256(self) -> str:
+        """SHA-256 over the samples and labels as they are held."""
+        return sha256_of([self._x, self._y])
 
     def batch(self, indices: NDArray[np.int64]) -> Batch:
         """The samples of these indices.
@@ -93,6 +98,7 @@ class ArrayStream:
         avoid_single: bool = False,
     ) -> None:
         self._source, self._view, self._augmentation = Source(x, y, view), view, augmentation
+        self._batch_size = batch_size
         count = len(self._source)
         if avoid_single and min(batch_size, count) == 1:
             raise ValueError(
@@ -110,8 +116,20 @@ class ArrayStream:
         """How many samples there are."""
         return len(self._source)
 
-    def epoch(self, key: Key) -> Iterator[Batch]:
+    def epoch(self, key: Key, first_step: int = 0) -> Iterator[Batch]:
         """See :class:`~art_lbgat.data.Stream`."""
         order = torch.randperm(len(self._source), generator=key.generator("order")).numpy()
-        for step, rows in enumerate(self._slices):
+        for step, rows in enumerate(self._slices[first_step:], first_step):
             yield augmented(self._source.batch(order[rows]), self._augmentation, key, step, self._view)
+
+    def fingerprint(self) -> Any:
+        """See :class:`~art_lbgat.data.Stream`: SHA-256 over all samples and labels, and how they are batched."""
+        batches = {"batch_size": self._batch_size, "steps": self.steps, "augmentation": described(self._augmentation)}
+        return {"sha256": self._source.sha256(), **batches}
+
+    def state(self) -> dict[str, Any]:
+        """See :class:`~art_lbgat.data.Stream`: empty."""
+        return {}
+
+    def load(self, state: Mapping[str, Any], key: Key) -> None:
+        """See :class:`~art_lbgat.data.Stream`: there is nothing to load."""

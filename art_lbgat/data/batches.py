@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -35,11 +35,23 @@ class Stream(Protocol):
 
     steps: int | None
 
-    def epoch(self, key: Key) -> Iterator[Batch]:
+    def epoch(self, key: Key, first_step: int = 0) -> Iterator[Batch]:
         """The batches of one epoch; order and augmentation are functions of ``key``.
 
         ``x`` is on the CPU, or on the classifier's device where it was held as bytes.
+
+        :param key: Seed, fit and epoch.
+        :param first_step: How many batches to leave out, at the start: they were trained on before a stop.
         """
+
+    def fingerprint(self) -> Any:
+        """What the data are, as JSON that is equal for equal data."""
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`load` takes to go on; empty where batches are a function of the key alone."""
+
+    def load(self, state: Mapping[str, Any], key: Key) -> None:
+        """Go on from a state: the next epoch that is asked for is that of ``key``."""
 
 
 def augmented(batch: Batch, augmentation: AnyAugmentation | None, key: Key, step: int, view: TensorView) -> Batch:

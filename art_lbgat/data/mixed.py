@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from art_lbgat.data.arrays import Source
 from art_lbgat.data.batches import AnyAugmentation, Batch, augmented, joined
 from art_lbgat.data.images import Images
 from art_lbgat.engine.randomness import Key
+from art_lbgat.engine.settings import described
 
 
 class MixedData:
@@ -105,12 +106,12 @@ class MixedStream:
         self._extra_per_epoch = sum(each for _, each in sizes)
         self.steps: int | None = len(sizes)
 
-    def epoch(self, key: Key) -> Iterator[Batch]:
+    def epoch(self, key: Key, first_step: int = 0) -> Iterator[Batch]:
         """See :class:`~art_lbgat.data.Stream`; ``rows`` are None."""
         order = torch.randperm(len(self._data), generator=key.generator("order")).numpy()
         extra_order = self._extra_order(key)
-        first = first_extra = 0
-        for step, (own, extra) in enumerate(self._sizes):
+        first, first_extra = (sum(each[kind] for each in self._sizes[:first_step]) for kind in (0, 1))
+        for step, (own, extra) in enumerate(self._sizes[first_step:], first_step):
             batch = self._data.batch(order[first : first + own])
             if extra:
                 batch = self._together(batch, extra_order[first_extra : first_extra + extra])
@@ -118,6 +119,18 @@ class MixedStream:
             places = torch.randperm(own + extra, generator=key._replace(step=step).generator("places"))
             batch = Batch(batch.x[places.to(batch.x.device)], batch.y[places])
             yield augmented(batch, self._augmentation, key, step, self._view)
+
+    def fingerprint(self) -> Any:
+        """See :class:`~art_lbgat.data.Stream`: SHA-256 over both kinds of samples, and how they are mixed."""
+        sha256, sizes = [self._data.sha256(), self._extra.sha256()], [self._sizes[0], self._sizes[-1]]
+        return {"sha256": sha256, "sizes": sizes, "augmentation": described(self._augmentation)}
+
+    def state(self) -> dict[str, Any]:
+        """See :class:`~art_lbgat.data.Stream`: empty."""
+        return {}
+
+    def load(self, state: Mapping[str, Any], key: Key) -> None:
+        """See :class:`~art_lbgat.data.Stream`: there is nothing to load."""
 
     def _together(self, batch: Batch, chosen: NDArray[np.int64]) -> Batch:
         extra = self._extra.batch(chosen)

@@ -47,6 +47,14 @@ class Average:
         """Take the present weights into the average."""
         self._averaged.update_parameters(self._live)
 
+    def state(self) -> dict[str, Any]:
+        """What :meth:`load` takes: the averaged tensors and how many updates they hold."""
+        return dict(self._averaged.state_dict())
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state that :meth:`state` gave."""
+        self._averaged.load_state_dict(state)
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The averaged weights in the module inside the block; those being trained afterwards."""

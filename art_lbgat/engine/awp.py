@@ -9,7 +9,7 @@ The adversarial examples are made once, at the unperturbed weights ``w``. The gr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -32,15 +32,24 @@ def perturbed_parameters(
     return [p for p in trained if p.requires_grad and p.dim() > 1]
 
 
-def weight_perturbation(loss: Tensor, parameters: Sequence[nn.Parameter], gamma: float) -> Perturbation:
+def weight_perturbation(
+    loss: Tensor,
+    parameters: Sequence[nn.Parameter],
+    gamma: float,
+    reduce: Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]] | None = None,
+) -> Perturbation:
     """``gamma * ||w|| * g / ||g||`` for each parameter, the direction in which the loss rises fastest.
 
     :param loss: A scalar with a graph; gradients of other parameters are neither computed nor kept.
     :param parameters: See :func:`perturbed_parameters`.
     :param gamma: Length of the perturbation relative to the weights, > 0.
-    :return: A tensor for each parameter; None where the loss does not depend on it, or its gradient is 0.
+    :param reduce: Makes of the gradients of one process those of the global batch, so that all move alike; or None.
+    :return: A tensor for each parameter; None where the loss does not depend on it; 0 where its gradient is 0 or not
+        finite (weights moved by NaN could not be moved back).
     """
-    gradients: tuple[Tensor | None, ...] = torch.autograd.grad(loss, parameters, allow_unused=True)
+    gradients: Sequence[Tensor | None] = torch.autograd.grad(loss, parameters, allow_unused=True)
+    if reduce is not None:
+        gradients = reduce(gradients)
     result: Perturbation = []
     for parameter, gradient in zip(parameters, gradients, strict=True):
         if gradient is None:
@@ -48,7 +57,7 @@ def weight_perturbation(loss: Tensor, parameters: Sequence[nn.Parameter], gamma:
             continue
         length = gradient.norm()
         scale = torch.where(length == 0, 0.0, parameter.detach().norm() / torch.where(length == 0, 1.0, length))
-        result.append(gamma * (scale * gradient))
+        result.append(torch.where(torch.isfinite(length), gamma * (scale * gradient), 0.0))
     return result
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
 from art_lbgat.checks import check_choice, check_count, check_number
+from art_lbgat.engine.cadence import parse_every
 
 Keep = Literal["best", "last", "both"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -49,6 +51,19 @@ class RunOptions:
     :param compile: Run the models through ``torch.compile`` while training (some ten seconds at the start); rounds
         otherwise. A model that cannot be compiled runs as it is, with one warning.
     :param tf32: Products of fp32 in TF32 on CUDA while training; False turns TF32 off, whatever the process has set.
+    :param on_nonfinite: What to do when NaN or Inf arise in x_adv, logits, loss or gradients, before the weights are
+        stepped: ``"raise"`` ends the run and says where they arose; ``"skip"`` leaves the step out (10 in a row end the
+        run); ``"rollback"`` goes on from the last checkpoint with half the learning rate, at most three times.
+    :param checkpoint_dir: A directory for checkpoints, made if it is not there: a run that was stopped, whatever
+        stopped it, goes on from the newest with the same bits (see docs/resume.md). None writes nothing.
+    :param checkpoint_every: When they are written: a number of epochs, ``"2 epochs"``, ``"500 steps"``,
+        ``"10 minutes"``, or ``"auto"``: as often as costs less than 1 % of the time.
+    :param keep_checkpoints: How many are kept; the best weights so far are in each.
+    :param resume: ``"auto"`` goes on from the newest checkpoint where there is one; ``"must"`` refuses to start at the
+        first step; ``"never"`` refuses a directory with checkpoints; or the path of a checkpoint, or of a directory
+        of them, to go on from.
+    :param sync_batchnorm: With several processes on CUDA, BatchNorm takes the statistics of the global batch; without,
+        those of each process's share, and running statistics are averaged after each step.
     :param seed: Seed of the run; None draws one from torch's global generator.
     :param verbose: Show a progress bar.
     :raises TypeError: A value of the wrong type.
@@ -72,6 +87,12 @@ class RunOptions:
     channels_last: bool = False
     compile: bool = False
     tf32: bool = False
+    on_nonfinite: Literal["raise", "skip", "rollback"] = "raise"
+    checkpoint_dir: str | os.PathLike[str] | None = None
+    checkpoint_every: int | str = "auto"
+    keep_checkpoints: int = 2
+    resume: str | os.PathLike[str] = "auto"
+    sync_batchnorm: bool = False
     seed: int | None = None
     verbose: bool = True
 
@@ -97,9 +118,26 @@ class RunOptions:
         check_choice(self.attack_precision, "attack_precision", (None, "fp32", "bf16", "fp16"))
         if self.precision == "fp16" and self.awp_gamma is not None:
             raise ValueError("awp_gamma: expected None with precision='fp16', whose loss is scaled; take 'bf16'.")
-        for name in ("warm_start", "channels_last", "compile", "tf32", "verbose"):
+        self._check_checkpoints()
+        for name in ("warm_start", "channels_last", "compile", "tf32", "sync_batchnorm", "verbose"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected a bool, got {getattr(self, name)!r}.")
+
+    def _check_checkpoints(self) -> None:
+        check_choice(self.on_nonfinite, "on_nonfinite", ("raise", "skip", "rollback"))
+        parse_every(self.checkpoint_every)
+        check_count(self.keep_checkpoints, "keep_checkpoints")
+        for name, value in (("checkpoint_dir", self.checkpoint_dir), ("resume", self.resume)):
+            if value is not None and not isinstance(value, (str, os.PathLike)):
+                raise TypeError(f"{name}: expected a path, got {value!r}.")
+        if self.resume in (None, "") or self.checkpoint_dir == "":
+            raise ValueError("resume, checkpoint_dir: expected a path (resume: or 'auto', 'must', 'never'), got none.")
+        if self.checkpoint_dir is not None:
+            return
+        if self.on_nonfinite == "rollback":
+            raise ValueError("on_nonfinite: 'rollback' goes back to a checkpoint; expected checkpoint_dir, got None.")
+        if self.resume != "auto":
+            raise ValueError(f"resume: expected checkpoint_dir with resume={str(self.resume)!r}, got None.")
 
     @property
     def precision_of_attack(self) -> Precision:
@@ -140,6 +178,12 @@ class RunFields(TypedDict, total=False):
     channels_last: bool
     compile: bool
     tf32: bool
+    on_nonfinite: Literal["raise", "skip", "rollback"]
+    checkpoint_dir: str | os.PathLike[str] | None
+    checkpoint_every: int | str
+    keep_checkpoints: int
+    resume: str | os.PathLike[str]
+    sync_batchnorm: bool
     seed: int | None
     verbose: bool
 

@@ -14,6 +14,7 @@ from art_lbgat.engine.options import RunOptions
 logger = logging.getLogger(__name__)
 
 States = dict[str, dict[str, Any]]
+_STATE = ("states", "score", "epoch", "since", "validated")
 ROBUST, NATURAL = "validation_robust_accuracy", "validation_natural_accuracy"
 
 
@@ -55,6 +56,16 @@ class Selection:
             if self._options.patience is not None and self._since >= self._options.patience:
                 self.stop = f"no better validation accuracy for {self._since} validated epochs"
         return row
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`load` takes: the best weights so far, their score, and the patience used up."""
+        return {name: getattr(self, f"_{name}") for name in _STATE} | {"stop": self.stop}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that :meth:`state` gave."""
+        for name in _STATE:
+            setattr(self, f"_{name}", state[name])
+        self.stop = state["stop"]
 
     def finish(self, last_epoch: int) -> tuple[int, str]:
         """Put the best weights back where they are to be kept.

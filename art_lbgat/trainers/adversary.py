@@ -16,10 +16,12 @@ from art_lbgat.attacks.loop import ascend, draw_start
 from art_lbgat.attacks.radius import check_scale
 from art_lbgat.attacks.reader import read_attack
 from art_lbgat.bridge import TensorView, check_logits, label_rows
+from art_lbgat.engine.processes import Share
 from art_lbgat.engine.randomness import Key, seed_everything
 
 logger = logging.getLogger(__name__)
 
+_CHUNK = 128  # rows of a global batch that random starts are drawn for together
 _START_OR_CLEAN = ("AutoAttack", "AutoProjectedGradientDescent")
 
 
@@ -65,12 +67,33 @@ class Adversary:
         else:
             logger.info("%s runs in the tensor loop: %s.", name, self.ascent)
 
-    def starts(self, x: Tensor, key: Key) -> list[Tensor | None]:
-        """The unit random numbers that examples of ``x`` start from, keyed by ``key``; none through ``generate``."""
-        if self.ascent is None:
+    def starts(self, x: Tensor, key: Key, share: Share | None = None) -> list[Tensor | None]:
+        """The unit random numbers that examples of ``x`` start from, keyed by ``key``; none through ``generate``.
+
+        :param x: Natural inputs, ``(N, ...)``.
+        :param key: Where in the run this is.
+        :param share: The rows of a global batch that ``x`` is: the same numbers as one process would draw for them,
+            drawn in chunks, so that no process draws much more than its own.
+        """
+        ascent = self.ascent
+        if ascent is None:
             return []
-        generator = key.generator("attack")
-        return [draw_start(self.ascent, x, generator) for _ in range(self.ascent.restarts)]
+        if share is None or share.total <= _CHUNK:
+            every = x if share is None else x[:1].expand(share.total, *x.shape[1:])
+            generator = key.generator("attack")
+            drawn = [draw_start(ascent, every, generator) for _ in range(ascent.restarts)]
+            return drawn if share is None else [None if s is None else share.of(s) for s in drawn]
+        first, last = share.rows.start, share.rows.stop
+        parts: list[list[Tensor]] = [[] for _ in range(ascent.restarts)]
+        for chunk in range(first // _CHUNK, (last - 1) // _CHUNK + 1):
+            begin = chunk * _CHUNK
+            shape = x[:1].expand(min(_CHUNK, share.total - begin), *x.shape[1:])
+            generator = key.generator(f"attack {chunk}" if chunk else "attack")
+            for part in parts:
+                start = draw_start(ascent, shape, generator)
+                if start is not None:
+                    part.append(start[max(first - begin, 0) : last - begin])
+        return [torch.cat(part) if part else None for part in parts]
 
     def examples(
         self,
@@ -82,6 +105,7 @@ class Adversary:
         *,
         max_iter: int | None = None,
         warm_start: Tensor | None = None,
+        purpose: str = "attack",
     ) -> Tensor:
         """``x_adv`` of one batch.
 
@@ -92,11 +116,12 @@ class Adversary:
         :param starts: What :meth:`starts` gave for these samples; None draws them here.
         :param max_iter: Number of steps instead of the attack's own; None leaves it.
         :param warm_start: Points to start from, projected onto the ball, ``(N, ...)``; None starts as the attack does.
+        :param purpose: What the global generators are seeded for where the attack runs through ``generate``.
         :return: ``x_adv``, the shape of ``x``.
         :raises ValueError: If ``attack.generate`` returns another shape.
         """
         if self.ascent is None:
-            seed_everything(key.derive("attack"))
+            seed_everything(key.derive(purpose))
             return self._generate(x, y)
         starts = self.starts(x, key) if starts is None else starts
         target = self._art_labels(y) if self.ascent.objective == "estimator" else y

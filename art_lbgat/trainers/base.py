@@ -6,6 +6,7 @@ import abc
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from art.attacks.attack import EvasionAttack
@@ -20,6 +21,9 @@ from art_lbgat.checks import check_count
 from art_lbgat.data.augmentation import Augmentation
 from art_lbgat.data.streams import Stream, as_stream
 from art_lbgat.engine.average import Average
+from art_lbgat.engine.batchnorm import batchnorm_synchronized
+from art_lbgat.engine.checkpoint import Checkpoint
+from art_lbgat.engine.checkpointer import Checkpointer, together
 from art_lbgat.engine.cost import Cost, step_cost
 from art_lbgat.engine.execution import executions, gradient_scaler
 from art_lbgat.engine.history import History
@@ -27,15 +31,19 @@ from art_lbgat.engine.joint import Joint
 from art_lbgat.engine.memory import named_out_of_memory
 from art_lbgat.engine.modes import Modes, plain_autograd, preserved_modes
 from art_lbgat.engine.options import RunFields, RunOptions, check_keyword, run_options
+from art_lbgat.engine.processes import join_processes
 from art_lbgat.engine.randomness import Key, draw_seed, preserved_randomness
 from art_lbgat.engine.selection import Selection, States
-from art_lbgat.engine.step import clear_gradients, step_schedulers
+from art_lbgat.engine.signals import Signals
+from art_lbgat.engine.step import clear_gradients
 from art_lbgat.objectives.terms import Terms
 from art_lbgat.trainers import checks
 from art_lbgat.trainers.adversary import Adversary, validation_adversary
+from art_lbgat.trainers.described import described_fit
 from art_lbgat.trainers.guide_cache import GuideCache
 from art_lbgat.trainers.loop import Loop, Natural
 from art_lbgat.trainers.progress import Progress
+from art_lbgat.trainers.run import Run
 from art_lbgat.trainers.validation import Validation, held_out, warn_overlap
 from art_lbgat.trainers.warm_starts import WarmStarts
 
@@ -223,6 +231,9 @@ class BaseTrainer(Trainer, abc.ABC):
         check_count(nb_epochs, "nb_epochs")
         for view in (self._view, *self._guides):
             view.refresh()
+        device = self._view.device
+        processes = join_processes(device)
+        checks.check_processes(self.options, processes, self._cache_guide, device)
         validation = None if validation_data is None else Validation(validation_data, self._view, batch_size)
         checks.check_selection(self.options, validation is not None)
         trained = self._trained()
@@ -234,24 +245,34 @@ class BaseTrainer(Trainer, abc.ABC):
             checks.check_rows(stream, "cache_guide")
         if self.options.awp_gamma is not None:
             checks.check_perturbable(self._view, optimizers)
-        scaler = gradient_scaler(self.options, self._view.device)
+        scaler = gradient_scaler(self.options, device)
         adversary = self._prepare_adversary()
         warm_starts = None
         if self.options.warm_start and adversary is not None:
             warm_starts = WarmStarts(len(checks.check_rows(stream, "warm_start")))
-        judge = None if adversary is None else validation_adversary(adversary, self._view)
-        average = None if self.options.ema_decay is None else Average(self._view.module, self.options.ema_decay)
+        number = self._fits + 1
+        checkpointer = None
+        if self.options.checkpoint_dir is not None:
+            checks.check_schedulers_kept(schedulers)
+            settings = described_fit(self, stream, validation, optimizers, scheduler)
+            root = Path(self.options.checkpoint_dir) / f"fit-{number:03d}"
+            checkpointer = Checkpointer(root, self.options, settings, processes)
+        else:
+            self._fits = number
+        seed = draw_seed() if self.options.seed is None else self.options.seed
+        self.seed = processes.of_main(seed)
+        self._history.rows[:] = [row for row in self._history.rows if row["fit"] < number]
         modules = {view.name: view.module for view in trained}
         selection = Selection(self.options, modules, self._view.classifier.nb_classes)
-        self.seed = draw_seed() if self.options.seed is None else self.options.seed
-        self._fits += 1
         views = [self._view, *self._guides]
         with (
-            self._polite() as modes,
-            executions([(view.name, view.module) for view in views], self.options, self._view.device) as runs,
+            checkpointer.opened() if checkpointer else nullcontext(),
+            self._polite(synchronized=self.options.sync_batchnorm and processes.world > 1) as modes,
+            executions([(view.name, view.module) for view in views], self.options, device) as runs,
             self._joint.run_by([run.train for run in runs]),
             named_out_of_memory(batch_size),
-            Progress(self, stream.steps, nb_epochs) as progress,
+            Signals(enabled=checkpointer is not None) as signals,
+            Progress(self, stream.steps, nb_epochs, shown=processes.is_main) as progress,
         ):
             if adversary is not None:
                 adversary.forward = runs[0].attack
@@ -265,26 +286,53 @@ class BaseTrainer(Trainer, abc.ABC):
                 adversary,
                 optimizers,
                 modes,
-                average,
-                GuideCache() if self._cache_guide else None,
-                scaler,
-                warm_starts,
+                processes,
+                average=None if self.options.ema_decay is None else Average(self._view.module, self.options.ema_decay),
+                guide_cache=GuideCache() if self._cache_guide else None,
+                scaler=scaler,
+                warm_starts=warm_starts,
             )
-            for epoch in range(1, nb_epochs + 1):
-                row = loop.epoch(stream, Key(self.seed, self._fits, epoch), progress)
-                error = row["loss"] if validation is None else None
-                if validation and (epoch % self.options.validate_every == 0 or epoch == nb_epochs):
-                    with average.applied() if average else nullcontext():
-                        accuracies = validation.accuracies(modes[0], judge, self.seed)
-                        row.update({**accuracies, **selection.offer(accuracies, epoch)})
-                    error = 1 - list(accuracies.values())[-1]
-                self._history.rows.append(row)
-                logger.info("%s epoch %d/%d: %s", self.title, epoch, nb_epochs, row)
-                step_schedulers(schedulers, error)
-                if selection.stop:
-                    logger.warning("%s stops after epoch %d of %d: %s.", self.title, epoch, nb_epochs, selection.stop)
-                    break
-            self._keep(selection, average, epoch)
+            run = Run(
+                self.title,
+                self.options,
+                loop,
+                stream,
+                Key(self.seed, number),
+                nb_epochs,
+                modules,
+                schedulers,
+                selection,
+                self._history,
+                validation,
+                None if adversary is None else validation_adversary(adversary, self._view),
+                checkpointer,
+                signals,
+                progress,
+            )
+            if checkpointer is not None:
+                self._go_on(run, checkpointer)
+            last_epoch = run.train()
+            self._keep(selection, loop.average, last_epoch)
+        self._fits = number
+
+    def _go_on(self, run: Run, checkpointer: Checkpointer) -> None:
+        """Put a run where its checkpoint left it, if there is one."""
+        found: Checkpoint | None = None
+
+        def look() -> None:
+            """Find and check it, in the main process first, so that all fail where it does."""
+            nonlocal found
+            found = checkpointer.find()
+
+        together(run.processes, look)
+        if not run.processes.is_main:
+            found = checkpointer.find()
+        if found is None:
+            return
+        run.load(found)
+        self.seed = run.key.seed
+        checkpointer.forget_interruption()
+        logger.warning("%s goes on from %s, in epoch %d.", self.title, found.path, run.epoch)
 
     def _keep(self, selection: Selection, average: Average | None, last_epoch: int) -> None:
         """Leave the weights that are asked for in the classifiers, and say in the history which they are and why."""
@@ -314,10 +362,12 @@ class BaseTrainer(Trainer, abc.ABC):
         return adversary
 
     @contextmanager
-    def _polite(self) -> Iterator[list[Modes]]:
+    def _polite(self, *, synchronized: bool) -> Iterator[list[Modes]]:
         """Everything global as found afterwards; no ambient autocast, no_grad or inference mode inside."""
         with ExitStack() as stack:
             stack.enter_context(preserved_randomness())
+            if synchronized:
+                stack.enter_context(batchnorm_synchronized(self._joint.trained()))
             # The wrapper too: ART sets its training flag beside the module's.
             views = [self._view, *self._guides]
             modes = stack.enter_context(preserved_modes([view.module for view in views]))

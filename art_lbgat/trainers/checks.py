@@ -15,6 +15,7 @@ from art_lbgat.bridge import TensorView, check_logits
 from art_lbgat.data.streams import ArrayStream, Stream
 from art_lbgat.engine.awp import perturbed_parameters
 from art_lbgat.engine.options import RunOptions
+from art_lbgat.engine.processes import Processes
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +132,35 @@ def check_schedulers(scheduler: Any, optimizers: Sequence[torch.optim.Optimizer]
                 "classifier.optimizer (or that of the guide)."
             )
     return given
+
+
+def check_schedulers_kept(schedulers: Sequence[Any]) -> None:
+    """What a checkpoint needs of schedulers.
+
+    :raises TypeError: If one has no ``state_dict`` and ``load_state_dict``.
+    """
+    for each in schedulers:
+        if not (hasattr(each, "state_dict") and hasattr(each, "load_state_dict")):
+            raise TypeError(
+                f"scheduler: {type(each).__name__} has no state_dict and load_state_dict, so no checkpoint could hold "
+                "it; expected both with checkpoint_dir."
+            )
+
+
+def check_processes(options: RunOptions, processes: Processes, cache_guide: bool, device: torch.device) -> None:
+    """Options that several processes cannot follow, or that only they can.
+
+    :raises ValueError: ``cache_guide`` or ``warm_start`` with several processes; ``sync_batchnorm`` on a CPU.
+    """
+    if options.sync_batchnorm and device.type != "cuda":
+        raise ValueError(f"sync_batchnorm: needs CUDA devices, the classifier is on {device.type}; expected False.")
+    if processes.world == 1:
+        return
+    for name, value in (("cache_guide", cache_guide), ("warm_start", options.warm_start)):
+        if value:
+            raise ValueError(
+                f"{name}: expected False with {processes.world} processes, since each epoch gives a sample to another."
+            )
 
 
 def check_selection(options: RunOptions, validated: bool) -> None:

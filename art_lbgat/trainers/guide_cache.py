@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,6 +19,15 @@ class GuideCache:
     def __init__(self) -> None:
         self._logits: Tensor | None = None
         self._known = torch.zeros(0, dtype=torch.bool)
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`load` takes."""
+        return {"known": self._known, "values": self._logits}
+
+    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from a state that :meth:`state` gave, on ``device``."""
+        self._known = state["known"]
+        self._logits = None if state["values"] is None else state["values"].to(device)
 
     def get(self, rows: Tensor | None) -> Tensor | None:
         """The logits ``(N, C)`` of these samples, or None unless all are known.

@@ -1,11 +1,12 @@
-"""The training loop of one fit: epochs, and the one step that every method takes."""
+"""The one step that every method takes, and the epochs of such steps."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,9 +20,11 @@ from art_lbgat.engine.history import Meter
 from art_lbgat.engine.joint import Joint
 from art_lbgat.engine.memory import to_device
 from art_lbgat.engine.modes import Modes
+from art_lbgat.engine.nonfinite import MAX_SKIPPED, NonFiniteError, all_finite, describe
 from art_lbgat.engine.options import RunOptions
-from art_lbgat.engine.randomness import Key, seed_everything
-from art_lbgat.engine.step import learning_rate, optimizer_step
+from art_lbgat.engine.processes import Processes, Share
+from art_lbgat.engine.randomness import Key, preserved_randomness, seed_everything
+from art_lbgat.engine.step import learning_rate, step_optimizers, take_gradients
 from art_lbgat.objectives.terms import Terms, total
 from art_lbgat.trainers.adversary import Adversary
 from art_lbgat.trainers.checks import check_outputs
@@ -30,6 +33,21 @@ from art_lbgat.trainers.progress import Progress
 from art_lbgat.trainers.warm_starts import WarmStarts
 
 Natural = Literal["none", "value", "graph"]
+logger = logging.getLogger(__name__)
+
+_ACCURACIES = ("train_robust_accuracy", "train_natural_accuracy")
+_ALL_OF_ONE_LABEL = 0.9  # an epoch of one predicted class that is this often right has one label, or nearly so
+
+
+class _Perturbing(NamedTuple):
+    """What AWP has computed already.
+
+    :param guide_logits: The guides' logits, or None where they are not known.
+    :param losses: The loss that the weights were moved along, or nothing.
+    """
+
+    guide_logits: Tensor | None = None
+    losses: Sequence[Tensor] = ()
 
 
 class Inputs(NamedTuple):
@@ -51,7 +69,23 @@ class Inputs(NamedTuple):
     y_guide: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass
+class EpochSoFar:
+    """Where an epoch is: at its start, or where a checkpoint left it.
+
+    :param step: Batches that were trained on.
+    :param skipped: Of which so many were left out, for NaN or Inf.
+    :param seconds: What they took.
+    :param meter: Sums over them.
+    """
+
+    step: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    meter: Meter = field(default_factory=Meter)
+
+
+@dataclass
 class Loop:
     """Everything one fit needs, put together once.
 
@@ -64,6 +98,8 @@ class Loop:
     :param adversary: Makes ``x_adv``, or None.
     :param optimizers: The student's, then that of each trained guide.
     :param modes: The modes of the student, then of each guide.
+    :param processes: Who else trains on the same batches.
+    :param agree: Told before the optimizers step whether this process has found NaN or Inf; says whether any has.
     :param average: The moving average of the student's weights, or None.
     :param guide_cache: Keeps the logits of frozen guides, or None.
     :param scaler: Scales the loss of fp16, or None.
@@ -79,29 +115,46 @@ class Loop:
     adversary: Adversary | None
     optimizers: Sequence[torch.optim.Optimizer]
     modes: Sequence[Modes]
+    processes: Processes = field(default_factory=Processes)
+    agree: Callable[[bool], bool] = bool
     average: Average | None = None
     guide_cache: GuideCache | None = None
     scaler: torch.amp.GradScaler | None = None
     warm_starts: WarmStarts | None = None
+    _prepared: Any = None
+    _skipped_in_a_row: int = 0
 
-    def epoch(self, stream: Stream, key: Key, progress: Progress) -> dict[str, Any]:
-        """One pass over the data.
+    def epoch(
+        self,
+        stream: Stream,
+        key: Key,
+        progress: Progress,
+        so_far: EpochSoFar,
+        after_step: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:
+        """One pass over the data, from where it is.
 
         :param stream: The data.
         :param key: Seed, fit and epoch.
         :param progress: Told of each step.
+        :param so_far: Where the epoch is; moved on with every step.
+        :param after_step: Called after each step.
         :return: The row of the history.
         :raises ValueError: If no batch came.
+        :raises NonFiniteError: NaN or Inf arose, and ``on_nonfinite`` does not leave the step out.
         """
-        meter, start = Meter(), time.perf_counter()
+        meter, before = so_far.meter, so_far.seconds
+        start = time.perf_counter()
         rates = [learning_rate(optimizer) for optimizer in self.optimizers]
         seed_everything(key.derive("data"))
-        for step, batch in enumerate(stream.epoch(key)):
-            self.step(batch, key._replace(step=step), meter)
+        for step, batch in enumerate(stream.epoch(key, so_far.step), so_far.step):
+            so_far.skipped += not self.step(batch, key._replace(step=step), meter)
+            so_far.step, so_far.seconds = step + 1, before + time.perf_counter() - start
             progress.update(key.epoch, meter)
-        if not meter.samples:
+            after_step()
+        if not so_far.step:
             raise ValueError(f"x: no batch came in epoch {key.epoch}; expected at least one.")
-        seconds = time.perf_counter() - start
+        meter = meter.summed(self.processes, self.student.device)
         row: dict[str, Any] = {"fit": key.fit, "epoch": key.epoch, **meter.means(), "learning_rate": rates[0]}
         if len(rates) > 1:
             row["guide_learning_rate"] = rates[1]
@@ -109,54 +162,105 @@ class Loop:
             row["eps"] = self.adversary.eps * self.options.eps_factor(key.epoch)
         if self.adversary is not None:
             max_iter = self._max_iter(self.adversary, key.epoch)
-            row.update({} if max_iter is None else {"max_iter": max_iter}, **self.adversary.tally.take())
-        return {**row, "seconds": seconds, "images_per_second": meter.samples / seconds}
+            tally = self.adversary.tally.summed(self.processes)
+            row.update({} if max_iter is None else {"max_iter": max_iter}, **tally.means())
+            self.adversary.tally.clear()
+        if so_far.skipped:
+            row["skipped_steps"] = so_far.skipped
+        only = meter.only_class()
+        if only is not None and max(row.get(name, 1.0) for name in _ACCURACIES) < _ALL_OF_ONE_LABEL:
+            row["only_class"] = only
+            logger.warning(
+                "the robust model gave class %d for every sample of epoch %d: it has collapsed to a constant; a lower "
+                "learning rate, eps_warmup_epochs or max_grad_norm may help.",
+                only,
+                key.epoch,
+            )
+        return {**row, "seconds": so_far.seconds, "images_per_second": meter.samples / so_far.seconds}
 
-    def step(self, batch: Batch, key: Key, meter: Meter) -> None:
+    def step(self, batch: Batch, key: Key, meter: Meter) -> bool:
         """One training step: attack, forwards, loss, backward, optimizer steps.
 
-        :param batch: Raw natural inputs and labels.
+        :param batch: Raw natural inputs and labels of the global batch, of which this process takes its share.
         :param key: Where in the run this is; every random number of the step is a function of it.
         :param meter: Told of terms and outputs.
+        :return: Whether the optimizers stepped.
+        :raises NonFiniteError: NaN or Inf arose, and ``on_nonfinite`` does not leave the step out.
         """
-        seed_everything(key.derive("step"))
-        x, y = (to_device(value, self.student.device) for value in (batch.x, batch.y))
+        share = self.processes.share(len(batch.x))
+        seed_everything(key.derive(self._own("step")))
+        x, y = (to_device(share.of(value), self.student.device) for value in (batch.x, batch.y))
+        rows = None if batch.rows is None else share.of(batch.rows)
+        buffers = self._buffers() if self.options.on_nonfinite == "skip" else []
+        x_adv = self._examples(x, y, rows, key, share)
+        cached = None if self.guide_cache is None else self.guide_cache.get(rows)
+        draws = any(view.draws_in_training for view in (self.student, *self.guides))
+        inputs = self._inputs(x, x_adv, y, key.derive(self._own("defences")) if draws else 0, cached)
+        if self._prepared is None:
+            self._prepared = self.processes.prepared(self.joint, self._has_unused(inputs))
+        with self._weights_perturbed(inputs, key.epoch, share) as perturbing:
+            logits = self._forward(self._prepared, inputs, perturbing.guide_logits)
+            if key.epoch == 1 and key.step == 0:
+                check_outputs(logits, len(x), self.student.classifier.nb_classes)
+            terms = self.terms(logits, inputs.y_student, inputs.y_guide)
+            loss = total(terms)
+            norm = take_gradients(
+                self.processes.weighted(loss, share),
+                self.joint.trained(),
+                self.optimizers,
+                self.options.max_grad_norm,
+                self.scaler,
+                self.processes.backward,
+            )
+            places = [*([] if x_adv is None else [x_adv]), *perturbing.losses, *logits.values(), loss]
+            # With fp16 gradients overflow now and then; the scaler leaves these steps out.
+            found = not all_finite(places if self.scaler is not None else [*places, norm])
+            stepped = not self.agree(found)
+            if stepped:
+                step_optimizers(self.optimizers, norm, self.scaler)
+        if not stepped:
+            self._report(key, x, x_adv, logits, terms, norm, rows)
+            for buffer, value in buffers:
+                buffer.copy_(value)
+            return False
+        self._skipped_in_a_row = 0
+        self.processes.average_buffers(self.joint.trained())
+        self._remember(rows, x_adv, None if cached is not None else logits.get("guide"))
+        meter.add(terms, loss, logits, inputs.y_student, inputs.y_guide, share.counted)
+        return True
+
+    def _remember(self, rows: Tensor | None, x_adv: Tensor | None, guide_logits: Tensor | None) -> None:
+        """Take what a step has made into the cache, the warm starts and the average."""
+        if self.guide_cache is not None and rows is not None and guide_logits is not None:
+            self.guide_cache.put(rows, guide_logits)
+        if self.warm_starts is not None and x_adv is not None:
+            self.warm_starts.put(rows, x_adv)
+        if self.average is not None:
+            self.average.update()
+
+    def _own(self, purpose: str) -> str:
+        """A purpose of random numbers that are this process's own, since its samples are."""
+        return purpose if self.processes.rank == 0 else f"{purpose} of process {self.processes.rank}"
+
+    def _examples(self, x: Tensor, y: Tensor, rows: Tensor | None, key: Key, share: Share) -> Tensor | None:
+        """``x_adv``, with the ball, steps and start that the options give it in this epoch; leaves modes as trained."""
         student_modes, *guide_modes = self.modes
-        x_adv: Tensor | None = None
-        if self.adversary is not None:
+        adversary, x_adv = self.adversary, None
+        if adversary is not None:
             student_modes.evaluate()
-            x_adv = self._examples(self.adversary, x, y, batch.rows, key)
+            x_adv = adversary.examples(
+                x,
+                y,
+                key,
+                self.options.eps_factor(key.epoch),
+                starts=adversary.starts(x, key, share),
+                max_iter=self._max_iter(adversary, key.epoch),
+                warm_start=None if self.warm_starts is None else self.warm_starts.get(rows),
+                purpose=self._own("attack"),
+            )
         student_modes.train()
         for guide in guide_modes:
             guide.train() if self.joint.train_guides else guide.evaluate()
-        cached = None if self.guide_cache is None else self.guide_cache.get(batch.rows)
-        draws = any(view.draws_in_training for view in (self.student, *self.guides))
-        inputs = self._inputs(x, x_adv, y, key.derive("defences") if draws else 0, cached)
-        with self._weights_perturbed(inputs, key.epoch) as guide_logits:
-            logits = self._forward(inputs, guide_logits)
-            if key.epoch == 1 and key.step == 0:
-                check_outputs(logits, len(x), self.student.classifier.nb_classes)
-            if self.guide_cache is not None and batch.rows is not None and cached is None:
-                self.guide_cache.put(batch.rows, logits["guide"])
-            terms = self.terms(logits, inputs.y_student, inputs.y_guide)
-            loss = total(terms)
-            optimizer_step(loss, self.joint.trained(), self.optimizers, self.options.max_grad_norm, self.scaler)
-        if self.average is not None:
-            self.average.update()
-        meter.add(terms, loss, logits, inputs.y_student, inputs.y_guide)
-
-    def _examples(self, adversary: Adversary, x: Tensor, y: Tensor, rows: Tensor | None, key: Key) -> Tensor:
-        """``x_adv``, with the ball, the steps and the start that the options give it in this epoch."""
-        x_adv = adversary.examples(
-            x,
-            y,
-            key,
-            self.options.eps_factor(key.epoch),
-            max_iter=self._max_iter(adversary, key.epoch),
-            warm_start=None if self.warm_starts is None else self.warm_starts.get(rows),
-        )
-        if self.warm_starts is not None:
-            self.warm_starts.put(rows, x_adv)
         return x_adv
 
     def _max_iter(self, adversary: Adversary, epoch: int) -> int | None:
@@ -183,33 +287,84 @@ class Loop:
             guide_inputs.append(inputs)
         return Inputs(adversarial, natural, guide_inputs, cached, y_student, y_guide)
 
-    def _forward(self, inputs: Inputs, guide_logits: Tensor | None) -> dict[str, Tensor]:
+    def _forward(self, joint: Any, inputs: Inputs, guide_logits: Tensor | None) -> dict[str, Tensor]:
         """The joint module; the guides are not run again where their logits are known."""
         known = inputs.cached if guide_logits is None else guide_logits
         guide_inputs = inputs.guides if known is None else ()
-        logits = self.joint(inputs.adversarial, inputs.natural, guide_inputs, self.natural == "graph")
+        logits: dict[str, Tensor] = joint(inputs.adversarial, inputs.natural, guide_inputs, self.natural == "graph")
         return logits if known is None else {**logits, "guide": known}
 
     @contextmanager
-    def _weights_perturbed(self, inputs: Inputs, epoch: int) -> Iterator[Tensor | None]:
-        """The student's weights moved by AWP inside the block, where it is on; yields the guide's logits then.
+    def _weights_perturbed(self, inputs: Inputs, epoch: int, share: Share) -> Iterator[_Perturbing]:
+        """The student's weights moved by AWP inside the block, where it is on.
 
-        The guide is run once, here, and its logits go into both losses: AWP moves the student only.
+        The guide is run once, here, and its logits go into both losses: AWP moves the student only. With several
+        processes a guide that learns is run again inside the block, where its gradients are those that are reduced.
         """
         if not self.options.perturbs_weights(epoch):
-            yield None
+            yield _Perturbing()
             return
         # With weight 0, M_r(x) moves batch-norm statistics and nothing else; here even these are put back.
         needed = inputs if self.natural == "graph" else inputs._replace(natural=None)
         parameters = perturbed_parameters(self.student.module, self.optimizers)
-        with buffers_kept(self.student.module):
-            logits = self._forward(needed, None)
+        again = self.processes.world > 1 and self.joint.train_guides
+        with buffers_kept(self.joint if again else self.student.module):
+            logits = self._forward(self.joint, needed, None)
             guide_logits = logits.get("guide")
             if guide_logits is not None:
                 logits["guide"] = guide_logits.detach()
             if self.natural == "value":
                 logits["natural"] = logits["adversarial"].detach()
             loss = total(self.terms(logits, inputs.y_student, inputs.y_guide))
-            perturbation = weight_perturbation(loss, parameters, self.options.awp_gamma or 0.0)
+            perturbation = weight_perturbation(
+                loss,
+                parameters,
+                self.options.awp_gamma or 0.0,
+                lambda gradients: self.processes.mean_of_batch(gradients, share),
+            )
         with weights_perturbed(parameters, perturbation):
-            yield guide_logits
+            yield _Perturbing(None if again else guide_logits, [loss.detach()])
+
+    def _has_unused(self, inputs: Inputs) -> bool:
+        """Whether a parameter takes no part in a step, which DDP has to know; one more forward and backward."""
+        if self.processes.world == 1:
+            return False
+        parameters = [p for p in self.joint.parameters() if p.requires_grad]
+        with buffers_kept(self.joint), preserved_randomness():
+            logits = self._forward(self.joint, inputs, None)
+            loss = total(self.terms(logits, inputs.y_student, inputs.y_guide))
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return any(gradient is None for gradient in gradients)
+
+    def _buffers(self) -> list[tuple[Tensor, Tensor]]:
+        """What a forward pass changes beside its output, and copies of it."""
+        return [(buffer, buffer.clone()) for module in self.joint.trained() for buffer in module.buffers()]
+
+    def _report(
+        self,
+        key: Key,
+        x: Tensor,
+        x_adv: Tensor | None,
+        logits: Mapping[str, Tensor],
+        terms: Terms,
+        norm: Tensor,
+        rows: Tensor | None,
+    ) -> None:
+        """Say where NaN or Inf arose; an error unless the step is to be left out."""
+        places = {"x": x, **({} if x_adv is None else {"x_adv": x_adv})}
+        places |= {f"{name} logits": value.detach() for name, value in logits.items()}
+        places |= {f"term {name}": term.value.detach() for name, term in terms.items()}
+        for name, parameter in self.joint.named_parameters():
+            if parameter.grad is not None:
+                places[f"gradient of {name}"] = parameter.grad
+        places["norm of all gradients"] = norm.detach()
+        places |= {f"weight {name}": parameter.detach() for name, parameter in self.joint.named_parameters()}
+        values = {name: float(term.value.detach()) for name, term in terms.items()}
+        rates = [learning_rate(optimizer) for optimizer in self.optimizers]
+        message = describe(places, rows, values, rates, key.epoch, key.step + 1)
+        self._skipped_in_a_row += 1
+        if self.options.on_nonfinite != "skip":
+            raise NonFiniteError(message)
+        if self._skipped_in_a_row >= MAX_SKIPPED:
+            raise NonFiniteError(f"{message} {MAX_SKIPPED} steps in a row were left out (on_nonfinite='skip').")
+        logger.warning("%s The step is left out (on_nonfinite='skip').", message)

@@ -25,11 +25,12 @@ class Progress:
     :param trainer: Its ``title`` is shown, its ``options.verbose`` decides whether anything is.
     :param steps: Steps of an epoch, if known.
     :param nb_epochs: Number of epochs.
+    :param shown: Whether this process shows it at all.
     """
 
-    def __init__(self, trainer: _Titled, steps: int | None, nb_epochs: int) -> None:
+    def __init__(self, trainer: _Titled, steps: int | None, nb_epochs: int, *, shown: bool = True) -> None:
         self._title, self._nb_epochs = trainer.title, nb_epochs
-        self._disabled = not trainer.options.verbose
+        self._disabled = not (shown and trainer.options.verbose)
         self._total = None if steps is None else steps * nb_epochs
         self._shown = 0.0
 
@@ -41,6 +42,10 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
+
+    def skip(self, steps: int) -> None:
+        """Count steps that were trained before a stop."""
+        self._bar.update(steps - self._bar.n)
 
     def update(self, epoch: int, meter: Meter) -> None:
         """Count one step; show the means of the epoch so far, at most twice a second."""

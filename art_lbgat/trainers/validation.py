@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from art_lbgat.data import Images, MixedData, split_indices
 from art_lbgat.data.arrays import Source
 from art_lbgat.engine.history import correct
 from art_lbgat.engine.modes import Modes
+from art_lbgat.engine.processes import Processes
 from art_lbgat.engine.randomness import Key
 from art_lbgat.trainers.adversary import Adversary
 
@@ -39,31 +40,51 @@ class Validation:
         source = Source(x, y, view, ("validation_data[0]", "validation_data[1]"))
         batch = source.batch(np.arange(len(source)))
         self._x, self._y = batch.x.cpu(), batch.y
+        self._source = source
         self._view, self._batch_size = view, batch_size
 
-    def accuracies(self, modes: Modes, adversary: Adversary | None, seed: int) -> dict[str, float]:
+    def fingerprint(self) -> str:
+        """SHA-256 over samples and labels."""
+        return self._source.sha256()
+
+    def accuracies(
+        self,
+        modes: Modes,
+        adversary: Adversary | None,
+        seed: int,
+        processes: Processes | None = None,
+        before_batch: Callable[[], None] = lambda: None,
+    ) -> dict[str, float]:
         """``validation_natural_accuracy`` and, with an adversary, ``validation_robust_accuracy``, in [0, 1].
 
         :param modes: The modes of the classifier's module, which is left in eval mode with frozen parameters.
         :param adversary: The attack that judges, or None.
         :param seed: Seed of the run.
+        :param processes: Who judges a share of each batch; None for this process alone.
+        :param before_batch: Called before each batch; what it raises ends the judging.
         :return: The accuracies by name; a sample counts as robust if it is right naturally and under attack.
         """
         modes.evaluate()
+        processes = Processes() if processes is None else processes
         natural = robust = 0
         starts = [] if adversary is None else adversary.starts(self._x, Key(seed))
         for step, first in enumerate(range(0, len(self._x), self._batch_size)):
-            rows = slice(first, first + self._batch_size)
-            x = self._x[rows].to(self._view.device)
-            y = self._y[rows].to(self._view.device)
+            before_batch()
+            batch = slice(first, first + self._batch_size)
+            share = processes.share(len(self._x[batch]))
+            if not share.counted:
+                continue
+            x = share.of(self._x[batch]).to(self._view.device)
+            y = share.of(self._y[batch]).to(self._view.device)
             with torch.no_grad():
                 right = correct(self._view.logits(x), y)
             natural += int(right.sum())
             if adversary is not None:
-                part = [None if s is None else s[rows].to(self._view.device) for s in starts]
+                part = [None if s is None else share.of(s[batch]).to(self._view.device) for s in starts]
                 x_adv = adversary.examples(x, y, Key(seed, step=step), starts=part)
                 with torch.no_grad():
                     robust += int((right & correct(self._view.logits(x_adv), y)).sum())
+        natural, robust = map(int, processes.total(torch.tensor([natural, robust])).tolist())
         result = {"validation_natural_accuracy": natural / len(self._x)}
         if adversary is not None:
             result["validation_robust_accuracy"] = robust / len(self._x)

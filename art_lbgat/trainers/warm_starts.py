@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -20,6 +23,15 @@ class WarmStarts:
     def __init__(self, samples: int) -> None:
         self._known = torch.zeros(samples, dtype=torch.bool)
         self._x_adv: Tensor | None = None
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`load` takes."""
+        return {"known": self._known, "values": self._x_adv}
+
+    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from a state that :meth:`state` gave, on ``device``."""
+        self._known = state["known"]
+        self._x_adv = None if state["values"] is None else state["values"].to(device)
 
     def get(self, rows: Tensor | None) -> Tensor | None:
         """The last ``x_adv`` of these samples, ``(N, ...)``, a copy; None unless all have one.

@@ -19,9 +19,8 @@ from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.randomness import Key, draw_seed, preserved_randomness, seed_everything
 from art_lbgat.engine.schedule import StepSchedule
 from art_lbgat.engine.selection import Selection
-from art_lbgat.engine.step import optimizer_step
 from art_lbgat.objectives import Term
-from tests.conftest import conv_net
+from tests.conftest import conv_net, optimizer_step
 
 
 def test_joint_order_is_adversarial_then_natural_then_guides():

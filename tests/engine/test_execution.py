@@ -12,8 +12,7 @@ from art_lbgat import LBGATTrainer, MadryTrainer, RunOptions, TRADESTrainer
 from art_lbgat.attacks import PGDAttack
 from art_lbgat.engine import execution
 from art_lbgat.engine.execution import Execution, executions, gradient_scaler
-from art_lbgat.engine.step import optimizer_step
-from tests.conftest import conv_net, copied_state, make_classifier, make_data
+from tests.conftest import conv_net, copied_state, make_classifier, make_data, optimizer_step
 
 CPU = torch.device("cpu")
 X, Y = make_data(36)

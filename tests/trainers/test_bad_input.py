@@ -374,7 +374,7 @@ def test_generators_and_loaders_are_checked():
         trainer.fit(loader(x, y, y), nb_epochs=1)
     with pytest.raises(ValueError, match=r"x: every batch must be a pair \(x, y\), got Tensor"):
         trainer.fit(torch.utils.data.DataLoader(x, batch_size=8), nb_epochs=1)
-    with pytest.raises(ValueError, match=r"x \(a batch\): expected finite"):
+    with pytest.raises(ValueError, match=r"NaN or Inf in epoch 1, step 1: x \(rows 0, 1, 2"):
         trainer.fit(loader(x * float("nan"), y), nb_epochs=1)
     with pytest.raises(ValueError, match=r"x: got a batch of one sample"):
         trainer.fit(loader(x[:1], y[:1]), nb_epochs=1)

@@ -1,0 +1,300 @@
+"""The processes of one training: alone, or several that torchrun started, joined by Accelerate.
+
+Every process makes the same global batch, trains on its own share of the rows, and ends each step with the same
+weights: gradients are those of the mean over the global batch, whatever the shares. One process is the special case
+with nothing to prepare and nobody to wait for, in which no operation is added.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+_ENGINES = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+
+
+class Share(NamedTuple):
+    """The rows of a global batch that one process trains on.
+
+    :param rows: Where they stand in the global batch; a process for which there is none takes the first, uncounted.
+    :param total: Rows of the global batch.
+    :param counted: Whether they belong to this process.
+    """
+
+    rows: slice
+    total: int
+    counted: bool = True
+
+    def of(self, value: Tensor) -> Tensor:
+        """The share of a tensor of the global batch, ``(total, ...)``; the tensor itself where the share is all."""
+        return value if self.rows == slice(0, self.total) else value[self.rows]
+
+
+class Processes:
+    """One process: every method is the identity."""
+
+    rank = 0
+    world = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and messages."""
+        return self.rank == 0
+
+    def prepared(self, joint: nn.Module, find_unused: bool) -> Any:
+        """The module as it is called in training.
+
+        :param joint: The one module that is trained.
+        :param find_unused: Whether some of its parameters take no part in a step.
+        """
+        return joint
+
+    def share(self, total: int) -> Share:
+        """The rows of a global batch of ``total`` rows that are this process's: in order, as even as they can be."""
+        return Share(slice(0, total), total)
+
+    def weighted(self, loss: Tensor, share: Share) -> Tensor:
+        """What to differentiate so that the gradient is that of the mean over the global batch.
+
+        :param loss: The mean over this process's rows.
+        :param share: Which these are.
+        """
+        return loss
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of ``loss``, the mean over all processes."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def mean_of_batch(self, values: Sequence[Tensor | None], share: Share) -> list[Tensor | None]:
+        """Means over the global batch of what each process has as a mean over its rows, None where it has None."""
+        return list(values)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sums over all processes."""
+        return values
+
+    def largest(self, values: Sequence[int]) -> list[int]:
+        """The largest of each whole number over all processes."""
+        return list(values)
+
+    def of_main(self, value: int) -> int:
+        """The main process's whole number."""
+        return value
+
+    def average_buffers(self, modules: Sequence[nn.Module]) -> None:
+        """Floating buffers (batch-norm statistics) become their means over all processes."""
+
+
+class JoinedProcesses(Processes):
+    """Several processes, one device each, joined by Accelerate on a process group of torch.
+
+    :param device: The device of the classifiers of this process.
+    :raises ImportError: Without the package ``accelerate``.
+    :raises ValueError: If the environment asks for another engine than DDP, a GPU is shared, or ``WORLD_SIZE``
+        disagrees with the processes that joined.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        try:
+            from accelerate import Accelerator, DistributedDataParallelKwargs
+        except ImportError as error:
+            raise ImportError(
+                "WORLD_SIZE: several processes need the package accelerate: pip install accelerate."
+            ) from error
+        check_device(device)
+        _join_group(device)
+        handler = DistributedDataParallelKwargs(broadcast_buffers=False)
+        self._handler = handler
+        self._accelerator: Any = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[handler])
+        check_joined(self._accelerator.num_processes, str(self._accelerator.distributed_type))
+        self._device = device
+        self.rank: int = self._accelerator.process_index
+        self.world: int = self._accelerator.num_processes
+
+    def prepared(self, joint: nn.Module, find_unused: bool) -> Any:
+        """See :class:`Processes`: DistributedDataParallel, through ``Accelerator.prepare``."""
+        self._handler.find_unused_parameters = find_unused
+        self._accelerator._models.clear()  # it would keep the wrapper of every fit
+        with named_loss_of_a_process():
+            return self._accelerator.prepare(joint)
+
+    def share(self, total: int) -> Share:
+        """See :class:`Processes`."""
+        first, last = (total * rank // self.world for rank in (self.rank, self.rank + 1))
+        return Share(slice(first, last), total) if last > first else Share(slice(0, 1), total, counted=False)
+
+    def weighted(self, loss: Tensor, share: Share) -> Tensor:
+        """See :class:`Processes`: DDP takes the mean over processes, whose shares may be uneven."""
+        return loss * (self._part(share) * self.world)
+
+    def backward(self, loss: Tensor) -> None:
+        """See :class:`Processes`."""
+        with named_loss_of_a_process():
+            self._accelerator.backward(loss)
+
+    def mean_of_batch(self, values: Sequence[Tensor | None], share: Share) -> list[Tensor | None]:
+        """See :class:`Processes`: one reduction of all values laid end to end."""
+        there = [value for value in values if value is not None]
+        if not there:
+            return list(values)
+        flat = self.total(torch.cat([value.flatten() for value in there]) * self._part(share))
+        parts = iter(torch.split(flat, [value.numel() for value in there]))
+        return [None if value is None else next(parts).reshape(value.shape) for value in values]
+
+    def total(self, values: Tensor) -> Tensor:
+        """See :class:`Processes`."""
+        with named_loss_of_a_process():
+            total: Tensor = self._accelerator.reduce(values.to(self._device).clone(), reduction="sum")
+        return total
+
+    def largest(self, values: Sequence[int]) -> list[int]:
+        """See :class:`Processes`."""
+        mine = torch.tensor([list(values)], dtype=torch.int64, device=self._device)
+        with named_loss_of_a_process():
+            everyones: Tensor = self._accelerator.gather(mine)
+        return everyones.amax(dim=0).tolist()
+
+    def of_main(self, value: int) -> int:
+        """See :class:`Processes`."""
+        return int(self.total(torch.tensor(value if self.is_main else 0, dtype=torch.int64)))
+
+    def average_buffers(self, modules: Sequence[nn.Module]) -> None:
+        """See :class:`Processes`: one reduction of all buffers laid end to end."""
+        buffers = [b for module in modules for b in module.buffers() if b.is_floating_point()]
+        if not buffers:
+            return
+        flat = self.total(torch.cat([buffer.flatten() for buffer in buffers])) / self.world
+        for buffer, mean in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
+            buffer.copy_(mean.reshape(buffer.shape))
+
+    def _part(self, share: Share) -> float:
+        return (share.rows.stop - share.rows.start) / share.total if share.counted else 0.0
+
+
+def join_processes(device: torch.device) -> Processes:
+    """The processes of this training: those that the environment (torchrun's) or an existing process group declares.
+
+    :param device: The device of the classifiers.
+    :return: :class:`Processes` alone, or :class:`JoinedProcesses`.
+    :raises ValueError: See :class:`JoinedProcesses`.
+    """
+    check_engine()
+    if declared_world() == 1:
+        return Processes()
+    return JoinedProcesses(device)
+
+
+def declared_world() -> int:
+    """How many processes an existing process group has, or the environment declares.
+
+    :raises ValueError: If ``WORLD_SIZE`` is no whole number of at least 1.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    declared = os.environ.get("WORLD_SIZE", "1")
+    if not declared.isdigit() or int(declared) < 1:
+        raise ValueError(f"WORLD_SIZE: expected a whole number of processes, at least 1, got {declared!r}.")
+    return int(declared)
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes files, prints and evaluates: the only one, or that of rank 0."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank() == 0
+    return os.environ.get("RANK", "0") == "0"
+
+
+def check_engine() -> None:
+    """Refuse what shards weights, since attacks need the whole model.
+
+    :raises ValueError: If the environment asks for FSDP, DeepSpeed or Megatron-LM.
+    """
+    for variable, engine in _ENGINES.items():
+        if os.environ.get(variable, "").lower() in ("1", "true", "yes"):
+            raise ValueError(
+                f"{variable}: {engine} is not supported, since the attack needs the whole model on every device; start "
+                "the script with torchrun, which trains by DDP."
+            )
+
+
+def check_joined(joined: int, kind: str) -> None:
+    """Refuse a run whose processes did not all join, or joined in another way than DDP.
+
+    :param joined: Processes that Accelerate sees.
+    :param kind: Its name of how they are joined.
+    :raises ValueError: If they are not.
+    """
+    declared = int(os.environ.get("WORLD_SIZE", joined))
+    if declared != joined or joined == 1:
+        raise ValueError(
+            f"WORLD_SIZE: {declared} processes were declared, but {joined} joined; each would train alone and write "
+            "the same files. Start the script with torchrun --nproc-per-node N."
+        )
+    if not kind.endswith(("MULTI_CPU", "MULTI_GPU")):
+        raise ValueError(f"distributed type: {kind} is not supported; start the script with torchrun (gloo or nccl).")
+
+
+def check_device(device: torch.device) -> None:
+    """Refuse two processes on one GPU.
+
+    :raises ValueError: If the device is not the GPU that this process was given.
+    """
+    local = os.environ.get("LOCAL_RANK", "")
+    if device.type == "cuda" and local.isdigit() and device.index != int(local):
+        raise ValueError(
+            f"classifier: it is on {device}, but this process has LOCAL_RANK={local}; call "
+            "torch.cuda.set_device(int(os.environ['LOCAL_RANK'])) before building the classifiers."
+        )
+
+
+@contextmanager
+def named_loss_of_a_process() -> Iterator[None]:
+    """Say what a broken connection means: another process ended.
+
+    :raises RuntimeError: In place of the error of the process group.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not any(sign in text for sign in ("onnection", "gloo", "NCCL", "timed out", "Timed out", "peer")):
+            raise
+        raise RuntimeError(
+            "another process of this training ended or cannot be reached, so this one stops too. With checkpoint_dir, "
+            "start all processes again (any number) and the run goes on from its last checkpoint. "
+            f"({text.splitlines()[0]})"
+        ) from error
+
+
+def _join_group(device: torch.device) -> None:
+    """Start torch's process group, under a name of its own for each restart by torchrun."""
+    import atexit
+
+    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
+
+    if dist.is_initialized():
+        return
+    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise ValueError(f"{missing[0]}: not set, though WORLD_SIZE is; start the script with torchrun.")
+    store, rank, world = next(rendezvous("env://"))
+    # What the ranks of an earlier attempt left in the store of the agent would be taken for addresses of this one's.
+    attempt = f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=world)
+    atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,134 @@
+"""What a run was started with, as plain data, so that one that goes on with other settings is refused and told why."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_PACKAGES = (
+    "art-lbgat",
+    "torch",
+    "torchvision",
+    "numpy",
+    "adversarial-robustness-toolbox",
+    "accelerate",
+    "safetensors",
+)
+MAY_CHANGE = (
+    "nb_epochs",
+    "verbose",
+    "checkpoint_dir",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "resume",
+    "on_nonfinite",
+)
+
+
+def described(value: Any) -> Any:
+    """A value as JSON that is equal for equal settings: numbers and text as they are, arrays by their SHA-256.
+
+    :param value: Anything; of an object only its type and public simple attributes count.
+    """
+    if isinstance(value, (bool, int, str, type(None))):
+        return value
+    if isinstance(value, float):
+        return value if np.isfinite(value) else str(value)
+    if isinstance(value, np.generic):
+        return described(value.item())
+    if isinstance(value, (np.ndarray, Tensor)):
+        return described(value.item()) if value.size in (1, ()) and value.ndim == 0 else sha256_of([value])
+    if isinstance(value, Path):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: described(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": type(value).__qualname__, **fields}
+    if isinstance(value, Mapping):
+        return {str(key): described(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [described(each) for each in value]
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def sha256_of(values: Iterable[Any]) -> str:
+    """SHA-256 over shapes, dtypes and bytes of arrays and tensors, in their order."""
+    digest = hashlib.sha256()
+    for value in values:
+        array = value.detach().cpu().contiguous().numpy() if isinstance(value, Tensor) else np.ascontiguousarray(value)
+        digest.update(f"{array.shape}{array.dtype}".encode())
+        digest.update(array.data if array.size else b"")
+    return digest.hexdigest()
+
+
+def module_layout(module: nn.Module) -> str:
+    """SHA-256 over the names, shapes and dtypes of a module's parameters and buffers."""
+    state = module.state_dict()
+    lines = [f"{k} {tuple(v.shape)} {v.dtype}" if isinstance(v, Tensor) else k for k, v in state.items()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def module_weights(module: nn.Module) -> str:
+    """SHA-256 over the parameters and buffers of a module."""
+    return sha256_of(value for value in module.state_dict().values() if isinstance(value, Tensor))
+
+
+def optimizer_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The kind of an optimizer and the settings of its groups; of the learning rate the first, whatever it is now."""
+    groups = []
+    for group in optimizer.param_groups:
+        values = {name: described(value) for name, value in group.items() if name not in ("params", "initial_lr")}
+        groups.append(
+            {**values, "lr": described(group.get("initial_lr", group["lr"])), "tensors": len(group["params"])}
+        )
+    return {"type": type(optimizer).__qualname__, "groups": groups}
+
+
+def surroundings(world: int) -> dict[str, Any]:
+    """What the bits of a result may depend on beside the settings: versions, threads, processes, processor."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "threads": torch.get_num_threads(),
+        "processes": world,
+        "machine": platform.machine(),
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+    }
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Lines ``name: old -> new`` for whatever differs between two trees of JSON.
+
+    :param old: The first.
+    :param new: The second.
+    :param path: Where in larger trees they are.
+    """
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        names = {**old, **new}
+        return [line for n in names for line in differences(old.get(n), new.get(n), f"{path}.{n}" if path else n)]
+    if isinstance(old, Sequence) and isinstance(new, Sequence) and not isinstance(old, str) and len(old) == len(new):
+        return [
+            line for i, pair in enumerate(zip(old, new, strict=True)) for line in differences(*pair, f"{path}[{i}]")
+        ]
+    return [] if old == new else [f"{path}: {_short(old)} -> {_short(new)}"]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return f"{text[:12]}...{text[-1]}" if isinstance(value, str) and len(value) == 64 else text[:120]

@@ -1,0 +1,75 @@
+"""Signals that end a run at the next step instead of in the middle of one."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+EXIT_CODE = 130
+_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")  # the last as SLURM's --signal=USR1@120 sends it; not on every system
+_SECONDS = 0.5  # a launcher sends on the Ctrl-C that the terminal has sent already
+
+
+class Interrupted(SystemExit):
+    """A run was asked to end, wrote a checkpoint and left; as an exception that nobody catches, exit code 130.
+
+    :param message: Which signal, where the run was and how it goes on.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(EXIT_CODE)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Signals:
+    """Inside the block SIGTERM, SIGINT and SIGUSR1 only leave their number here; the handlers are as found afterwards.
+
+    A second SIGINT raises ``KeyboardInterrupt`` at once. In other threads than the main one nothing is changed.
+
+    :param enabled: Whether anything is changed at all.
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        self._enabled = enabled and threading.current_thread() is threading.main_thread()
+        self._found: dict[int, Any] = {}
+        self._since = 0.0
+        #: The number of the signal that came, 0 if none did.
+        self.number = 0
+
+    def __enter__(self) -> Signals:
+        if self._enabled:
+            for name in _NAMES:
+                number = getattr(signal, name, None)
+                if number is not None:
+                    self._found[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._found.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._found.clear()
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if number == self.number == signal.SIGINT and now - self._since > _SECONDS:
+            raise KeyboardInterrupt
+        if not self.number:
+            self._since = now
+            logger.warning("%s: the run ends after this step and writes a checkpoint.", signal_name(number))
+        self.number = number
+
+
+def signal_name(number: int) -> str:
+    """``"SIGTERM"`` for 15, and so on."""
+    return signal.Signals(number).name

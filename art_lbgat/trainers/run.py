@@ -1,0 +1,287 @@
+"""One fit from its first step, or from a checkpoint, to its last: epochs, validation, checkpoints, interruptions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from art_lbgat.data.streams import Stream
+from art_lbgat.engine.checkpoint import Checkpoint, read_newest
+from art_lbgat.engine.checkpointer import Checkpointer, together
+from art_lbgat.engine.history import History
+from art_lbgat.engine.nonfinite import MAX_ROLLBACKS, ROLLBACK_FACTOR, NonFiniteError
+from art_lbgat.engine.options import RunOptions
+from art_lbgat.engine.processes import Processes
+from art_lbgat.engine.randomness import Key, random_states, set_random_states
+from art_lbgat.engine.selection import NATURAL, ROBUST, Selection
+from art_lbgat.engine.signals import Interrupted, Signals, signal_name
+from art_lbgat.engine.step import scale_learning_rates, step_schedulers
+from art_lbgat.trainers.adversary import Adversary
+from art_lbgat.trainers.loop import EpochSoFar, Loop
+from art_lbgat.trainers.progress import Progress
+from art_lbgat.trainers.validation import Validation
+
+logger = logging.getLogger(__name__)
+
+
+class _Stopped(Exception):  # noqa: N818 (no error: the way out of a validation)
+    """A signal came while validation data were judged."""
+
+
+@dataclass
+class Run:
+    """Everything that one fit goes through, and where it is.
+
+    :param title: The method, for messages.
+    :param options: How to run.
+    :param loop: Trains an epoch.
+    :param stream: The data.
+    :param key: Seed and number of the fit; the epoch is set here.
+    :param nb_epochs: Number of epochs.
+    :param modules: The trained modules by name.
+    :param schedulers: Stepped at the end of each epoch.
+    :param selection: Judges validated epochs.
+    :param history: Gets a row per epoch.
+    :param validation: What each epoch is judged on, or None.
+    :param judge: The attack that judges, or None.
+    :param checkpointer: Writes the checkpoints, or None.
+    :param signals: Says whether the run is to end.
+    :param progress: Shows where the run is.
+    """
+
+    title: str
+    options: RunOptions
+    loop: Loop
+    stream: Stream
+    key: Key
+    nb_epochs: int
+    modules: Mapping[str, nn.Module]
+    schedulers: Sequence[Any]
+    selection: Selection
+    history: History
+    validation: Validation | None
+    judge: Adversary | None
+    checkpointer: Checkpointer | None
+    signals: Signals
+    progress: Progress
+    epoch: int = 1
+    steps: int = 0
+    rollbacks: int = 0
+    so_far: EpochSoFar = field(default_factory=EpochSoFar)
+    _signal: int = 0
+    _due: bool = False
+
+    def __post_init__(self) -> None:
+        self.loop.agree = self._agree
+
+    @property
+    def processes(self) -> Processes:
+        """Who trains on the same batches."""
+        return self.loop.processes
+
+    def train(self) -> int:
+        """Train until the last epoch or an early stop.
+
+        :return: The last epoch, from 1.
+        :raises Interrupted: A signal came; a checkpoint was written.
+        :raises NonFiniteError: NaN or Inf arose, and ``on_nonfinite`` had no other way.
+        :raises OSError: A checkpoint could not be written.
+        """
+        while not self._ended():
+            try:
+                self._epochs()
+            except _Stopped:  # noqa: PERF203 (once per interruption)
+                self._interrupt()
+            except NonFiniteError as error:
+                self._roll_back(error)
+        return self.epoch - 1
+
+    def _epochs(self) -> None:
+        while not self._ended():
+            key = self.key._replace(epoch=self.epoch)
+            row = self.loop.epoch(self.stream, key, self.progress, self.so_far, self._after_step)
+            error = row["loss"] if self.validation is None else None
+            if self.validation and (self.epoch % self.options.validate_every == 0 or self.epoch == self.nb_epochs):
+                accuracies = self._judged(self.validation)
+                row.update(accuracies)
+                error = 1 - accuracies.get(ROBUST, accuracies[NATURAL])
+            self.history.rows.append(row)
+            logger.info("%s epoch %d/%d: %s", self.title, self.epoch, self.nb_epochs, row)
+            step_schedulers(self.schedulers, error)
+            if self.selection.stop is not None:
+                reason = (self.title, self.epoch, self.nb_epochs, self.selection.stop)
+                logger.warning("%s stops after epoch %d of %d: %s.", *reason)
+            self.epoch, self.so_far = self.epoch + 1, EpochSoFar()
+            self._after_epoch()
+
+    def _ended(self) -> bool:
+        return self.epoch > self.nb_epochs or self.selection.stop is not None
+
+    def _judged(self, validation: Validation) -> dict[str, Any]:
+        """Accuracies, and what the selection says of them, with the weights that would be kept in the modules."""
+        average = self.loop.average
+        with average.applied() if average else nullcontext():
+            accuracies = validation.accuracies(
+                self.loop.modes[0], self.judge, self.key.seed, self.processes, self._before_validation_batch
+            )
+            return {**accuracies, **self.selection.offer(accuracies, self.epoch)}
+
+    def _before_validation_batch(self) -> None:
+        if self.checkpointer is None:
+            return
+        (self._signal,) = self.processes.largest([self.signals.number])
+        if self._signal:
+            raise _Stopped
+
+    def _agree(self, found: bool) -> bool:
+        """One exchange a step: whether any process found NaN, was signalled, or wants a checkpoint."""
+        due, failure = self._wants_checkpoint(epoch_ended=False)
+        flags = [found, self.signals.number, due, failure is not None]
+        any_found, self._signal, due_now, failed = self.processes.largest(list(map(int, flags)))
+        self._due = bool(due_now)
+        self._raise(failure, failed)
+        return bool(any_found)
+
+    def _wants_checkpoint(self, *, epoch_ended: bool) -> tuple[bool, OSError | None]:
+        if self.checkpointer is None or not self.processes.is_main:
+            return False, None
+        try:
+            return self.checkpointer.due(epoch_ended=epoch_ended), None
+        except OSError as error:
+            return False, error
+
+    def _raise(self, failure: OSError | None, failed: int) -> None:
+        if failure is not None:
+            raise failure
+        if failed:
+            raise RuntimeError("the main process could not write its checkpoint; its own error says why.")
+
+    def _after_step(self) -> None:
+        self.steps += 1
+        if self._signal and self.checkpointer is not None:
+            self._interrupt()
+        if self._due:
+            self._write(wait=False)
+
+    def _after_epoch(self) -> None:
+        if self.checkpointer is None:
+            return
+        due, failure = self._wants_checkpoint(epoch_ended=True)
+        self._signal, due_now, failed = self.processes.largest([self.signals.number, due, failure is not None])
+        self._raise(failure, failed)
+        if self._ended():
+            self._write(wait=True)
+        elif self._signal:
+            self._interrupt()
+        elif due_now:
+            self._write(wait=False)
+
+    def _write(self, *, wait: bool) -> None:
+        checkpointer, parts = self.checkpointer, self.state()
+        if checkpointer is not None:
+            together(self.processes, lambda: checkpointer.write(self.steps, parts, wait=wait))
+
+    def _interrupt(self) -> None:
+        assert self.checkpointer is not None  # noqa: S101 (for the type checker: nothing else looks at signals)
+        self._write(wait=True)
+        name = signal_name(self._signal)
+        where = {"signal": name, "epoch": self.epoch, "step": self.so_far.step, "steps": self.steps}
+        self.checkpointer.note_interruption(where)
+        raise Interrupted(
+            f"{name}: stopped in epoch {self.epoch} of {self.nb_epochs} after {self.so_far.step} of its steps; a "
+            f"checkpoint is in {self.checkpointer.root}. The same call, or command, goes on from there."
+        )
+
+    def _roll_back(self, error: NonFiniteError) -> None:
+        """Go on from the last checkpoint with a lower learning rate, or give up."""
+        if self.options.on_nonfinite != "rollback" or self.checkpointer is None:
+            raise error
+        if self.rollbacks >= MAX_ROLLBACKS:
+            raise NonFiniteError(f"{error} It arose again after {MAX_ROLLBACKS} returns to a checkpoint.") from error
+        together(self.processes, self.checkpointer.finish)
+        found = read_newest(self.checkpointer.root)
+        if found is None:
+            raise NonFiniteError(f"{error} There is no checkpoint yet to go back to.") from error
+        rollbacks = self.rollbacks + 1
+        self.load(found, same_process=True)  # with the rates as they were, lowered by the returns before it
+        scale_learning_rates(self.loop.optimizers, self.schedulers, ROLLBACK_FACTOR ** (rollbacks - self.rollbacks))
+        self.rollbacks = rollbacks
+        logger.warning("%s Going on from %s with half the learning rate.", error, found.path)
+
+    def state(self) -> dict[str, Any]:
+        """The whole run as trees of plain data and tensors, by part; every process has to ask for it."""
+        loop, adversary = self.loop, self.loop.adversary
+        meter = self.so_far.meter.state(self.processes)
+        tally = None if adversary is None else adversary.tally.summed(self.processes)
+        return {
+            "models": {name: dict(module.state_dict()) for name, module in self.modules.items()},
+            "optimizers": [optimizer.state_dict() for optimizer in loop.optimizers],
+            "average": None if loop.average is None else loop.average.state(),
+            "selection": self.selection.state(),
+            "guide_cache": None if loop.guide_cache is None else loop.guide_cache.state(),
+            "warm_starts": None if loop.warm_starts is None else loop.warm_starts.state(),
+            "randomness": random_states(),
+            "run": {
+                "seed": self.key.seed,
+                "fit": self.key.fit,
+                "epoch": self.epoch,
+                "steps": self.steps,
+                "rollbacks": self.rollbacks,
+                "epoch_so_far": [self.so_far.step, self.so_far.skipped, self.so_far.seconds],
+                "meter": meter,
+                "tally": None if tally is None else [tally.samples, tally.steps, tally.passes],
+                "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+                "scaler": None if loop.scaler is None else loop.scaler.state_dict(),
+                "stream": self.stream.state(),
+                "history": self.history.rows,
+            },
+        }
+
+    def load(self, found: Checkpoint, *, same_process: bool = False) -> None:
+        """Go on from a checkpoint.
+
+        :param found: The checkpoint.
+        :param same_process: Whether the loaders have gone on since, in this process, and are not to be set back.
+        :raises ValueError: If it is of more epochs than are to be trained, or does not fit.
+        """
+        parts, run, loop = found.parts, found.parts["run"], self.loop
+        done = run["epoch"] - 1 + (run["epoch_so_far"][0] > 0)
+        if done > self.nb_epochs:
+            raise ValueError(
+                f"nb_epochs: {found.path} is in epoch {done} already; expected at least that, got {self.nb_epochs}."
+            )
+        for name, module in self.modules.items():
+            module.load_state_dict(parts["models"][name])
+        stateful = [*loop.optimizers, *self.schedulers, *([] if loop.scaler is None else [loop.scaler])]
+        states = [*parts["optimizers"], *run["schedulers"], *([] if loop.scaler is None else [run["scaler"]])]
+        for each, state in zip(stateful, states, strict=True):
+            each.load_state_dict(state)
+        if loop.average is not None:
+            loop.average.load(parts["average"])
+        self.selection.load(parts["selection"])
+        self._load_memories(parts)
+        self.key = Key(run["seed"], run["fit"])
+        self.epoch, self.steps, self.rollbacks = run["epoch"], run["steps"], run["rollbacks"]
+        self.so_far = EpochSoFar(*run["epoch_so_far"])
+        self.so_far.meter.load(run["meter"], loop.student.device, counted=self.processes.is_main)
+        self.history.rows[:] = run["history"]
+        if not same_process:
+            self.stream.load(run["stream"], self.key._replace(epoch=self.epoch))
+        set_random_states(parts["randomness"])
+        self.progress.skip(self.steps)
+
+    def _load_memories(self, parts: Mapping[str, Any]) -> None:
+        """What is remembered of samples: guide logits, last adversarial examples, steps of attacks that stop early."""
+        loop = self.loop
+        for name in ("guide_cache", "warm_starts"):
+            if getattr(loop, name) is not None:
+                getattr(loop, name).load(parts[name], loop.student.device)
+        if loop.adversary is not None:
+            counts = parts["run"]["tally"] if self.processes.is_main else (0, 0, 0)
+            tally = loop.adversary.tally
+            tally.samples, tally.steps, tally.passes = counts
