@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import tarfile
 import uuid
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -92,7 +94,7 @@ def read_weights(path: str | os.PathLike[str]) -> State:
         head = file.read(9)
     if head[8:9] == b"{":
         reader: Callable[[Path], Any] = load_file
-    elif head[:2] == b"PK" or head[:1] == b"\x80":
+    elif head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
         reader = _read_torch
     else:
         page = " (a web page: the download failed)" if head.lstrip()[:1] == b"<" else ""
@@ -109,13 +111,22 @@ def read_weights(path: str | os.PathLike[str]) -> State:
                 "refused. Open it where you trust it, and save the state dict alone."
             ) from error
         reason = str(error).split("\n")[0] or type(error).__name__
-        raise ValueError(f"weights: {path} cannot be read, it is truncated or damaged ({reason}).") from error
+        raise ValueError(
+            f"weights: {path} cannot be read, it is truncated or damaged, or no file of weights ({reason})."
+        ) from error
     if not isinstance(state, Mapping):
         raise ValueError(f"weights: expected a state dict in {path}, got {type(state).__name__}.")
     return state
 
 
 def _read_torch(path: Path) -> Any:
+    # Formats that hold code or that torch before 2.6 reads without regard to weights_only (CVE-2025-32434).
+    if tarfile.is_tarfile(path):
+        raise ValueError("it is a tar archive, a format of torch before 0.4")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
+                raise ValueError("it is a TorchScript archive, which holds code")
     return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (the one place; tensors only)
 
 

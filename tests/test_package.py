@@ -51,17 +51,6 @@ def test_files_are_small_and_public_things_have_docstrings(path):
             assert ast.get_docstring(node) or nested, node.name
 
 
-def test_nothing_in_the_package_can_run_code_from_a_file():
-    for path in SOURCES:
-        text = path.read_text().replace('torch.load(path, map_location="cpu", weights_only=True)', "")
-        if path.name == "images.py" and path.parent.name == "robustbench":
-            # CIFAR's own format, by a reader that refuses every callable but those of plain arrays; see test_benchmark.py
-            assert text.count("pickle") == 5
-            assert "class _Plain(pickle.Unpickler)" in text
-            text = text.replace("pickle", "")
-        assert not re.search(r"\b(pickle|(?<!\.)eval\(|exec\(|yaml\.load|torch\.load\()", text), path
-
-
 def test_engine_knows_no_art_and_imports_run_downwards():
     allowed = {
         "objectives": {"objectives"},

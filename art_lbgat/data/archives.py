@@ -13,6 +13,8 @@ from art_lbgat.data.sets import DataSet, parted
 
 _IMAGE_KEYS = ("image", "images", "x")
 _LABEL_KEYS = ("label", "labels", "y")
+# No images shrink like that: what does is made to fill the memory.
+_LARGE, _MOST_SHRUNK = 1 << 30, 100
 
 
 def load_npz(
@@ -59,7 +61,7 @@ def _opened(path: str | Path, name: str, keys: str) -> Any:
         )
     try:
         archive = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # numpy and zipfile raise many types for a damaged file
         raise ValueError(f"{name}: expected an .npz archive with the keys {keys}, but {path} is none.") from error
     if not hasattr(archive, "files"):
         raise ValueError(f"{name}: expected an .npz archive with the keys {keys}, but {path} is a single array.")
@@ -80,11 +82,21 @@ def _entry(archive: Any, path: str | Path, name: str, keys: tuple[str, ...]) -> 
     for key in keys:
         if key in archive.files:
             try:
+                _check_size(archive, key)
                 entry: NDArray[Any] = archive[key]
-            except ValueError as error:  # an array of objects
+            except Exception as error:  # an array of objects; damage, for which zipfile and zlib raise many types
                 raise ValueError(f"{name}: expected an array of numbers under {key!r} of {path} ({error}).") from error
+            if not isinstance(entry, np.ndarray):  # a file of the archive that is no array comes as bytes
+                raise ValueError(f"{name}: expected an array of numbers under {key!r} of {path}, got a file.")
             return entry
     raise ValueError(f"{name}: expected the key {' or '.join(map(repr, keys))} in {path}, got {sorted(archive.files)}.")
+
+
+def _check_size(archive: Any, key: str) -> None:
+    for packed in archive.zip.infolist():
+        most = max(_LARGE, _MOST_SHRUNK * packed.compress_size)
+        if packed.filename in (key, f"{key}.npy") and packed.file_size > most:
+            raise ValueError(f"{packed.compress_size:,} bytes that would fill {packed.file_size:,}")
 
 
 def _channels_first(x: NDArray[Any]) -> NDArray[Any]:

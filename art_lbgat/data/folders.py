@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from art_lbgat.checks import check_choice
+from art_lbgat.checks import check_choice, check_name
 from art_lbgat.data.images import Images
 from art_lbgat.data.sets import DataSet, limited, missing, parted
 
 _TINY_FOLDER = "tiny-imagenet-200"
 _TINY_ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _TINY_SIZE = 64
+# Told by their content, whatever they are called; not those that Pillow gives to other programs (PostScript).
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def load_image_folder(
@@ -89,7 +91,7 @@ def load_tiny_imagenet(
         file, wnid = [*line.split("\t"), "", ""][:2]
         if wnid not in index:
             raise ValueError(f"root: expected '<file>\\t<wnid>' in line {number} of {annotations}, got {line!r}.")
-        tested.append(annotations.parent / "images" / file)
+        tested.append(annotations.parent / "images" / check_name(file, f"root: file in line {number} of {annotations}"))
         labels.append(index[wnid])
     if not tested:
         raise ValueError(f"root: expected a line '<file>\\t<wnid>' for each image in {annotations}, got none.")
@@ -121,11 +123,11 @@ def read_images(paths: Sequence[str | Path], size: int | None = None) -> NDArray
 
 def _decode(path: str | Path, size: int | None) -> NDArray[np.uint8]:
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=_FORMATS) as file:
             image = file.convert("RGB")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"root: expected the image {path}, but it does not exist.") from error
-    except OSError as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"root: expected an image in {path} ({error}).") from error
     if size is not None and image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)

@@ -58,6 +58,8 @@ class Record:
             self._database = sqlite3.connect(self._path or ":memory:", timeout=0, isolation_level=None)
         except sqlite3.OperationalError as error:
             raise OSError(f"state_path: {self._path} cannot be used ({error}).") from error
+        except ValueError as error:  # NUL
+            raise ValueError(f"state_path: expected the path of a file, got {str(path)!r} ({error}).") from error
         try:
             self._open(json.loads(json.dumps(identity)))
         except sqlite3.OperationalError as error:
@@ -76,6 +78,7 @@ class Record:
 
     def _open(self, identity: dict[str, Any]) -> None:
         execute = self._database.execute
+        execute("PRAGMA trusted_schema = OFF")  # what a file of another's defines calls nothing
         execute("PRAGMA locking_mode = EXCLUSIVE")
         execute("BEGIN EXCLUSIVE")  # takes the lock, which is then held until the file is closed
         (application,), (version,) = (
@@ -99,7 +102,14 @@ class Record:
         (damage,) = execute("PRAGMA quick_check").fetchone()
         if damage != "ok":
             raise sqlite3.DatabaseError(damage)
-        found = json.loads(execute("SELECT json FROM identity").fetchone()[0])
+        others = {kind for (kind,) in execute("SELECT type FROM sqlite_master")} - {"table", "index"}
+        if others:  # a view or a trigger would run what another wrote
+            raise sqlite3.DatabaseError(f"it holds a {min(others)}")
+        execute("SELECT rows, x_adv, shape, flags, seconds, sha256 FROM entry LIMIT 0")
+        try:
+            found = dict(json.loads(execute("SELECT json FROM identity").fetchone()[0]))
+        except (ValueError, TypeError) as error:
+            raise sqlite3.DatabaseError(str(error)) from error
         if found != identity:
             names = [name for name in {**found, **identity} if found.get(name) != identity.get(name)]
             changes = "; ".join(f"{name}: recorded {found.get(name)!r}, now {identity.get(name)!r}" for name in names)
@@ -119,14 +129,19 @@ class Record:
         if row is None:
             return None
         rows, x_adv, shape, flags, seconds, digest = row
-        if digest != _digest(rows, x_adv, shape, flags):
-            raise ValueError(f"state_path: {self._path} is damaged at {part} {place}; delete it to start anew.")
-        return Entry(
-            torch.from_numpy(np.frombuffer(rows, dtype=np.int64).copy()),
-            torch.from_numpy(np.frombuffer(x_adv, dtype=np.float32).copy()).reshape(json.loads(shape)),
-            json.loads(flags),
-            seconds,
-        )
+        try:
+            if digest != _digest(rows, x_adv, shape, flags):
+                raise ValueError("other bytes than were written")
+            return Entry(
+                torch.from_numpy(np.frombuffer(rows, dtype=np.int64).copy()),
+                torch.from_numpy(np.frombuffer(x_adv, dtype=np.float32).copy().reshape(json.loads(shape))),
+                dict(json.loads(flags)),
+                float(seconds),
+            )
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"state_path: {self._path} is damaged at {part} {place}; delete it to start anew ({error})."
+            ) from error
 
     def add(self, part: str, entry: Entry, place: int = 0) -> Entry:
         """Keep a finished entry; when this returns it is on disk.

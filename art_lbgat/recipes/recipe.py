@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from art_lbgat.checks import check_choice, check_count, check_norm, check_number
+from art_lbgat.checks import check_choice, check_count, check_name, check_norm, check_number
 from art_lbgat.data.named import LOADERS
 from art_lbgat.data.pipelines import make_augmentation
 from art_lbgat.engine.cost import Cost, step_cost
@@ -145,10 +144,7 @@ class Recipe:
         check_choice(self.attack_mode, "attack_mode", ("eval",))
         norm = check_norm(float(self.norm) if self.norm in ("2", "2.0") else self.norm)
         object.__setattr__(self, "norm", "inf" if norm == math.inf else "2")
-        if not re.fullmatch(r"[\w.+-]+", self.id):
-            raise ValueError(
-                f"id: expected letters, digits and . _ + - only, as files are named by it; got {self.id!r}."
-            )
+        check_name(self.id, "id")
         check_choice(self.data, "data", LOADERS)
         make_augmentation(self.augmentation, 2)
         self._check_method()
@@ -301,7 +297,7 @@ class Recipe:
 
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # also bytes that are no text
             raise ValueError(f"path: {path} is no YAML file ({error}).") from error
         if not isinstance(values, Mapping):
             raise TypeError(f"path: {path} holds {type(values).__name__}; expected a mapping from fields to values.")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import pickle  # noqa: TID251 (a reader that refuses whatever could run code, see _Plain)
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from art_lbgat.checks import check_choice, check_count
 from art_lbgat.engine.randomness import preserved_randomness
+from art_lbgat.robustbench.cifar_file import read_batch
 from art_lbgat.robustbench.compat import import_robustbench
 from art_lbgat.robustbench.entries import entries
 from art_lbgat.robustbench.standard import N_EXAMPLES, NB_CLASSES, Dataset, ThreatModel
@@ -77,12 +75,27 @@ def missing_data(title: str, put: str) -> Iterator[None]:
     :param put: What to put, and where.
     """
     try:
-        yield
+        with _safe_extraction():
+            yield
     except Exception as error:  # urllib, requests, torchvision and RobustBench each raise types of their own
         reason = f"{type(error).__name__}: {error}"
         raise FileNotFoundError(
             f"data_dir: no {title}, and it could not be downloaded ({reason}). Put {put}."
         ) from error
+
+
+@contextmanager
+def _safe_extraction() -> Iterator[None]:
+    """What a library unpacks of a download stays in its folder, as it does by itself from Python 3.14 on."""
+    safe, archive = getattr(tarfile, "data_filter", None), tarfile.TarFile
+    if safe is None or archive.extraction_filter is not None:  # a Python without it, or somebody's own
+        yield
+        return
+    archive.extraction_filter = staticmethod(safe)
+    try:
+        yield
+    finally:
+        archive.extraction_filter = None
 
 
 def _load_cifar(dataset: Dataset, n_examples: int | None, folder: Path) -> BenchmarkImages:
@@ -95,7 +108,7 @@ def _load_cifar(dataset: Dataset, n_examples: int | None, folder: Path) -> Bench
     files = [*published.train_list, *published.test_list, (published.meta["filename"], published.meta["md5"])]
     complete = all(check_integrity(str(base / file), md5) for file, md5 in files)
     if (base / name).is_file() and not complete:  # the loader would replace the files by a download
-        x, y = _read_batch(base / name)
+        x, y = read_batch(base / name)
         same = check_integrity(str(base / name), checksum)
         return _first(x, y, n_examples, published=same)
     title = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[dataset]
@@ -110,31 +123,6 @@ def _first(x: Tensor, y: Tensor, n_examples: int | None, published: bool) -> Ben
     if n_examples is not None and n_examples > len(x):
         raise ValueError(f"n_examples: expected at most {len(x)}, as many as there are, got {n_examples}.")
     return BenchmarkImages(x[:n_examples], y[:n_examples], published)
-
-
-class _Plain(pickle.Unpickler):
-    """Reads arrays, lists and text; anything else in a file could run code and is refused."""
-
-    _ALLOWED = frozenset({"_reconstruct", "ndarray", "dtype", "encode"})
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The few callables that a pickled array needs."""
-        if name in self._ALLOWED and module in {"numpy", "numpy.core.multiarray", "numpy._core.multiarray", "_codecs"}:
-            return super().find_class(module, name)
-        raise ValueError(f"it holds {module}.{name}, which could run code")
-
-
-def _read_batch(path: Path) -> tuple[Tensor, Tensor]:
-    """Images and labels of a file in CIFAR's own format."""
-    try:
-        batch = _Plain(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-        data = np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
-        labels = np.asarray(batch["labels" if "labels" in batch else "fine_labels"], dtype=np.int64)
-        if len(data) == 0 or labels.shape != (len(data),):
-            raise ValueError(f"it holds {len(data)} images and labels of shape {labels.shape}")
-    except Exception as error:  # a damaged pickle raises many types
-        raise ValueError(f"data_dir: {path} is damaged or no file of CIFAR ({error}).") from error
-    return torch.from_numpy(data).float().div(255), torch.from_numpy(labels)
 
 
 def _load_imagenet(

@@ -137,7 +137,10 @@ class BenchmarkResult:
 
         :raises ValueError: If the file is no such result.
         """
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:  # also bytes that are no text
+            raise ValueError(f"path: {path} is no result of a benchmark ({error})") from error
 
     def __str__(self) -> str:
         """Two lines: the numbers with their intervals, and what they are."""

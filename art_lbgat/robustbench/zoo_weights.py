@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from art_lbgat.robustbench.compat import import_robustbench, with_globals
 from art_lbgat.robustbench.entries import Entry
 from art_lbgat.weights import read_weights
 
+_HASH = re.compile(r"-([0-9a-f]{8,})\.")  # of its content, in the name of a file of torchvision's
 _SHOWN = 300  # characters of another library's message
 # What RobustBench leaves as built where a file lacks it: normalisation, and the counters of BatchNorm.
 _MAY_BE_MISSING = ("mu", "sigma", "mean", "std", "num_batches_tracked")
@@ -97,7 +99,9 @@ def _from_hub(entry: Entry, model_dir: Path) -> nn.Module:
     if not path.is_file():
         path = entry.cached
     if not path.is_file():
-        fetch(path, entry.url, lambda part: torch.hub.download_url_to_file(entry.url, part), place)
+        known = _HASH.search(entry.url)
+        checked: dict[str, Any] = {"hash_prefix": known[1]} if known else {}
+        fetch(path, entry.url, lambda part: torch.hub.download_url_to_file(entry.url, part, **checked), place)
     state = _state(read_weights(path))
     try:
         net = entry.build()

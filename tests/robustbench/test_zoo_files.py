@@ -83,7 +83,7 @@ def test_what_was_downloaded_is_used_from_then_on(monkeypatch, tmp_path):
 def test_the_downloads_of_timm_and_torchvision(name, threat_model, check_zoo, monkeypatch, tmp_path):
     entry = find_entry(name, "imagenet", threat_model)
 
-    def offline(url, target):
+    def offline(url, target, **_):
         Path(f"{target}.partial").write_bytes(b"half")
         raise URLError("no route")
 
@@ -96,8 +96,9 @@ def test_the_downloads_of_timm_and_torchvision(name, threat_model, check_zoo, mo
     torch.manual_seed(1)
     net = entry.build()
 
-    def download(url, target):
+    def download(url, target, hash_prefix=None):
         assert url == entry.url
+        assert hash_prefix == {"Standard_R50": "0676ba61", "AlexNet": "7be5be79"}.get(name)
         torch.save(check_zoo.checkpoints(entry, net)[0], target)
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
