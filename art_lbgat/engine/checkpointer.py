@@ -171,6 +171,15 @@ class Checkpointer:
             ) from error
         return True
 
+    def keep_guides(self, states: Mapping[str, Any]) -> None:
+        """Write the weights of frozen guides, once for the whole run, below the directory of its checkpoints.
+
+        :param states: Their state dicts by name.
+        """
+        folder = self.root / "guides"
+        folder.mkdir(exist_ok=True)
+        write_checkpoint(folder, 0, states, {})
+
     def note_interruption(self, what: Mapping[str, Any]) -> None:
         """A file that says how the run ended, since a launcher may hide the exit code."""
         if self._processes.is_main:

@@ -8,6 +8,7 @@ with nothing to prepare and nobody to wait for, in which no operation is added.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+FEWEST_ROWS = 2  # of a global batch, for a process that takes part
 _ENGINES = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -25,7 +27,7 @@ _ENGINES = {
 class Share(NamedTuple):
     """The rows of a global batch that one process trains on.
 
-    :param rows: Where they stand in the global batch; a process for which there is none takes the first, uncounted.
+    :param rows: Where they stand in the global batch; a process for which there are none takes the first, uncounted.
     :param total: Rows of the global batch.
     :param counted: Whether they belong to this process.
     """
@@ -124,13 +126,19 @@ class JoinedProcesses(Processes):
         """See :class:`Processes`: DistributedDataParallel, through ``Accelerator.prepare``."""
         self._handler.find_unused_parameters = find_unused
         self._accelerator._models.clear()  # it would keep the wrapper of every fit
-        with named_loss_of_a_process():
-            return self._accelerator.prepare(joint)
+        with named_loss_of_a_process(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+            # not moved: it is on its device, and moving would give parameters other memory than averages of them share
+            return self._accelerator.prepare(joint, device_placement=[False])
 
     def share(self, total: int) -> Share:
         """See :class:`Processes`."""
-        first, last = (total * rank // self.world for rank in (self.rank, self.rank + 1))
-        return Share(slice(first, last), total) if last > first else Share(slice(0, 1), total, counted=False)
+        # With fewer than two rows BatchNorm has no statistics, so a short batch is left to fewer processes.
+        active = max(1, min(self.world, total // FEWEST_ROWS))
+        if self.rank >= active:
+            return Share(slice(0, min(FEWEST_ROWS, total)), total, counted=False)
+        first, last = (total * rank // active for rank in (self.rank, self.rank + 1))
+        return Share(slice(first, last), total)
 
     def weighted(self, loss: Tensor, share: Share) -> Tensor:
         """See :class:`Processes`: DDP takes the mean over processes, whose shares may be uneven."""
@@ -153,7 +161,7 @@ class JoinedProcesses(Processes):
     def total(self, values: Tensor) -> Tensor:
         """See :class:`Processes`."""
         with named_loss_of_a_process():
-            total: Tensor = self._accelerator.reduce(values.to(self._device).clone(), reduction="sum")
+            total: Tensor = self._accelerator.reduce(values.to(self._device), reduction="sum")
         return total
 
     def largest(self, values: Sequence[int]) -> list[int]:

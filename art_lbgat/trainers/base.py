@@ -233,7 +233,7 @@ class BaseTrainer(Trainer, abc.ABC):
             view.refresh()
         device = self._view.device
         processes = join_processes(device)
-        checks.check_processes(self.options, processes, self._cache_guide, device)
+        checks.check_processes(self.options, processes, self._cache_guide, device, batch_size)
         validation = None if validation_data is None else Validation(validation_data, self._view, batch_size)
         checks.check_selection(self.options, validation is not None)
         trained = self._trained()
@@ -328,6 +328,10 @@ class BaseTrainer(Trainer, abc.ABC):
         if not run.processes.is_main:
             found = checkpointer.find()
         if found is None:
+            frozen = [] if self._train_guides else self._guides
+            states = {f"guide-{i}": dict(guide.module.state_dict()) for i, guide in enumerate(frozen)}
+            if states:  # once, since they never change
+                together(run.processes, lambda: checkpointer.keep_guides(states))
             return
         run.load(found)
         self.seed = run.key.seed

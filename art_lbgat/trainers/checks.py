@@ -15,7 +15,7 @@ from art_lbgat.bridge import TensorView, check_logits
 from art_lbgat.data.streams import ArrayStream, Stream
 from art_lbgat.engine.awp import perturbed_parameters
 from art_lbgat.engine.options import RunOptions
-from art_lbgat.engine.processes import Processes
+from art_lbgat.engine.processes import FEWEST_ROWS, Processes
 
 logger = logging.getLogger(__name__)
 
@@ -147,15 +147,24 @@ def check_schedulers_kept(schedulers: Sequence[Any]) -> None:
             )
 
 
-def check_processes(options: RunOptions, processes: Processes, cache_guide: bool, device: torch.device) -> None:
+def check_processes(
+    options: RunOptions, processes: Processes, cache_guide: bool, device: torch.device, batch_size: int | None
+) -> None:
     """Options that several processes cannot follow, or that only they can.
 
-    :raises ValueError: ``cache_guide`` or ``warm_start`` with several processes; ``sync_batchnorm`` on a CPU.
+    :raises ValueError: ``cache_guide``, ``warm_start`` or a ``batch_size`` of less than two samples a process with
+        several processes; ``sync_batchnorm`` on a CPU.
     """
     if options.sync_batchnorm and device.type != "cuda":
         raise ValueError(f"sync_batchnorm: needs CUDA devices, the classifier is on {device.type}; expected False.")
     if processes.world == 1:
         return
+    fewest = FEWEST_ROWS * processes.world
+    if batch_size is not None and batch_size < fewest:
+        raise ValueError(
+            f"batch_size: it is that of all {processes.world} processes together; expected at least {fewest}, got "
+            f"{batch_size}."
+        )
     for name, value in (("cache_guide", cache_guide), ("warm_start", options.warm_start)):
         if value:
             raise ValueError(

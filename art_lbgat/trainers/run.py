@@ -182,7 +182,8 @@ class Run:
             self._write(wait=False)
 
     def _write(self, *, wait: bool) -> None:
-        checkpointer, parts = self.checkpointer, self.state()
+        checkpointer = self.checkpointer
+        parts = {name: part for name, part in self.state().items() if part is not None}
         if checkpointer is not None:
             together(self.processes, lambda: checkpointer.write(self.steps, parts, wait=wait))
 
@@ -192,10 +193,13 @@ class Run:
         name = signal_name(self._signal)
         where = {"signal": name, "epoch": self.epoch, "step": self.so_far.step, "steps": self.steps}
         self.checkpointer.note_interruption(where)
-        raise Interrupted(
+        message = (
             f"{name}: stopped in epoch {self.epoch} of {self.nb_epochs} after {self.so_far.step} of its steps; a "
             f"checkpoint is in {self.checkpointer.root}. The same call, or command, goes on from there."
         )
+        if self.processes.is_main:
+            logger.warning("%s", message)
+        raise Interrupted(message)
 
     def _roll_back(self, error: NonFiniteError) -> None:
         """Go on from the last checkpoint with a lower learning rate, or give up."""
