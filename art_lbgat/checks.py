@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import re
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any, Protocol
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 
 _CHUNK = 1 << 22  # elements looked at together, so that checks of a large array need little memory
 _SUM_TOLERANCE = 1e-3
-_NAME = re.compile(r"[\w+-][\w.+-]{0,99}")
 _NAME = re.compile(r"[\w+-][\w.+-]{0,99}")
 
 
@@ -151,22 +149,6 @@ def check_choice(value: Any, name: str, choices: Iterable[Any]) -> Any:
         near = difflib.get_close_matches(str(value), [str(c) for c in allowed], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{name}: expected one of {allowed}, got {value!r}{hint}")
-    return value
-
-
-def check_name(value: Any, name: str) -> str:
-    """A name that becomes one part of a path and can lead nowhere else: no separator, ``..``, NUL or other odd sign.
-
-    :raises TypeError: If it is no text.
-    :raises ValueError: If it is empty, longer than 100 or begins with a dot, or has another character than those named.
-    """
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: expected text, got {value!r}.")
-    if not _NAME.fullmatch(value):
-        raise ValueError(
-            f"{name}: expected letters, digits and . _ + - only, at most 100 and no dot in front, as files are named "
-            f"by it; got {value!r}."
-        )
     return value
 
 
