@@ -1,0 +1,214 @@
+"""Transferred discrepancy: two representations compared by how differently they serve downstream tasks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import Tensor
+
+from art_lbgat.checks import as_array, check_choice, check_count, check_labels, check_number
+from art_lbgat.diagnostics.features import FeaturesLike, make_features
+from art_lbgat.diagnostics.subjects import BATCH_SIZE, Models, Views, make_images, make_views
+
+Head = Literal["least_squares", "logistic"]
+Array = NDArray[np.float64]
+Labels = NDArray[np.int64]
+Tasks = Mapping[str, tuple[Any, Any]]
+
+MEAN = "mean"  # the row over all tasks
+
+
+def transferred_discrepancy(
+    models: Models,
+    tasks: Tasks,
+    *,
+    features: FeaturesLike | Mapping[str, FeaturesLike] | None = None,
+    head: Head = "least_squares",
+    held_out: float = 0.5,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+) -> pd.DataFrame:
+    """``TD(f_1, f_2; T) = d(h_1 o f_1, h_2 o f_2)``, ``h_i = argmin_h loss(h o f_i, T)``, ``h`` linear, ``f_i`` frozen.
+
+    With ``P_i`` the scores of head ``i`` on held-out samples less the class frequencies of the training ones,
+    ``d = || P_1 / ||P_1|| - P_2 / ||P_2|| ||^2`` (Frobenius) ``= 2 - 2 cos(P_1, P_2)``: 0 for heads that say the same,
+    2 for unrelated ones, 4 for opposite ones; it does not matter how much a head learned, only what. ``disagreement``
+    is the share of held-out samples that the two heads classify differently.
+
+    The idea, a head per task on frozen representations and the difference of its predictions, is that of Feng et al.
+    2020, arXiv 2007.12446. This ``d``, the split and the one-hot targets are choices made here; numbers are
+    comparable with each other, not with those of the paper.
+
+    ``head="least_squares"`` is an unregularised linear head with intercept: its predictions are a projection on the
+    span of the features, so any invertible linear (or affine) map of the features leaves them as they are. This holds
+    on held-out samples too, provided that the features of the training samples vary in every direction in which those
+    of the held-out ones do. ``head="logistic"`` is scikit-learn's L2-regularised logistic regression on standardised
+    features, for fewer samples than features; it is invariant to shifts and scales only.
+
+    :param models: At least two classifiers by name.
+    :param tasks: ``(x, y)`` by name: raw inputs ``(N, *input_shape)``, class indices or one-hot rows. The classes need
+        not be those of the models, and the inputs need not be the same for all tasks.
+    :param features: A function ``(module, inputs) -> (n, ...)`` from preprocessed inputs to features, or one for each
+        model by name; None is the input of the last ``nn.Linear`` that runs, the penultimate features.
+    :param head: Which head.
+    :param held_out: The share of samples that the heads are compared on, in (0, 1).
+    :param seed: Seed of the split, which is the same for all models.
+    :param batch_size: Images per pass.
+    :return: A row per pair of models and task, and one with ``task="mean"``: ``first``, ``second``, ``task``,
+        ``n_train``, ``n`` (held out), ``discrepancy`` in [0, 4], ``disagreement``, ``accuracy_first`` and
+        ``accuracy_second`` of the heads on held-out samples, in [0, 1].
+    :raises TypeError: If a classifier is no ``PyTorchClassifier``, or tasks are no mapping to pairs.
+    :raises ValueError: Fewer than two classifiers, no task, bad inputs or labels, a task of one class, as many
+        features as training samples with ``"least_squares"``, no ``nn.Linear`` and no ``features``, features that are
+        not finite.
+    """
+    views = make_views(models, minimum=2, same_classes=False)
+    check_choice(head, "head", ("least_squares", "logistic"))
+    if check_number(held_out, "held_out", exclusive=True) >= 1:
+        raise ValueError(f"held_out: expected a share in (0, 1), got {held_out}.")
+    check_count(seed, "seed", minimum=0)
+    extractors = _extractors(features, views)
+    read = [_read_task(name, task, views) for name, task in _checked(tasks).items()]
+    rows = []
+    known: dict[tuple[str, int], Array] = {}  # tasks often share their inputs
+    for task in read:
+        train, test = _split(len(task.y), held_out, seed, task.name)
+        if len(np.unique(task.y[train])) < 2:
+            raise ValueError(f"tasks[{task.name!r}]: expected at least two classes in the training samples, got one.")
+        scores = {}
+        for name, view in views.items():
+            key = (name, id(task.source))
+            if key not in known:
+                known[key] = make_features(view, task.x, extractors[name], batch_size)
+            scores[name] = fit_head(known[key][train], task.y[train], known[key][test], task.nb_classes, head, name)
+        for first, second in itertools.combinations(views, 2):
+            compared = compare_heads(scores[first], scores[second], task.y[train], task.y[test])
+            rows.append({"first": first, "second": second, "task": task.name, "n_train": len(train), **compared})
+    table = pd.DataFrame(rows)
+    return pd.concat([table, _means(table)], ignore_index=True)
+
+
+def fit_head(train: Array, y: Labels, test: Array, nb_classes: int, head: Head, name: str = "model") -> Array:
+    """The scores of a linear head on held-out features.
+
+    ``least_squares``: ``W = argmin ||[1 F] W - onehot(y)||^2``, scores ``[1 F'] W``. ``logistic``: probabilities.
+
+    :param train: ``F``, ``(n, d)``.
+    :param y: Class indices, ``(n,)``.
+    :param test: ``F'``, ``(m, d)``.
+    :param nb_classes: ``C``.
+    :param head: Which head.
+    :param name: Of the model, for the error.
+    :return: Scores, ``(m, C)``.
+    :raises ValueError: If a least-squares head can fit any labels.
+    """
+    centre, spread = train.mean(axis=0), train.std(axis=0)
+    spread = np.where(spread > 0, spread, 1.0)
+    train, test = (train - centre) / spread, (test - centre) / spread  # changes no prediction, helps the solver
+    if head == "logistic":
+        from sklearn.linear_model import LogisticRegression
+
+        fitted = LogisticRegression(max_iter=2000).fit(train, y)
+        scores = np.zeros((len(test), nb_classes))
+        scores[:, fitted.classes_] = fitted.predict_proba(test)
+        return scores
+    onehot = np.eye(nb_classes)[y]
+    weights, _, rank, _ = np.linalg.lstsq(train, onehot - onehot.mean(axis=0), rcond=None)
+    if rank >= len(train) - 1:
+        raise ValueError(
+            f"tasks: {name} has {train.shape[1]} features, and a least-squares head on {len(train)} training samples "
+            "can fit any labels; expected more samples than features, a smaller held_out, or head='logistic'."
+        )
+    return np.asarray(onehot.mean(axis=0) + test @ weights)
+
+
+def compare_heads(first: Array, second: Array, y_train: Labels, y_test: Labels) -> dict[str, float]:
+    """The columns of :func:`transferred_discrepancy` from ``n`` on.
+
+    :param first: Scores of a head on held-out samples, ``(m, C)``.
+    :param second: Those of another.
+    :param y_train: Labels of the training samples, whose class frequencies are what a head knows without features.
+    :param y_test: Labels of the held-out samples.
+    """
+    frequencies = np.bincount(y_train, minlength=first.shape[1]) / len(y_train)
+    parts = [_normalised(scores - frequencies) for scores in (first, second)]
+    classes = [scores.argmax(axis=1) for scores in (first, second)]
+    return {
+        "n": len(y_test),
+        "discrepancy": float(((parts[0] - parts[1]) ** 2).sum()),
+        "disagreement": float((classes[0] != classes[1]).mean()),
+        "accuracy_first": float((classes[0] == y_test).mean()),
+        "accuracy_second": float((classes[1] == y_test).mean()),
+    }
+
+
+class _Task(NamedTuple):
+    name: str
+    source: Any  # the inputs as given, which tells whether two tasks share them
+    x: Tensor
+    y: Labels
+    nb_classes: int
+
+
+def _normalised(values: Array) -> Array:
+    size = float(np.linalg.norm(values))
+    return values / size if size > 0 else values
+
+
+def _checked(tasks: Any) -> Tasks:
+    if not isinstance(tasks, Mapping):
+        raise TypeError(f"tasks: expected a mapping from names to pairs (x, y), got {type(tasks).__name__}.")
+    if not tasks or MEAN in tasks:
+        raise ValueError(f"tasks: expected at least one task, none of them named {MEAN!r}, got {list(tasks)}.")
+    for name, task in tasks.items():
+        if not isinstance(task, tuple) or len(task) != 2:
+            raise TypeError(f"tasks[{name!r}]: expected a pair (x, y), got {type(task).__name__}.")
+    return tasks
+
+
+def _read_task(name: str, task: tuple[Any, Any], views: Views) -> _Task:
+    x, y = task
+    title = f"tasks[{name!r}]"
+    images = make_images(x, views, f"{title} x")
+    labels = as_array(y, f"{title} y")
+    classes = labels.shape[1] if labels.ndim == 2 and labels.shape[1] > 1 else int(labels.max(initial=0)) + 1
+    hard = check_labels(labels, classes, f"{title} y", len(images))
+    if hard.ndim == 2:
+        raise ValueError(f"{title} y: expected hard labels (indices or one-hot), got soft ones.")
+    return _Task(name, x, images, hard, classes)
+
+
+def _split(n: int, held_out: float, seed: int, name: str) -> tuple[Labels, Labels]:
+    order = np.random.default_rng(seed).permutation(n)
+    first = round(n * held_out)
+    if not 0 < first < n:
+        raise ValueError(
+            f"held_out: expected a share that leaves samples on both sides, got {held_out} of {n} in tasks[{name!r}]."
+        )
+    return np.sort(order[first:]), np.sort(order[:first])
+
+
+def _extractors(features: Any, views: Views) -> dict[str, Callable[..., Tensor] | None]:
+    if isinstance(features, Mapping):
+        if set(features) != set(views):
+            raise ValueError(f"features: expected a key for each of {sorted(views)}, got {sorted(features)}.")
+        found = {name: features[name] for name in views}
+    else:
+        found = dict.fromkeys(views, features)
+    for each in found.values():
+        if each is not None and not callable(each):
+            raise TypeError(f"features: expected a function (module, inputs) -> tensor, got {type(each).__name__}.")
+    return found
+
+
+def _means(table: pd.DataFrame) -> pd.DataFrame:
+    means = table.drop(columns="task").groupby(["first", "second"], sort=False, as_index=False).mean()
+    means["task"] = MEAN
+    for column in ("n_train", "n"):
+        means[column] = means[column].round().astype(int)
+    return means[table.columns]
