@@ -89,6 +89,17 @@ class TensorView:
         low, high = self.classifier.clip_values
         return float(np.max(np.asarray(high, dtype=np.float64) - np.asarray(low, dtype=np.float64)))
 
+    def takes(self, x: Tensor) -> bool:
+        """Whether ``x`` has the shape and range of the classifier's inputs: one answer from the device, and no copy."""
+        if len(x) == 0 or tuple(x.shape[1:]) != tuple(self.classifier.input_shape):
+            return False
+        good = torch.isfinite(x).all()
+        bounds = self.bounds()
+        if bounds is not None:
+            low, high = (bound.to(x.device) for bound in bounds)
+            good = good & (x >= low).all() & (x <= high).all()
+        return bool(good)
+
     def logits(self, x: Tensor) -> Tensor:
         """``M(preprocessing(x))`` as ART's attacks and ``predict`` compute it, differentiable in ``x``.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Iterable
-from numbers import Integral, Real
-from typing import Any, Protocol
+from numbers import Integral, Number, Real
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,9 @@ from numpy.typing import NDArray
 _CHUNK = 1 << 22  # elements looked at together, so that checks of a large array need little memory
 _SUM_TOLERANCE = 1e-3
 _NAME = re.compile(r"[\w+-][\w.+-]{0,99}")
+
+
+_T = TypeVar("_T")
 
 
 class Declares(Protocol):
@@ -145,7 +150,8 @@ def check_choice(value: Any, name: str, choices: Iterable[Any]) -> Any:
     :raises ValueError: If it is not, with the nearest choice.
     """
     allowed = list(choices)
-    if value not in allowed:
+    plain = value is None or isinstance(value, (str, Number))  # an array would be compared value by value
+    if not plain or value not in allowed:
         near = difflib.get_close_matches(str(value), [str(c) for c in allowed], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{name}: expected one of {allowed}, got {value!r}{hint}")
@@ -168,12 +174,98 @@ def check_name(value: Any, name: str) -> str:
     return value
 
 
+def check_seed(value: Any, name: str = "seed", maximum: int = 2**62) -> int:
+    """A whole number that seeds generators: from 0 to ``maximum``, which is 2**32 - 1 for those of numpy alone.
+
+    :raises TypeError: If it is not a whole number.
+    :raises ValueError: If it is negative or too large.
+    """
+    if check_count(value, name, minimum=0) > maximum:
+        raise ValueError(f"{name}: expected a whole number from 0 to {maximum}, got {value}.")
+    return int(value)
+
+
+def check_share(value: Any, name: str) -> float:
+    """A number in (0, 1).
+
+    :raises TypeError: If it is not a real number.
+    :raises ValueError: If it is outside.
+    """
+    if check_number(value, name, exclusive=True) >= 1:
+        raise ValueError(f"{name}: expected a number in (0, 1), got {value}.")
+    return float(value)
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """True or False.
+
+    :raises TypeError: If it is anything else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected a bool, got {value!r}.")
+    return value
+
+
+def check_text(value: Any, name: str) -> str:
+    """A text.
+
+    :raises TypeError: If it is anything else.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a text, got {value!r}.")
+    return value
+
+
+def check_kind(value: Any, name: str, kind: type[_T]) -> _T:
+    """An object of one type.
+
+    :raises TypeError: If it is of another.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected {_article(kind.__name__)}, got {type(value).__name__}.")
+    return value
+
+
+def check_path(value: Any, name: str) -> Path:
+    """A path, whether there is something or not.
+
+    :raises TypeError: If it is no text or path.
+    :raises ValueError: If it is empty or holds a NUL.
+    """
+    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
+        raise TypeError(f"{name}: expected a path, got {value!r}.")
+    if os.fspath(value) == "" or "\0" in os.fspath(value):
+        raise ValueError(f"{name}: expected a path, got {value!r}.")
+    return Path(value)
+
+
+def check_indices(y: Any, name: str = "y") -> NDArray[np.int64]:
+    """Class indices of any number of classes.
+
+    :param y: Whole numbers, ``(N,)``, at least one.
+    :param name: The name of the argument.
+    :return: The labels as int64.
+    :raises TypeError: If they are no numbers.
+    :raises ValueError: If there are none, or they are not whole or have another shape.
+    """
+    array = as_array(y, name)
+    if array.ndim != 1 or len(array) == 0:
+        raise ValueError(f"{name}: expected class indices (N,), at least one, got shape {array.shape}.")
+    if not np.isfinite(array).all() or (array != np.floor(array)).any():
+        raise ValueError(f"{name}: expected whole class indices, got values such as {array[:5].tolist()}.")
+    return array.astype(np.int64)
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'AEIOU' else 'a'} {noun}"
+
+
 def check_norm(norm: Any) -> float:
     """``norm`` as ``math.inf`` or 2.0; ART's spelling ``"inf"`` is taken too.
 
     :raises ValueError: If it is any other norm.
     """
-    if norm == "inf" or (isinstance(norm, Real) and norm == math.inf):
+    if isinstance(norm, (str, Real)) and norm in ("inf", math.inf):
         return math.inf
     if isinstance(norm, Real) and norm == 2:
         return 2.0

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from art_lbgat.attacks import norms
-from art_lbgat.attacks.radius import Radius
+from art_lbgat.attacks.radius import Radius, check_ascent_radius
+from art_lbgat.checks import check_choice, check_count, check_norm, check_number
 
 Objective = Literal["ce", "kl", "cw", "estimator"]
+OBJECTIVES = ("ce", "kl", "cw", "estimator")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Ascent:
     :param rule: Rounding order, see :mod:`art_lbgat.attacks.norms`.
     :param early_stop_steps: Stop each sample so many steps after it is misclassified, see
         :mod:`art_lbgat.attacks.early_stop`; None takes ``max_iter`` steps with every sample.
+    :raises TypeError: A value of the wrong type.
+    :raises ValueError: A value outside its range. Radii that are given per sample are checked by the attacks.
     """
 
     norm: float
@@ -43,6 +47,19 @@ class Ascent:
     restarts: int = 1
     rule: Literal["published", "art"] = "published"
     early_stop_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        check_norm(self.norm)
+        check_ascent_radius(self.eps, "eps")
+        check_ascent_radius(self.eps_step, "eps_step")
+        check_count(self.max_iter, "max_iter", minimum=0)
+        check_choice(self.objective, "objective", OBJECTIVES)
+        check_choice(self.start, "start", ("none", "uniform", "gaussian"))
+        check_number(self.start_std, "start_std")
+        check_count(self.restarts, "restarts")
+        check_choice(self.rule, "rule", ("published", "art"))
+        if self.early_stop_steps is not None:
+            check_count(self.early_stop_steps, "early_stop_steps", minimum=0)
 
     def scaled(self, factor: float) -> Ascent:
         """The same ascent in a ball of ``factor * eps``, with steps of ``factor * eps_step`` (eps warm-up)."""

@@ -17,7 +17,7 @@ from art_lbgat.attacks.ascent import Ascent, draw_start
 from art_lbgat.attacks.loop import ascend
 from art_lbgat.attacks.radius import Radius, as_radius, check_radius, check_scale
 from art_lbgat.bridge import TensorView
-from art_lbgat.checks import check_count, check_inputs, check_labels, check_norm
+from art_lbgat.checks import check_count, check_inputs, check_kind, check_labels, check_norm
 from art_lbgat.engine.modes import evaluating, plain_autograd
 
 
@@ -101,7 +101,10 @@ class TensorAttack(EvasionAttack):
         :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``; None takes the model's predictions.
         :param generator: A CPU generator for the random start; None draws from torch's global one.
         :return: ``x_adv``, like ``x``, without a graph.
+        :raises TypeError: If ``x`` or ``y`` is no tensor, or ``generator`` none of torch's.
+        :raises ValueError: Bad ``x`` or ``y`` (see :mod:`art_lbgat.checks`).
         """
+        y = self._check_tensors(x, y, generator)
         ascent = self.ascent()
         self._view.refresh()
         with plain_autograd(self._view.device), evaluating(self._view.module):
@@ -109,6 +112,23 @@ class TensorAttack(EvasionAttack):
             y = y.clone() if y is not None and y.is_inference() else y
             starts = [draw_start(ascent, x, generator) for _ in range(ascent.restarts)]
             return self._ascend(ascent.rows(slice(None), len(x)), x, y, starts)
+
+    def _check_tensors(self, x: Any, y: Any, generator: Any) -> Tensor | None:
+        """The labels as they were, or as indices where they are ``(N, 1)``."""
+        for name, value, kind in (("x", x, Tensor), ("y", y, Tensor), ("generator", generator, torch.Generator)):
+            if value is not None or name == "x":
+                check_kind(value, name, kind)
+        if x.dtype != torch.float32:
+            raise TypeError(f"x: expected float32, got {x.dtype}.")
+        if x.ndim == 0 or not self._view.takes(x):
+            check_inputs(x, self.estimator)
+        if y is None:
+            return None
+        check_labels(y, self.estimator.nb_classes, length=len(x))
+        if (y.ndim == 1 or y.shape[1] == 1) and y.dtype != torch.int64:
+            raise TypeError(f"y: expected indices as int64, got {y.dtype}.")
+        labels: Tensor = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+        return labels
 
     def _ascend(self, ascent: Ascent, x: Tensor, y: Tensor | None, starts: list[Tensor | None]) -> Tensor:
         if y is None and (ascent.objective != "kl" or ascent.early_stop_steps is not None):

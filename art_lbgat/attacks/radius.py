@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,23 @@ def check_radius(value: Any, name: str, exclusive: bool = False) -> None:
         )
     for number in array.ravel().tolist():
         check_number(number, name, exclusive=exclusive)
+
+
+def check_ascent_radius(value: Any, name: str) -> None:
+    """Refuse what is neither a number >= 0 (infinite ones of ART included) nor a tensor of one number per sample.
+
+    :param value: As :data:`Radius`; the values of a tensor are not looked at, which would wait for its device.
+    :param name: The name of the argument.
+    :raises TypeError: If it is neither.
+    :raises ValueError: If it is negative or NaN, or a tensor of another shape.
+    """
+    if isinstance(value, Tensor):
+        if value.ndim == 0 or value.numel() != len(value):
+            raise ValueError(f"{name}: expected one number per sample, (N, 1, ..., 1), got shape {tuple(value.shape)}.")
+    elif isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a number >= 0, or a tensor of them, got {value!r}.")
+    elif not float(value) >= 0:
+        raise ValueError(f"{name}: expected a number >= 0, got {value}.")
 
 
 def as_radius(value: Any, ndim: int) -> Radius:

@@ -15,6 +15,7 @@ from art_lbgat.attacks.loop import Ascent
 from art_lbgat.attacks.pgd import PGDAttack
 from art_lbgat.attacks.trades import TRADESAttack
 from art_lbgat.bridge import TensorView
+from art_lbgat.checks import check_kind
 
 _STANDARDISATION_MODULES = "art.preprocessing.standardisation_mean_std"
 _LINF = (math.inf, "inf")
@@ -32,7 +33,10 @@ def read_attack(attack: EvasionAttack, view: TensorView) -> tuple[Ascent | None,
     :param attack: Any ART evasion attack.
     :param view: The classifier that is being trained.
     :return: The ascent and an empty string, or None and the reason.
+    :raises TypeError: If they are no attack and no ``TensorView``.
     """
+    check_kind(attack, "attack", EvasionAttack)
+    check_kind(view, "view", TensorView)
     if isinstance(attack, (PGDAttack, TRADESAttack)) and type(attack) in (PGDAttack, TRADESAttack):
         return (attack.ascent(), "") if attack.estimator is view.classifier else (None, "it is bound to another object")
     if not view.classifier.all_framework_preprocessing:

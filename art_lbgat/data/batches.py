@@ -71,7 +71,7 @@ def augmented(batch: Batch, augmentation: AnyAugmentation | None, key: Key, step
     generator = key._replace(step=step).generator("augmentation")
     x, y = apply(augmentation, batch.x, batch.y, generator)
     # A crop or a flip can only bring in zeros, which the first batch shows; asking again would wait for the device.
-    if not (step and isinstance(augmentation, RandomCropFlip)) and not _is_input(x, view):
+    if not (step and isinstance(augmentation, RandomCropFlip)) and not view.takes(x):
         check_inputs(x, view.classifier, "augmentation (its output)")
     if len(x) != len(batch.x):
         raise ValueError(f"augmentation: expected {len(batch.x)} samples as it was given, got {len(x)}.")
@@ -79,18 +79,6 @@ def augmented(batch: Batch, augmentation: AnyAugmentation | None, key: Key, step
         check_labels(y, view.classifier.nb_classes, "augmentation (its labels)", length=len(x))
         y = y.float() if y.ndim == 2 else y
     return Batch(x.float(), y, batch.rows)
-
-
-def _is_input(x: Tensor, view: TensorView) -> bool:
-    """Whether ``check_inputs`` would take ``x``: one answer from the device instead of a copy of the batch."""
-    if len(x) == 0 or tuple(x.shape[1:]) != tuple(view.classifier.input_shape):
-        return False
-    good = torch.isfinite(x).all()
-    bounds = view.bounds()
-    if bounds is not None:
-        low, high = (bound.to(x.device) for bound in bounds)
-        good = good & (x >= low).all() & (x <= high).all()
-    return bool(good)
 
 
 def join_single(batches: Iterable[Batch]) -> Iterator[Batch]:

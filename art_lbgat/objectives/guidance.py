@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from art_lbgat.checks import check_count, check_number
+from art_lbgat.objectives.checks import check_logits, check_targets, check_weight
 from art_lbgat.objectives.supervised import adversarial_cross_entropy
 from art_lbgat.objectives.terms import Term, Terms, total
 
@@ -37,6 +39,7 @@ def mse(adversarial: Tensor, guide: Tensor, y: Tensor | None = None) -> Terms:  
     :param y: Not used: the robust model never sees a label.
     :return: The term ``guidance_mse``.
     """
+    check_logits(adversarial=adversarial, guide=guide)
     return {"guidance_mse": Term(functional.mse_loss(adversarial, guide))}
 
 
@@ -61,6 +64,9 @@ def kd(adversarial: Tensor, guide: Tensor, y: Tensor, temperature: float = 4.0, 
     :param weight: ``b`` in [0, 1].
     :return: The terms ``adversarial_ce`` and ``guidance_kd``.
     """
+    check_logits(adversarial=adversarial, guide=guide)
+    check_number(temperature, "temperature", exclusive=True)
+    check_weight(weight, maximum=1.0)
     terms = adversarial_cross_entropy(adversarial, y, weight=1.0 - weight)
     soft = functional.cross_entropy(adversarial / temperature, functional.softmax(guide / temperature, dim=1))
     return {**terms, "guidance_kd": Term(soft, 2.0 * weight * temperature**2)}
@@ -74,6 +80,7 @@ def kl(adversarial: Tensor, guide: Tensor, y: Tensor) -> Terms:
     :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
     :return: The terms ``guidance_kl`` and ``adversarial_ce``.
     """
+    check_logits(adversarial=adversarial, guide=guide)
     divergence = functional.kl_div(
         functional.log_softmax(adversarial, dim=1), functional.softmax(guide, dim=1), reduction="batchmean"
     )
@@ -88,6 +95,8 @@ def guide_cross_entropy(guide: Tensor, y: Tensor, weight: float = 1.0) -> Terms:
     :param weight: ``b >= 0``.
     :return: The term ``guide_ce``.
     """
+    check_targets(y, *check_logits(guide=guide), of="guide")
+    check_weight(weight)
     return {"guide_ce": Term(functional.cross_entropy(guide, y), weight)}
 
 
@@ -103,6 +112,11 @@ def check_guidance(guidance: Any, nb_classes: int, device: torch.device) -> None
     :raises TypeError: If it cannot be called, or returns no dictionary from names to ``Term``.
     :raises ValueError: If a value is no finite scalar, or nothing of the result depends on ``adversarial``.
     """
+    check_count(nb_classes, "nb_classes", minimum=2)
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise TypeError(f"device: expected a device such as 'cpu', got {device!r}.") from error
     adversarial, guide = torch.linspace(-1, 1, 4 * nb_classes, device=device).reshape(2, 2, nb_classes)
     adversarial.requires_grad_()
     y = torch.arange(2, device=device) % nb_classes

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from art_lbgat.objectives.checks import check_logits, check_targets, check_weight
 from art_lbgat.objectives.terms import Term, Terms
 
 
@@ -29,6 +30,8 @@ def alp(adversarial: Tensor, natural: Tensor, weight: float = 1.0) -> Terms:
     :param weight: ``a >= 0``.
     :return: The term ``alp``.
     """
+    check_logits(adversarial=adversarial, natural=natural)
+    check_weight(weight)
     return {"alp": Term(functional.mse_loss(adversarial, natural), weight)}
 
 
@@ -40,6 +43,8 @@ def trades(adversarial: Tensor, natural: Tensor, weight: float = 6.0) -> Terms:
     :param weight: ``a >= 0``.
     :return: The term ``trades_kl``.
     """
+    check_logits(adversarial=adversarial, natural=natural)
+    check_weight(weight)
     divergence = functional.kl_div(
         functional.log_softmax(adversarial, dim=1), functional.softmax(natural, dim=1), reduction="batchmean"
     )
@@ -56,6 +61,8 @@ def mart(adversarial: Tensor, natural: Tensor, y: Tensor, weight: float = 5.0) -
     :param weight: ``a >= 0``: lambda of the paper, ``--beta`` of its code.
     :return: The term ``mart_kl``.
     """
+    check_targets(y, *check_logits(adversarial=adversarial, natural=natural), of="adversarial")
+    check_weight(weight)
     hard = y if y.ndim == 1 else y.argmax(dim=1)
     p_adversarial, p_natural = functional.softmax(adversarial, dim=1), functional.softmax(natural, dim=1)
     # By log_softmax, not the logarithm of p_natural: where a probability is 0 in fp32, its gradient would be NaN.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from art_lbgat.objectives.checks import check_logits, check_targets, check_weight
 from art_lbgat.objectives.terms import Term, Terms
 
 
@@ -17,6 +18,8 @@ def adversarial_cross_entropy(adversarial: Tensor, y: Tensor, weight: float = 1.
     :param weight: ``w >= 0``.
     :return: The term ``adversarial_ce``.
     """
+    check_targets(y, *check_logits(adversarial=adversarial), of="adversarial")
+    check_weight(weight)
     return {"adversarial_ce": Term(functional.cross_entropy(adversarial, y), weight)}
 
 
@@ -29,6 +32,7 @@ def boosted_cross_entropy(adversarial: Tensor, y: Tensor) -> Terms:
     :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``, of which the largest counts.
     :return: The terms ``adversarial_ce`` and ``adversarial_margin``.
     """
+    check_targets(y, *check_logits(adversarial=adversarial), of="adversarial")
     hard = y if y.ndim == 1 else y.argmax(dim=1)
     probabilities = functional.softmax(adversarial, dim=1)
     own = functional.one_hot(hard, adversarial.shape[1]).bool()
@@ -45,4 +49,6 @@ def natural_cross_entropy(natural: Tensor, y: Tensor, weight: float = 1.0) -> Te
     :param weight: ``w >= 0``.
     :return: The term ``natural_ce``.
     """
+    check_targets(y, *check_logits(natural=natural), of="natural")
+    check_weight(weight)
     return {"natural_ce": Term(functional.cross_entropy(natural, y), weight)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from torch import Tensor
@@ -26,8 +27,11 @@ def total(terms: Terms) -> Tensor:
 
     :param terms: The named terms; at least one has a weight other than 0.
     :return: A scalar tensor.
-    :raises ValueError: If every weight is 0, so that nothing would be trained.
+    :raises TypeError: If it is no dictionary of :class:`Term`, or a value no tensor, or a weight no number.
+    :raises ValueError: If every weight is 0, so that nothing would be trained; a value that is no scalar, or a weight
+        that is not finite.
     """
+    _check(terms)
     loss: Tensor | None = None
     for value, weight in terms.values():
         if weight == 0:
@@ -37,3 +41,16 @@ def total(terms: Terms) -> Tensor:
     if loss is None:
         raise ValueError(f"terms: every weight is 0 in {list(terms)}; at least one must be positive.")
     return loss
+
+
+def _check(terms: Terms) -> None:
+    if not isinstance(terms, dict) or not all(isinstance(term, Term) for term in terms.values()):
+        raise TypeError(f"terms: expected a dictionary from names to Term(value, weight), got {terms!r}.")
+    for name, (value, weight) in terms.items():
+        if not isinstance(value, Tensor) or isinstance(weight, bool) or not isinstance(weight, (int, float)):
+            raise TypeError(f"terms: expected a tensor and a number under {name!r}, got {value!r} and {weight!r}.")
+        if value.ndim or not math.isfinite(weight):
+            raise ValueError(
+                f"terms: expected a scalar and a finite weight under {name!r}, got shape {tuple(value.shape)} and "
+                f"{weight!r}."
+            )
