@@ -1,0 +1,324 @@
+"""Files made to do harm: archives, images, state files, weights and pickles end in one error that names them."""
+
+import io
+import os
+import pickle  # noqa: TID251 (to make malicious files)
+import shutil
+import sqlite3
+import tarfile
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from art_lbgat.data import archives, load_npz, read_npz_images
+from art_lbgat.data.folders import read_images
+from art_lbgat.evaluation.record import Entry, Record, _digest
+from art_lbgat.recipes import Recipe
+from art_lbgat.robustbench import import_robustbench
+from art_lbgat.robustbench.cifar_file import read_batch
+from art_lbgat.robustbench.corruptions import _loader
+from art_lbgat.robustbench.images import missing_data
+from art_lbgat.robustbench.result import BenchmarkResult
+from art_lbgat.weights import read_weights
+from tests.conftest import conv_net
+
+
+def npy(shape, dtype="|u1", content=b""):
+    """An array file whose header says what it likes."""
+    header = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}}}"
+    header += " " * (63 - (10 + len(header)) % 64) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + content
+
+
+def archive(path, x, y=None, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", compression) as target:
+        target.writestr("x.npy", x)
+        target.writestr("y.npy", npy((2,), "<i8", bytes(16)) if y is None else y)
+    return path
+
+
+def bomb(path):
+    """Zeros, a thousand times as many as the file has bytes."""
+    archive(path, npy((1, 3, 1, 4 << 20), content=bytes(12 << 20)))
+
+
+def broken(path):
+    archive(path, npy((2, 3, 8, 8), content=np.random.default_rng(0).bytes(384)))
+    data = bytearray(path.read_bytes())
+    data[150:400] = b"\xff" * 250
+    path.write_bytes(data)
+
+
+ARCHIVES = {
+    "a bomb": (bomb, "bytes that would fill 12,58"),
+    "a header of ten terabytes": (lambda path: archive(path, npy((10**7, 3, 1000, 1000))), "under 'x' of"),
+    "a header of too many sizes": (lambda path: archive(path, npy((1 << 62, 1 << 62))), "under 'x' of"),
+    "a header that is code": (lambda path: archive(path, npy("__import__('os').system('touch marker')")), "under 'x' of"),
+    "damaged data": (broken, "under 'x' of"),
+    "no array": (lambda path: archive(path, b"text"), "got a file"),
+    "objects": (lambda path: archive(path, npy((2,), "|O", pickle.dumps([1, 2]))), "Object arrays cannot be loaded"),
+    "half an archive": (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(60)), "is none"),
+    "a single pickle": (lambda path: path.write_bytes(pickle.dumps([1])), "is none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ARCHIVES)
+def test_archives_of_arrays(case, tmp_path, monkeypatch):
+    make, message = ARCHIVES[case]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(archives, "_LARGE", 1 << 20)
+    make(tmp_path / "bad.npz")
+    with pytest.raises(ValueError, match=message) as error:
+        read_npz_images(tmp_path / "bad.npz")
+    assert "bad.npz" in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.npz"]
+
+
+def test_nothing_of_an_archive_is_written_anywhere(tmp_path):
+    """Names in it lead nowhere, and real images may be packed as well as they can."""
+    x = np.zeros((20, 8, 8, 3), np.uint8)
+    (tmp_path / "in").mkdir()
+    np.savez_compressed(
+        tmp_path / "in" / "a.npz", x_train=x, y_train=np.arange(20) % 2, x_test=x, y_test=np.zeros(20, int)
+    )
+    with zipfile.ZipFile(tmp_path / "in" / "a.npz", "a") as target:
+        for name in ("../up.npy", "/tmp/absolute.npy", "..\\up.npy"):  # noqa: S108
+            target.writestr(name, npy((2,), content=b"ab"))
+    assert load_npz(tmp_path / "in" / "a.npz", validation=0.2).nb_classes == 2
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.npz"]
+
+
+def member(name, **changes):
+    info = tarfile.TarInfo(name)
+    info.size = 0 if changes else 4
+    for key, value in changes.items():
+        setattr(info, key, value)
+    return info
+
+
+MEMBERS = {
+    "up": member("../up"),
+    "deep up": member("CIFAR-10-C/../../up"),
+    "a link outside": member("CIFAR-10-C/link", type=tarfile.SYMTYPE, linkname="../../up"),
+    "an absolute link": member("CIFAR-10-C/link", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+    "a hard link": member("CIFAR-10-C/link", type=tarfile.LNKTYPE, linkname="../up"),
+    "a device": member("CIFAR-10-C/device", type=tarfile.CHRTYPE),
+    "a pipe": member("CIFAR-10-C/pipe", type=tarfile.FIFOTYPE),
+}
+
+
+def unpacking(folder, info):
+    """What RobustBench does with a download, which is ``info`` in a tar file."""
+
+    def download(*_, save_dir, **__):
+        with tarfile.open(folder / "download.tar", "w") as target:
+            target.addfile(info, io.BytesIO(b"evil"))
+        shutil.unpack_archive(folder / "download.tar", extract_dir=save_dir, format="tar")
+
+    return download
+
+
+@pytest.mark.skipif(not hasattr(tarfile, "data_filter"), reason="this Python has no filter for archives")
+@pytest.mark.parametrize("case", MEMBERS)
+def test_archives_that_robustbench_unpacks(case, tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    package, data_dir = import_robustbench(), tmp_path / "data"
+    monkeypatch.setattr(package.data, "zenodo_download", unpacking(tmp_path, MEMBERS[case]))
+    settings = SimpleNamespace(dataset="cifar10", threat_model="corruptions", model_name=None)
+    load, _ = _loader(package, settings, data_dir)
+    with pytest.raises(FileNotFoundError, match=r"data_dir: no fog, .*(Outside|Absolute|Special|Link)\w*Error"), \
+         missing_data("fog", "it there"):  # fmt: skip
+        load(1, 1, "fog")
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink()) == ["download.tar"]
+    assert tarfile.TarFile.extraction_filter is None
+
+
+@pytest.mark.skipif(not hasattr(tarfile, "data_filter"), reason="this Python has no filter for archives")
+def test_an_absolute_member_and_a_good_one_stay_in_the_folder(tmp_path):
+    for name in (str(tmp_path / "absolute"), "CIFAR-10-C/fog.npy"):
+        with missing_data("fog", "it there"):
+            unpacking(tmp_path, member(name))(save_dir=tmp_path / "data")
+    assert not (tmp_path / "absolute").exists()
+    assert (tmp_path / "data" / "CIFAR-10-C" / "fog.npy").read_bytes() == b"evil"
+
+
+def test_images_that_pillow_would_give_to_another_program(tmp_path, monkeypatch):
+    """PostScript is a language, and Pillow has Ghostscript run it."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("a program was run"))
+    with pytest.raises(ValueError, match=r"root: expected an image in .*a.jpg"):
+        read_images([tmp_path / "a.jpg"])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"GIF89a", b"BM" + bytes(60), b"\x89PNG\r\n\x1a\n" + bytes(40), b"\xff\xd8\xff\xe0"]
+)
+def test_images_that_are_none(content, tmp_path):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"root: expected an image in .*a.png"):
+        read_images([tmp_path / "a.png"])
+
+
+def test_an_image_that_would_fill_the_memory(tmp_path, monkeypatch):
+    Image.new("1", (2000, 2000)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
+    with pytest.raises(ValueError, match=r"root: expected an image in .*a.png .*decompression bomb"):
+        read_images([tmp_path / "a.png"])
+
+
+def test_torchscript_and_tar_archives(tmp_path):
+    """Torch before 2.6 ran or unpickled these whatever ``weights_only`` said."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "script.pt")
+    with pytest.raises(ValueError, match=r"script.pt .* is a TorchScript archive, which holds code"):
+        read_weights(tmp_path / "script.pt")
+    for number, name in enumerate((b"\x80\x02x".decode("latin1"), "PK\x03\x04")):
+        path = tmp_path / f"{number}.pt"
+        with tarfile.open(path, "w", encoding="latin1", format=tarfile.GNU_FORMAT) as target:
+            target.addfile(member(name), io.BytesIO(b"evil"))
+        with pytest.raises(ValueError, match=rf"{number}.pt .* is a tar archive"):
+            read_weights(path)
+    with tarfile.open(tmp_path / "plain.pt", "w") as target:
+        target.addfile(member("sys_info"), io.BytesIO(b"evil"))
+    with pytest.raises(ValueError, match=r"expected a safetensors file or one of torch.save, got .*plain.pt"):
+        read_weights(tmp_path / "plain.pt")
+    torch.save(conv_net().state_dict(), tmp_path / "good.pt")
+    assert read_weights(tmp_path / "good.pt").keys() == conv_net().state_dict().keys()
+
+
+class ForgedArray:
+    """An array of objects whose dtype says that it has none, so that numpy would take its bytes for pointers."""
+
+    def __reduce__(self):
+        from numpy.core.multiarray import _reconstruct
+
+        return _reconstruct, (np.ndarray, (0,), b"b"), (1, (1,), ForgedType(), False, b"A" * 8)
+
+
+class ForgedType:
+    def __reduce__(self):
+        return np.dtype, ("O8", False, True), (3, "|", None, None, None, 8, 8, 0)
+
+
+class Calls:
+    def __init__(self, function, *arguments):
+        self.what = function, arguments
+
+    def __reduce__(self):
+        return self.what
+
+
+PICKLES = {
+    "a forged array": {"data": ForgedArray(), "labels": [1]},
+    "a forged type": {"data": ForgedType(), "labels": [1]},
+    "labels forged": {"data": np.zeros((1, 3072), np.uint8), "labels": ForgedArray()},
+    "a call": Calls(os.system, "touch marker"),
+    "a call inside": {"data": Calls(os.system, "touch marker"), "labels": [1]},
+    "eval": Calls(eval, "open('marker', 'w')"),
+    "an attribute of numpy": Calls(np.load, "marker.npy"),
+    "a codec": {"data": Calls(__import__("_codecs").encode, "x", "rot13"), "labels": [1]},
+}
+
+
+@pytest.mark.filterwarnings("ignore:numpy.core")
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("case", PICKLES)
+def test_files_of_cifar(case, protocol, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test_batch").write_bytes(pickle.dumps(PICKLES[case], protocol=protocol))
+    with pytest.raises(ValueError, match=r"data_dir: .*test_batch is damaged or no file of CIFAR"):
+        read_batch(tmp_path / "test_batch")
+    assert [path.name for path in tmp_path.iterdir()] == ["test_batch"]
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("labels", [[3, 1], np.array([3, 1]), np.array([3, 1], np.int32)], ids=["list", "i8", "i4"])
+def test_good_files_of_cifar_are_read(protocol, labels, tmp_path):
+    data = np.arange(6144, dtype=np.uint8).reshape(2, -1)
+    for each in (data, np.asfortranarray(data)):
+        (tmp_path / "batch").write_bytes(pickle.dumps({"data": each, "labels": labels}, protocol=protocol))
+        x, y = read_batch(tmp_path / "batch")
+        assert np.array_equal(np.rint(x.numpy() * 255).reshape(2, -1), data)
+        assert y.tolist() == [3, 1]
+
+
+def recorded(path):
+    with Record(path, {"a": 1}) as record:
+        record.add("natural", Entry(torch.arange(3), torch.zeros(3, 2), {"flag": "text"}, 0.5))
+
+
+def change(path, *statements):
+    database = sqlite3.connect(path)
+    for statement, values in statements:
+        database.execute(statement, values)
+    database.commit()
+    database.close()
+
+
+def entry(rows, x_adv, shape="[3, 2]", flags="{}", seconds=0.5):
+    """An entry with the right checksum: whoever writes the file can write that too."""
+    values = [rows, x_adv, shape, flags, seconds, _digest(*(v for v in (rows, x_adv, shape, flags)))]
+    return "UPDATE entry SET rows = ?, x_adv = ?, shape = ?, flags = ?, seconds = ?, sha256 = ?", values
+
+
+EVIL = pickle.dumps(Calls(os.system, "touch marker"))
+STATES = {
+    "rows": [entry(EVIL + b"x", bytes(24))],
+    "examples": [entry(bytes(24), EVIL + b"xx")],
+    "flags": [entry(bytes(24), bytes(24), flags=EVIL)],
+    "shape": [entry(bytes(24), bytes(24), shape="[7]")],
+    "shape of text": [entry(bytes(24), bytes(24), shape='["a"]')],
+    "flags of a list": [entry(bytes(24), bytes(24), flags="[1]")],
+    "seconds": [entry(bytes(24), bytes(24), seconds=EVIL)],
+    "numbers": [("UPDATE entry SET rows = 3", [])],
+    "identity": [("UPDATE identity SET json = ?", [EVIL])],
+    "identity of a list": [("UPDATE identity SET json = '[1]'", [])],
+    "no identity": [("DELETE FROM identity", [])],
+    "no entries": [("DROP TABLE entry", [])],
+    "a view": [("ALTER TABLE entry RENAME TO t", []), ("CREATE VIEW entry AS SELECT * FROM t", [])],
+    "a trigger": [("CREATE TRIGGER t AFTER INSERT ON entry BEGIN DELETE FROM entry; END", [])],
+}
+
+
+@pytest.mark.parametrize("case", STATES)
+def test_state_files(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recorded(tmp_path / "state")
+    change(tmp_path / "state", *STATES[case])
+
+    def read():
+        with Record(tmp_path / "state", {"a": 1}) as record:
+            record.get("natural")
+
+    with pytest.raises((ValueError, OSError), match=r"state_path: .*state (is damaged|cannot be used)"):
+        read()
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+@pytest.mark.parametrize("content", [EVIL, pickle.dumps({"id": 1}, protocol=0), b"\xff\xfe", b"PK\x03\x04", b"[[["])
+def test_recipes_and_results_that_are_no_text(content, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(content)
+    for read in (Recipe.read, BenchmarkResult.load):
+        with pytest.raises((ValueError, TypeError), match=r"path: .*file (is no|holds)"):
+            read(tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system ['touch marker']", "!!python/name:os.system",
+                                 "!!python/module:os", "!!python/object/new:os.system [touch marker]"])  # fmt: skip
+def test_tags_of_yaml(tag, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(f"id: {tag}\nmethod: natural\n")
+    with pytest.raises(ValueError, match=r"path: .*recipe.yaml is no YAML file .*could not determine a constructor"):
+        Recipe.read(tmp_path / "recipe.yaml")
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
