@@ -102,12 +102,10 @@ def plot_boundary_distance(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for i, name in enumerate(_unique(frame["model"])):
         for direction, part in frame[frame["model"] == name].groupby("direction", sort=False):
             distances = np.sort(part["distance"].dropna().to_numpy())
-            if not len(distances):
-                continue
-            share = 100 * (1 - np.arange(len(distances) + 1) / len(distances))
             found = int(np.isfinite(distances).sum())
+            share = 100 * (1 - np.arange(found + 1) / len(distances)) if len(distances) else np.full(1, np.nan)
             x = np.concatenate([[0.0], distances[:found], [end]])
-            y = np.concatenate([share[: found + 1], [share[found]]])
+            y = np.append(share, share[-1])
             label = f"{name}, {direction}"
             ax.step(x, y, where="post", color=_colour(i), linestyle=styles[str(direction)], label=label)
     ax.set(xlabel=f"distance t along the direction ({_unit(frame)})", ylabel="boundary farther than t (%)")

@@ -1,0 +1,199 @@
+"""Agreement, margins and calibration: what comes from logits on given images."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from art_lbgat.diagnostics import agreement, calibration, margins, reliability
+from art_lbgat.diagnostics.agreement import compare_logits
+from art_lbgat.diagnostics.calibration import bin_confidences
+from art_lbgat.diagnostics.margins import logit_margin
+from tests.conftest import make_classifier, make_data
+from tests.diagnostics.cases import fixed, indices
+
+LOGITS = arrays(np.float64, (6, 3), elements=st.integers(-50, 50).map(lambda v: v / 10))
+
+
+def softmax(row):
+    exponents = [math.exp(v) for v in row]
+    return [e / sum(exponents) for e in exponents]
+
+
+def test_agreement_by_hand():
+    guide = fixed([[2, 0, 0], [0, 3, 0], [0, 0, 1], [1, 0, 0]])
+    model = fixed([[1, 0, 0], [0, 0, 2], [0, 1, 0], [4, 0, 0]])
+    row = agreement(guide, model, indices(4), [0, 1, 1, 2]).iloc[0]
+    assert (row["model"], row["guide_images"], row["model_images"], row["n"]) == ("model", "natural", "natural", 4)
+    assert row["agreement"] == 0.5
+    assert 0 < row["low"] < 0.5 < row["high"] < 1
+    assert row["mse"] == pytest.approx((1 + 9 + 4 + 1 + 1 + 9) / 12)
+    pairs = zip([[2, 0, 0], [0, 3, 0], [0, 0, 1], [1, 0, 0]], [[1, 0, 0], [0, 0, 2], [0, 1, 0], [4, 0, 0]], strict=True)
+    divergences = [sum(p * math.log(p / q) for p, q in zip(softmax(g), softmax(m), strict=True)) for g, m in pairs]
+    assert row["kl"] == pytest.approx(np.mean(divergences))
+    assert row["cosine"] == pytest.approx((1 - 0.5 - 0.5 + 1) / 4)  # corners of a triangle are at cosine -1/2
+    assert list(row[["both_right", "guide_only", "model_only", "both_wrong"]]) == [0.25, 0.25, 0.25, 0.25]
+
+
+def test_agreement_knows_who_sees_which_images():
+    guide = fixed([[1, 0], [0, 1]])
+    table = agreement(guide, {"same": fixed([[1, 0], [0, 1]])}, indices(2), [0, 1], x_adv=indices(2)[::-1])
+    found = table.set_index(["guide_images", "model_images"])["agreement"]
+    assert found["natural", "natural"] == found["adversarial", "adversarial"] == 1
+    assert found["natural", "adversarial"] == 0
+
+
+def test_adversarial_images_may_be_of_each_model():
+    models = {"a": fixed([[1, 0], [0, 1]]), "b": fixed([[1, 0], [0, 1]])}
+    x_adv = {"a": indices(2), "b": indices(2)[::-1]}
+    table = agreement(models["a"], models, indices(2), [0, 1], x_adv)
+    found = table.set_index(["model", "guide_images", "model_images"])["agreement"]
+    assert (found["a", "natural", "adversarial"], found["b", "natural", "adversarial"]) == (1, 0)
+    table = margins(models, indices(2), [0, 1], x_adv).set_index(["model", "images"])["margin"]
+    assert list(table["b", "adversarial"]) == [-1, -1]
+    with pytest.raises(ValueError, match=r"x_adv: expected a key for each of the models \['a', 'b'\], got \['a'\]"):
+        margins(models, indices(2), [0, 1], {"a": indices(2)})
+
+
+@given(LOGITS, arrays(np.int64, (6,), elements=st.integers(0, 2)))
+@settings(max_examples=50, deadline=None)
+def test_identical_logits_agree_in_everything(logits, y):
+    logits = torch.from_numpy(logits)
+    found = compare_logits(logits, logits.clone(), torch.from_numpy(y))
+    assert (found["agreement"], found["mse"]) == (1.0, 0.0)
+    assert found["kl"] == pytest.approx(0.0, abs=1e-12)
+    assert found["guide_only"] == found["model_only"] == 0
+    assert found["both_right"] + found["both_wrong"] == pytest.approx(1)
+    shifted = compare_logits(logits, logits + 3.0, torch.from_numpy(y))  # softmax sees no shift
+    assert shifted["mse"] == pytest.approx(9)
+    assert shifted["kl"] == pytest.approx(0.0, abs=1e-9)
+    assert shifted["cosine"] == pytest.approx(found["cosine"])
+
+
+@given(LOGITS, LOGITS)
+@settings(max_examples=50, deadline=None)
+def test_agreement_is_symmetric_where_it_should_be(first, second):
+    y = torch.zeros(6, dtype=torch.int64)
+    one, other = (compare_logits(torch.from_numpy(a), torch.from_numpy(b), y)
+                  for a, b in ((first, second), (second, first)))  # fmt: skip
+    for column in ("agreement", "mse", "cosine", "both_right", "both_wrong"):
+        assert one[column] == pytest.approx(other[column])
+    assert one["guide_only"] == other["model_only"]
+    assert one["kl"] >= 0
+
+
+def test_margins_by_hand():
+    rows = [[3, 1, 2], [0, 0, 5], [1, 1, 0]]
+    table = margins(fixed(rows), indices(3), [0, 1, 1])
+    assert list(table["margin"]) == [1, -5, 0]
+    assert list(table["predicted"]) == [0, 2, 0]
+    assert list(table["label"]) == [0, 1, 1]
+    assert list(table["sample"]) == [0, 1, 2]
+    one_hot = margins(fixed(rows), indices(3), np.eye(3)[[0, 1, 1]])
+    pd.testing.assert_frame_equal(table, one_hot)
+
+
+@given(LOGITS)
+@settings(max_examples=50, deadline=None)
+def test_margin_of_the_predicted_class_is_not_negative_and_no_other_is_positive(logits):
+    logits = torch.from_numpy(logits)
+    own = logits.argmax(dim=1)
+    assert (logit_margin(logits, own) >= 0).all()
+    for step in (1, 2):
+        assert (logit_margin(logits, (own + step) % 3) <= 0).all()
+
+
+def test_ece_by_hand():
+    # Confidences .9 (right), .9 (wrong), .55 (right), .5 (right): bins (.8, 1], (.4, .6] of five.
+    rows = [[math.log(p), math.log(1 - p)] for p in (0.9, 0.9, 0.55, 0.5)]
+    y = [0, 1, 0, 0]
+    row = calibration(fixed(rows), indices(4), y, bins=5).iloc[0]
+    assert row["ece"] == pytest.approx(0.5 * abs(0.5 - 0.9) + 0.5 * abs(1 - 0.525), abs=1e-6)
+    assert row["mce"] == pytest.approx(0.475, abs=1e-6)
+    assert row["accuracy"] == pytest.approx(0.75)
+    assert row["confidence"] == pytest.approx(0.7125, abs=1e-6)
+    assert row["overconfidence"] == pytest.approx(-0.0375, abs=1e-6)
+    assert row["n"] == 4
+
+
+def test_bins_are_open_below_and_closed_above():
+    table = bin_confidences(np.array([0.5, 0.5000001, 1.0, 1e-9]), np.array([True, True, False, True]), 2)
+    assert list(table["n"]) == [2, 2]
+    assert list(table["accuracy"]) == [1.0, 0.5]
+    assert list(table["low"]) == [0, 0.5]
+    assert list(table["high"]) == [0.5, 1]
+
+
+@given(arrays(np.float64, (20,), elements=st.floats(1e-6, 1)), st.integers(1, 30))
+@settings(max_examples=60, deadline=None)
+def test_every_confidence_is_in_its_bin(confidence, bins):
+    table = bin_confidences(confidence, np.ones(20, bool), bins)
+    assert table["n"].sum() == 20
+    used = table[table["n"] > 0]
+    assert ((used["low"] - 1e-9 <= used["confidence"]) & (used["confidence"] <= used["high"] + 1e-9)).all()
+    assert table["confidence"].isna().sum() == (table["n"] == 0).sum()
+
+
+def test_a_calibrated_model_has_no_ece():
+    rows = [[math.log(0.75), math.log(0.25)]] * 4
+    row = calibration(fixed(rows), indices(4), [0, 0, 0, 1], x_adv=indices(4)).iloc[1]
+    assert row["images"] == "adversarial"
+    assert row["ece"] == pytest.approx(0, abs=1e-6)
+
+
+def test_reliability_has_every_bin():
+    table = reliability({"a": fixed([[1, 0]]), "b": fixed([[0, 1]])}, indices(1), [0])
+    assert len(table) == 2 * 15
+    assert list(table.groupby("model")["n"].sum()) == [1, 1]
+
+
+@pytest.mark.parametrize("measure", [agreement, margins, calibration, reliability])
+def test_batch_size_changes_nothing(measure, classifier, guide):
+    x, y = make_data()
+    models = (guide, classifier) if measure is agreement else (classifier,)
+    x_adv = np.clip(x + 0.05, 0, 1)
+    whole, small = (measure(*models, x, y, x_adv, batch_size=b) for b in (250, 5))
+    pd.testing.assert_frame_equal(whole, small, rtol=1e-4, atol=1e-5)
+
+
+def test_bad_input_is_named(classifier):
+    x, y = make_data()
+    with pytest.raises(ValueError, match=r"models: expected a mapping to at least 1 classifiers, got 0"):
+        margins({}, x, y)
+    with pytest.raises(TypeError, match=r"models\['a'\]: expected an ART PyTorchClassifier, got int"):
+        margins({"a": 3}, x, y)
+    with pytest.raises(TypeError, match="guide: expected an ART PyTorchClassifier"):
+        agreement(None, classifier, x, y)
+    with pytest.raises(ValueError, match=r"models: expected nb_classes=3 as that of guide, got 4"):
+        agreement(make_classifier(classes=3), classifier, x, y)
+    other = make_classifier(torch.nn.Linear(4, 4), shape=(4,))
+    with pytest.raises(ValueError, match=r"models\['b'\]: expected input_shape=\(1, 8, 8\) as that of models\['a'\]"):
+        margins({"a": classifier, "b": other}, x, y)
+    with pytest.raises(ValueError, match="x: values lie in"):
+        margins(classifier, x + 1, y)
+    with pytest.raises(ValueError, match="x_adv: expected 24 samples, one per sample of x, got 3"):
+        margins(classifier, x, y, x[:3])
+    with pytest.raises(ValueError, match="y: expected hard labels"):
+        margins(classifier, x, np.full((24, 4), 0.25))
+    with pytest.raises(ValueError, match="y: expected 24 labels"):
+        margins(classifier, x, y[:3])
+    with pytest.raises(ValueError, match="batch_size: expected a whole number >= 1, got 0"):
+        margins(classifier, x, y, batch_size=0)
+    with pytest.raises(TypeError, match="bins: expected a whole number"):
+        calibration(classifier, x, y, bins=1.5)
+    with pytest.raises(ValueError, match=r"models: its logits are NaN or Inf for 1 of 2 images, first in image 1"):
+        margins(fixed([[0, 1], [np.nan, 1]]), indices(2), [0, 1])
+
+
+def test_the_guides_own_range_is_checked(classifier):
+    x, y = make_data()
+    narrow = make_classifier(seed=1, clip_values=(0.0, 0.5))
+    with pytest.raises(ValueError, match="x: values lie in"):
+        agreement(narrow, classifier, x, y)
+    with pytest.raises(ValueError, match="x_adv: values lie in"):
+        agreement(narrow, classifier, x / 2, y, x)

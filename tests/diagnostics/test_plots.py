@@ -1,0 +1,221 @@
+"""Plots: they draw what the table says, on the axes they are given, with labels and units."""
+
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from art_lbgat.diagnostics import (
+    agreement,
+    boundary_distance,
+    boundary_shift,
+    decision_slices,
+    directions,
+    margins,
+    plot_agreement,
+    plot_boundary_distance,
+    plot_boundary_shift,
+    plot_calibration,
+    plot_discrepancy,
+    plot_margins,
+    plot_slice,
+    plot_slices,
+    reliability,
+    transferred_discrepancy,
+)
+from art_lbgat.diagnostics.slice_plots import CLASS_COLOURS, class_colours
+from tests.conftest import make_classifier, make_data
+from tests.diagnostics.cases import fixed, indices, linear
+
+mpl.use("Agg")
+X, Y = make_data(48)
+ANCHORS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.5]], dtype=np.float32)
+POINTS = np.array([[0.25, 0.5], [0.5625, 0.25], [0.0, 0.0]], dtype=np.float32)
+LINES = {str(at): linear([[0, 0], [1, 0]], [0, -at]) for at in (0.5, 0.7)}
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plt.close("all")
+
+
+def tables():
+    models = {name: make_classifier(seed=seed) for seed, name in enumerate("abc")}
+    x_adv = np.clip(X + 0.1, 0, 1)
+    ways = directions(X, Y, seed=0)
+    yield plot_agreement, agreement(models["a"], models, X, Y, x_adv)
+    yield plot_margins, margins(models, X, Y, x_adv)
+    yield plot_boundary_distance, boundary_distance(models, X, ways, steps=4)
+    yield plot_boundary_shift, boundary_shift(models["a"], models["b"], X, ways, norm=2, steps=4)
+    yield plot_discrepancy, transferred_discrepancy(models, {"class": (X, Y)}, head="logistic")
+    yield plot_calibration, reliability(models, X, Y, x_adv)
+    yield plot_slice, decision_slices(models["a"], X[:3], resolution=8)
+
+
+TABLES = list(tables())
+EVERY = pytest.mark.parametrize(("plot", "table"), TABLES, ids=[plot.__name__ for plot, _ in TABLES])
+
+
+@EVERY
+def test_each_takes_and_returns_axes_and_labels_them(plot, table):
+    _, ax = plt.subplots()
+    before = table.copy()
+    assert plot(table, ax) is ax
+    pd.testing.assert_frame_equal(table, before)
+    assert ax.get_xlabel()
+    assert ax.get_ylabel()
+    assert ax.get_title()
+    assert len(ax.get_legend().get_texts()) >= 2
+    assert len(plt.get_fignums()) == 1
+
+
+@EVERY
+def test_each_makes_axes_where_none_are_given(plot, table):
+    made = plot(table)
+    assert isinstance(made, Axes)
+    made.figure.canvas.draw()  # nothing fails when it is laid out
+    legend = made.get_legend().get_window_extent()
+    assert legend.x1 <= made.figure.bbox.x1 + 1  # the legend is on the figure, and hides no part of the plot
+    assert legend.x0 >= made.get_window_extent().x1
+
+
+@EVERY
+def test_each_refuses_another_table(plot, table):
+    with pytest.raises(ValueError, match=r"frame: expected the table of .*, got one with missing columns"):
+        plot(pd.DataFrame({"other": [1]}))
+    with pytest.raises(ValueError, match=r"frame: expected the table of .*, got one with no rows"):
+        plot(table.iloc[:0])
+    with pytest.raises(TypeError, match=r"frame: expected the table of .*, got list"):
+        plot([1])
+
+
+@EVERY
+def test_each_says_what_to_install(plot, table, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r'plots need matplotlib: pip install "art-lbgat\[plots\]"'):
+        plot(table)
+
+
+def test_agreement_bars_are_the_shares():
+    guide, model = fixed([[1, 0], [0, 1]]), fixed([[1, 0], [1, 0]])
+    ax = plot_agreement(agreement(guide, {"m": model}, indices(2), [0, 1], indices(2)))
+    assert [bar.get_height() for bar in ax.patches] == [50, 50, 50]
+    assert [tick.get_text() for tick in ax.get_xticklabels()][1] == "guide: natural\nmodel: adversarial"
+
+
+def test_margins_curve_is_the_error_at_0():
+    ax = plot_margins(margins(fixed([[2, 0], [0, 1], [3, 0], [0, 5]]), indices(4), [0, 0, 0, 0]))
+    margin, share = ax.lines[0].get_data()
+    assert list(margin) == [-5, -1, 2, 3]
+    assert list(share) == [25, 50, 75, 100]
+
+
+def test_boundary_curve_falls_where_the_boundaries_are():
+    table = boundary_distance(LINES["0.5"], POINTS, np.tile([1.0, 0.0], (3, 1)), tolerance=1e-6)
+    ax = plot_boundary_distance(table)
+    distance, share = ax.lines[0].get_data()
+    np.testing.assert_allclose(distance, [0, 0.25, 0.5, 0.525], atol=1e-5)
+    np.testing.assert_allclose(share, [100, 200 / 3, 100 / 3, 100 / 3])
+    assert "Linf" in ax.get_xlabel()
+
+
+def test_boundary_plots_without_any_boundary():
+    way = np.tile([0.0, 1.0], (3, 1))
+    ax = plot_boundary_distance(boundary_distance(LINES["0.5"], POINTS, way, norm=2))
+    assert list(ax.lines[0].get_ydata()) == [100, 100]
+    assert ax.get_xlim()[1] == pytest.approx(np.sqrt(2))
+    assert "L2" in ax.get_xlabel()
+    zero = boundary_distance(LINES["0.5"], POINTS, 0 * way)  # no distances at all
+    assert np.isnan(plot_boundary_distance(zero).lines[0].get_ydata()).all()
+    ax = plot_boundary_shift(boundary_shift(*LINES.values(), POINTS, way))
+    assert ax.get_legend().get_texts()[0].get_text() == "given (0 of 3)"
+    assert ax.get_xlim() == (0, 1)
+
+
+def test_shift_points_are_before_and_after():
+    ax = plot_boundary_shift(boundary_shift(LINES["0.7"], LINES["0.5"], POINTS, np.tile([1.0, 0.0], (3, 1))))
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), [[0.25, 0.45], [0.5, 0.7]], atol=1e-3)
+    assert ax.get_legend().get_texts()[0].get_text() == "given (2 of 3)"
+
+
+def test_discrepancy_bars_are_the_values():
+    pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+    rows = [{"first": f, "second": s, "task": t, "discrepancy": i + 10 * (t == "mean")}
+            for i, (f, s) in enumerate(pairs) for t in ("digit", "mean")]  # fmt: skip
+    ax = plot_discrepancy(pd.DataFrame(rows))
+    assert [bar.get_height() for bar in ax.patches] == [0, 10, 1, 11, 2, 12]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a / b", "a / c", "b / c"]
+
+
+def test_reliability_points_are_the_bins():
+    table = reliability(fixed([[0, 0], [9, 0]]), indices(2), [0, 0], bins=5)
+    ax = plot_calibration(table)
+    confidence, accuracy = ax.lines[1].get_data()
+    np.testing.assert_allclose(confidence, [0.5, 1], atol=1e-3)
+    assert list(accuracy) == [1, 1]
+
+
+def slices(models=None, **kwargs):
+    return decision_slices(models or LINES, ANCHORS, resolution=21, names=("a", "b", "c"), **kwargs)
+
+
+def test_slices_stand_side_by_side_with_one_legend():
+    table = slices()
+    axes = plot_slices(table)
+    assert [ax.get_title() for ax in axes] == ["0.5", "0.7"]
+    assert [ax.get_legend() is not None for ax in axes] == [False, True]
+    texts = [text.get_text() for text in axes[-1].get_legend().get_texts()]
+    assert texts == ["a", "b", "c", "class 0", "class 1", "boundary", "end of clip_values"]
+    assert axes[0].get_ylabel()
+    assert not axes[1].get_ylabel()
+    figure, given = plt.subplots(1, 2)
+    assert plot_slices(table, list(given)) == list(given)
+    figure.canvas.draw()
+
+
+def test_slice_paints_the_classes_and_marks_the_images():
+    table = slices({"only": LINES["0.5"]})
+    ax = plot_slice(table)
+    image = ax.images[0].get_array()
+    u = np.unique(table["u"])
+    left, right = image[:, u < 0.45], image[:, u > 0.55]
+    assert left.shape[0] == len(np.unique(table["v"]))
+    red, blue = (left[..., c].mean() for c in (0, 2))
+    assert red > blue  # the first colour is a rose, the second an indigo
+    red, blue = (right[..., c].mean() for c in (0, 2))
+    assert red < blue
+    markers = [line.get_xydata()[0].tolist() for line in ax.lines]
+    np.testing.assert_allclose(markers, [[0, 0], [1, 0], [0, 0.5]], atol=1e-7)
+    low, high = ax.get_xlim()
+    assert low < u[0]
+    assert high > u[-1]
+
+
+def test_slice_of_valid_images_only_has_no_border():
+    inner = 0.25 + ANCHORS / 4
+    table = decision_slices(LINES["0.5"], inner, resolution=5)
+    assert table["inside"].all()
+    texts = [text.get_text() for text in plot_slice(table).get_legend().get_texts()]
+    assert "end of clip_values" not in texts
+
+
+def test_slice_needs_to_know_which_model():
+    with pytest.raises(ValueError, match=r"model: expected one of \['0.5', '0.7'\], got None; plot_slices draws all"):
+        plot_slice(slices())
+    with pytest.raises(ValueError, match=r"model: expected one of \['0.5', '0.7'\], got 'x'"):
+        plot_slice(slices(), model="x")
+    assert plot_slice(slices(), model="0.7", legend=False).get_legend() is None
+    with pytest.raises(ValueError, match=r"axes: expected one for each of \['0.5', '0.7'\], got 1"):
+        plot_slices(slices(), [plt.subplots()[1]])
+
+
+def test_class_colours_keep_their_order_and_repeat_after_ten():
+    assert class_colours([7, 3, 7]) == {3: CLASS_COLOURS[0], 7: CLASS_COLOURS[1]}
+    assert class_colours(range(12))[11] == CLASS_COLOURS[1]
+    assert len(set(CLASS_COLOURS)) == 10
