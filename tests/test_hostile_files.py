@@ -1,6 +1,7 @@
 """Files made to do harm: archives, images, state files, weights and pickles end in one error that names them."""
 
 import io
+import json
 import os
 import pickle  # noqa: TID251 (to make malicious files)
 import shutil
@@ -20,11 +21,12 @@ from art_lbgat.evaluation.record import Entry, Record, _digest
 from art_lbgat.recipes import Recipe
 from art_lbgat.robustbench import import_robustbench
 from art_lbgat.robustbench.cifar_file import read_batch
+from art_lbgat.robustbench.compat import AutoAttack
 from art_lbgat.robustbench.corruptions import _loader
 from art_lbgat.robustbench.images import missing_data
 from art_lbgat.robustbench.result import BenchmarkResult
 from art_lbgat.weights import read_weights
-from tests.conftest import conv_net
+from tests.conftest import conv_net, make_data
 
 
 def npy(shape, dtype="|u1", content=b""):
@@ -302,6 +304,28 @@ def test_state_files(case, tmp_path, monkeypatch):
     with pytest.raises((ValueError, OSError), match=r"state_path: .*state (is damaged|cannot be used)"):
         read()
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_state_of_autoattack_that_names_another_file(tmp_path):
+    """It would go on writing there."""
+    victim, path = tmp_path / "victim", tmp_path / "state.json"
+    state = {"_attacks_to_run": ["apgd-ce"], "path": str(victim), "_run_attacks": [], "_robust_flags": [True, True],
+             "_last_saved": "2026-01-01 00:00:00", "_SAVE_TIMEOUT": 60, "_clean_accuracy": 1.0}  # fmt: skip
+    options = {"version": "custom", "attacks_to_run": ["apgd-ce"], "device": "cpu", "verbose": False}
+    attack = AutoAttack(conv_net(), eps=0.01, **options)
+    x, y = map(torch.from_numpy, make_data(2))
+    for content in (state, {"path": None}, {"path": 3}, {}, []):
+        path.write_text(json.dumps(content))
+        with pytest.raises(
+            ValueError, match=r"state_path: .*state.json (was written as .*victim|is damaged or no state)"
+        ):
+            attack.run_standard_evaluation(x, y, state_path=path)
+        assert not victim.exists()
+    path.write_text(json.dumps({**state, "path": str(tmp_path / "x" / ".." / "state.json")}))
+    with pytest.raises(
+        ValueError, match="different set of attacks"
+    ):  # AutoAttack's own, which does not read its own list
+        attack.run_standard_evaluation(x, y, state_path=path)
 
 
 @pytest.mark.parametrize("content", [EVIL, pickle.dumps({"id": 1}, protocol=0), b"\xff\xfe", b"PK\x03\x04", b"[[["])

@@ -8,6 +8,7 @@ are in ``sys.modules`` for the length of that one import; the names stay bound i
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import sys
 import threading
@@ -237,8 +238,11 @@ class AutoAttack:
         :param return_labels: Whether the labels found are returned too.
         :param state_path: A file to keep the state in, or None.
         :return: Adversarial examples, shape of ``x_orig``; with ``return_labels`` also the labels predicted for them.
+        :raises ValueError: If the file is no state, or was moved: AutoAttack goes on writing to the path that it holds.
         """
         path = None if state_path is None else Path(state_path)
+        if path is not None and path.exists():
+            _check_state(path)
         trace = sys.gettrace()
         try:
             with _log_file(self._log_path):
@@ -250,6 +254,18 @@ class AutoAttack:
             sys.settrace(trace)  # its check of the model ends with none, and debuggers and coverage go blind
         x_adv, y_adv = found
         return (x_adv, y_adv) if return_labels else x_adv
+
+
+def _check_state(path: Path) -> None:
+    try:
+        named = Path(json.loads(path.read_text(encoding="utf-8"))["path"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"state_path: {path} is damaged or no state of AutoAttack ({error!r}).") from error
+    if named.resolve() != path.resolve():
+        raise ValueError(
+            f"state_path: {path} was written as {named}, where AutoAttack would go on writing; expected a file that is "
+            "where it was written. Move it back, or take another path."
+        )
 
 
 @contextmanager
