@@ -49,7 +49,7 @@ def check_inputs(x: Any, classifier: Declares, name: str = "x", *, finite: bool 
     :param x: Array-like of shape ``(N, *input_shape)``, any real dtype.
     :param classifier: The classifier that will see them.
     :param name: The name of the argument.
-    :param finite: False leaves NaN to whoever comes next.
+    :param finite: False leaves NaN and infinities to whoever comes next.
     :return: The array, not copied, not changed, in its own dtype.
     :raises ValueError: Empty, wrong shape, NaN or infinite values, or values outside ``clip_values``.
     """
@@ -68,7 +68,8 @@ def check_inputs(x: Any, classifier: Declares, name: str = "x", *, finite: bool 
             raise ValueError(f"{name}: expected finite values, got NaN or Inf in sample {sample}.")
         if clip_values is not None:
             low, high = clip_values
-            if (chunk < low).any() or (chunk > high).any():
+            outside = (chunk < low) | (chunk > high)
+            if (outside if finite else outside & np.isfinite(chunk)).any():
                 raise ValueError(
                     f"{name}: values lie in [{chunk.min():.9g}, {chunk.max():.9g}], outside clip_values "
                     f"[{np.min(low):g}, {np.max(high):g}] of the classifier; expected raw inputs in its own range."

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+_BY_SAMPLE = ("x", "x_adv", "logits")  # the ends of the names of what has a row per sample
 MAX_SKIPPED = 10  # steps in a row
 MAX_ROLLBACKS = 3
 ROLLBACK_FACTOR = 0.5
@@ -48,7 +49,7 @@ def describe(
     parts = []
     for name, value in bad.items():
         found = ~torch.isfinite(value)
-        if value.ndim > 1 and not name.startswith("gradient"):
+        if value.ndim > 1 and name.endswith(_BY_SAMPLE):
             samples = found.flatten(1).any(dim=1).nonzero().flatten().cpu()
             named = f"samples {_short(rows[samples])}" if rows is not None else f"rows {_short(samples)} of the batch"
             parts.append(f"{name} ({named})")
@@ -57,9 +58,10 @@ def describe(
         if len(parts) == 5:
             parts.append(f"and {len(bad) - 5} more") if len(bad) > 5 else None
             break
+    causes = "; ".join(parts) or "in another process"
     values = ", ".join(f"{name} {value:g}" for name, value in terms.items())
     shown = ", ".join(f"{rate:g}" for rate in rates)
-    return f"NaN or Inf in epoch {epoch}, step {step}: {'; '.join(parts)}. Terms: {values}; learning rate {shown}."
+    return f"NaN or Inf in epoch {epoch}, step {step}: {causes}. Terms: {values or 'none'}; learning rate {shown}."
 
 
 def _short(numbers: Tensor) -> str:

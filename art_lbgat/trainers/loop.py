@@ -365,6 +365,9 @@ class Loop:
         self._skipped_in_a_row += 1
         if self.options.on_nonfinite != "skip":
             raise NonFiniteError(message)
+        weights = [parameter for module in self.joint.trained() for parameter in module.parameters()]
+        if self.processes.largest([not all_finite(weights)])[0]:
+            raise NonFiniteError(f"{message} Weights are not finite, so leaving steps out (on_nonfinite) cannot help.")
         if self._skipped_in_a_row >= MAX_SKIPPED:
             raise NonFiniteError(f"{message} {MAX_SKIPPED} steps in a row were left out (on_nonfinite='skip').")
         logger.warning("%s The step is left out (on_nonfinite='skip').", message)

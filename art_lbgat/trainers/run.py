@@ -8,19 +8,19 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from art_lbgat.data.streams import Stream
 from art_lbgat.engine.checkpoint import Checkpoint, read_newest
 from art_lbgat.engine.checkpointer import Checkpointer, together
 from art_lbgat.engine.history import History
-from art_lbgat.engine.nonfinite import MAX_ROLLBACKS, ROLLBACK_FACTOR, NonFiniteError
+from art_lbgat.engine.nonfinite import MAX_ROLLBACKS, ROLLBACK_FACTOR, NonFiniteError, all_finite, describe
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.processes import Processes
 from art_lbgat.engine.randomness import Key, random_states, set_random_states
 from art_lbgat.engine.selection import NATURAL, ROBUST, Selection
 from art_lbgat.engine.signals import Interrupted, Signals, signal_name
-from art_lbgat.engine.step import scale_learning_rates, step_schedulers
+from art_lbgat.engine.step import learning_rate, scale_learning_rates, step_schedulers
 from art_lbgat.trainers.adversary import Adversary
 from art_lbgat.trainers.loop import EpochSoFar, Loop
 from art_lbgat.trainers.progress import Progress
@@ -181,7 +181,21 @@ class Run:
         elif due_now:
             self._write(wait=False)
 
+    def _check_weights(self) -> None:
+        """Refuse to keep what no run could go on from.
+
+        :raises NonFiniteError: A weight or buffer is NaN or Inf.
+        """
+        states = [(name, module.state_dict()) for name, module in self.modules.items()]
+        every = {f"{name} {key}": value for name, state in states for key, value in state.items()}
+        floats = {key: v for key, v in every.items() if isinstance(v, Tensor) and v.is_floating_point()}
+        if all_finite(list(floats.values())):
+            return
+        rates = [learning_rate(optimizer) for optimizer in self.loop.optimizers]
+        raise NonFiniteError(describe(floats, None, {}, rates, self.epoch, self.so_far.step))
+
     def _write(self, *, wait: bool) -> None:
+        self._check_weights()
         checkpointer = self.checkpointer
         parts = {name: part for name, part in self.state().items() if part is not None}
         if checkpointer is not None:
