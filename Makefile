@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit bench docs clean
+.PHONY: help demo test lint types unit bench docs audit clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
@@ -36,6 +36,11 @@ bench: $(STAMP) ## Time steps, memory, start-up, evaluation and data against oth
 
 docs: $(STAMP) ## Check that every local link in the docs leads somewhere
 	$(BIN)/python -m pytest -q tests/test_docs.py
+
+audit: $(STAMP) ## Known vulnerabilities of the pinned packages (pip-audit asks PyPI; needs the network)
+	@$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r constraints.txt 2> $(VENV)/audit.log \
+	&& tail -n 1 $(VENV)/audit.log || { grep -h '^Found' $(VENV)/audit.log || echo "audit: nothing was checked, PyPI's vulnerabilities cannot be" \
+	"had: $$(tail -n 1 $(VENV)/audit.log)"; exit 1; }
 
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) build dist results .coverage* htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tarfile
@@ -15,11 +16,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+logger = logging.getLogger(__name__)
+
 State: TypeAlias = Mapping[str, Any]
 
 _CONTAINERS = ("state_dict", "model", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.")  # of nn.DataParallel and of torch.compile
 _SHOWN = 5
+_SOUND = (2, 10)  # the first version of torch without a known way around weights_only
 
 
 def load_weights(model: nn.Module, path_or_state: str | os.PathLike[str] | State) -> None:
@@ -120,7 +124,14 @@ def read_weights(path: str | os.PathLike[str]) -> State:
 
 
 def _read_torch(path: Path) -> Any:
-    # Formats that hold code or that torch before 2.6 reads without regard to weights_only (CVE-2025-32434).
+    if torch.__version__ < _SOUND:
+        logger.warning(
+            "weights: torch %s has known holes through which a file can run code in spite of weights_only "
+            "(CVE-2025-32434, CVE-2026-24747): read %s only if you trust it, or use torch 2.10 or newer.",
+            torch.__version__,
+            path,
+        )
+    # Torch refuses both with weights_only, but not in all versions.
     if tarfile.is_tarfile(path):
         raise ValueError("it is a tar archive, a format of torch before 0.4")
     if zipfile.is_zipfile(path):

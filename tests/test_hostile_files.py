@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.torch_version import TorchVersion
 
 from art_lbgat.data import archives, load_npz, read_npz_images
 from art_lbgat.data.folders import read_images
@@ -195,6 +196,14 @@ def test_torchscript_and_tar_archives(tmp_path):
         read_weights(tmp_path / "plain.pt")
     torch.save(conv_net().state_dict(), tmp_path / "good.pt")
     assert read_weights(tmp_path / "good.pt").keys() == conv_net().state_dict().keys()
+
+
+@pytest.mark.parametrize(("version", "warned"), [("2.9.1+cu130", True), ("2.10.0", False), ("2.14.1", False)])
+def test_a_torch_with_known_holes_is_warned_of(version, warned, tmp_path, monkeypatch, caplog):
+    torch.save({"w": torch.ones(1)}, tmp_path / "w.pt")
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    read_weights(tmp_path / "w.pt")
+    assert ("CVE-2026-24747" in caplog.text) == warned
 
 
 class ForgedArray:
