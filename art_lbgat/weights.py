@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from art_lbgat.checks import check_kind, check_path
+
 logger = logging.getLogger(__name__)
 
 State: TypeAlias = Mapping[str, Any]
@@ -23,7 +25,7 @@ State: TypeAlias = Mapping[str, Any]
 _CONTAINERS = ("state_dict", "model", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.")  # of nn.DataParallel and of torch.compile
 _SHOWN = 5
-_SOUND = (2, 10)  # the first version of torch without a known way around weights_only
+_SOUND = "2.10"  # the first version of torch without a known way around weights_only
 
 
 def load_weights(model: nn.Module, path_or_state: str | os.PathLike[str] | State) -> None:
@@ -38,8 +40,9 @@ def load_weights(model: nn.Module, path_or_state: str | os.PathLike[str] | State
     :raises FileNotFoundError: If there is no such file.
     :raises ValueError: A file that is truncated, of another format or holds objects other than tensors (it is never
         unpickled); missing or unexpected tensors or other shapes, which are named; a model on the meta device.
-    :raises TypeError: If it is neither a path nor a mapping.
+    :raises TypeError: If it is neither a path nor a mapping, or ``model`` no module.
     """
+    check_kind(model, "model", nn.Module)
     if isinstance(path_or_state, Mapping):
         source, state = "the state dict", path_or_state
     elif isinstance(path_or_state, (str, os.PathLike)):
@@ -60,9 +63,13 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     :param model: Its parameters and buffers are written under their own names, from whatever device.
     :param path: The file; one that exists is replaced.
     :raises FileNotFoundError: If its directory does not exist.
+    :raises TypeError: If ``model`` is no module, or ``path`` no path.
     :raises ValueError: If the state dict holds anything but tensors with values.
     """
-    target = Path(path)
+    check_kind(model, "model", nn.Module)
+    target = check_path(path, "path")
+    if target.is_dir():
+        raise IsADirectoryError(f"path: expected a file, got the directory {target}.")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"path: there is no directory {target.parent} to write {target.name} to.")
     state = model.state_dict()
@@ -89,7 +96,7 @@ def read_weights(path: str | os.PathLike[str]) -> State:
     :raises ValueError: A directory, a file that is truncated, of another format (a web page is called one) or holds
         objects other than tensors, or whose content is no mapping; the message names the file.
     """
-    path = Path(path)
+    path = check_path(path, "weights")
     if not path.exists():
         raise FileNotFoundError(f"weights: there is no file {path}.")
     if not path.is_file():
