@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 FEWEST_ROWS = 2  # of a global batch, for a process that takes part
+_PATIENCE = timedelta(days=30)  # a batch of an attack may take hours; a process that ends is noticed at once
+_TRAINING = "With checkpoint_dir, start all processes again (any number) and the run goes on from its last checkpoint."
+_GATHERING = (
+    "Every process has to call it, not the main one alone. With state_path, start all processes again (any number) and "
+    "the run goes on from the batches it holds."
+)
 _ENGINES = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -94,6 +101,14 @@ class Processes:
 
     def average_buffers(self, modules: Sequence[nn.Module]) -> None:
         """Floating buffers (batch-norm statistics) become their means over all processes."""
+
+    @contextmanager
+    def gathering(self) -> Iterator[Callable[[bytes], list[bytes]]]:
+        """What each process has, given to all, in order of their ranks, however long one has to wait for another.
+
+        :return: For the block, a function from what this process has to what every process has.
+        """
+        yield lambda mine: [mine]
 
 
 class JoinedProcesses(Processes):
@@ -184,6 +199,35 @@ class JoinedProcesses(Processes):
         for buffer, mean in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
             buffer.copy_(mean.reshape(buffer.shape))
 
+    @contextmanager
+    def gathering(self) -> Iterator[Callable[[bytes], list[bytes]]]:
+        """See :class:`Processes`: over connections of their own, on the CPU, which close when the block is left.
+
+        So a process that leaves it by an exception keeps nobody waiting.
+        """
+        import torch.distributed as dist
+
+        with named_loss_of_a_process("evaluation", _GATHERING):
+            self._accelerator.wait_for_everyone()  # notices a process that is gone; the next line would wait for it
+            groups: list[Any] = [dist.new_group(backend="gloo", timeout=_PATIENCE)]
+
+        def everyones(mine: Tensor) -> list[Tensor]:
+            found = [torch.empty_like(mine) for _ in range(self.world)]
+            with named_loss_of_a_process("evaluation", _GATHERING):
+                dist.all_gather(found, mine, group=groups[0])
+            return found
+
+        def gather(mine: bytes) -> list[bytes]:
+            lengths = [int(length) for length in everyones(torch.tensor(len(mine)))]
+            padded = mine.ljust(max(1, *lengths), b"\0")  # rows of unequal length would arrive as garbage
+            found = everyones(torch.frombuffer(bytearray(padded), dtype=torch.uint8))
+            return [row[:length].numpy().tobytes() for row, length in zip(found, lengths, strict=True)]
+
+        try:
+            yield gather
+        finally:
+            dist.destroy_process_group(groups.pop())  # and let go of it, since only then the connections close
+
     def _part(self, share: Share) -> float:
         return (share.rows.stop - share.rows.start) / share.total if share.counted else 0.0
 
@@ -265,9 +309,11 @@ def check_device(device: torch.device) -> None:
 
 
 @contextmanager
-def named_loss_of_a_process() -> Iterator[None]:
+def named_loss_of_a_process(work: str = "training", advice: str = _TRAINING) -> Iterator[None]:
     """Say what a broken connection means: another process ended.
 
+    :param work: What the processes do together.
+    :param advice: What to do about it.
     :raises RuntimeError: In place of the error of the process group.
     """
     try:
@@ -277,8 +323,7 @@ def named_loss_of_a_process() -> Iterator[None]:
         if not any(sign in text for sign in ("onnection", "gloo", "NCCL", "timed out", "Timed out", "peer")):
             raise
         raise RuntimeError(
-            "another process of this training ended or cannot be reached, so this one stops too. With checkpoint_dir, "
-            "start all processes again (any number) and the run goes on from its last checkpoint. "
+            f"another process of this {work} ended or cannot be reached, so this one stops too. {advice} "
             f"({text.splitlines()[0]})"
         ) from error
 
