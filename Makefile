@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit bench docs audit clean
+.PHONY: help demo test lint types unit faults bench docs audit clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ types: $(STAMP) ## mypy --strict on the package
 
 unit: $(STAMP) ## pytest with coverage (at least 95 % of the lines)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=art_lbgat --cov-report=term --cov-fail-under=95
+
+faults: $(STAMP) ## Inject every fault of docs/reliability.md and write its table (about 10 minutes)
+	$(BIN)/python -W ignore -m tests.faults
 
 bench: $(STAMP) ## Time steps, memory, start-up, evaluation and data against others (about 12 minutes)
 	$(BIN)/python -m tests.benchmarks

@@ -11,7 +11,6 @@ from typing import Any
 
 from art.data_generators import DataGenerator
 
-from art_lbgat import LBGATTrainer
 from tests.benchmarks.contestants import Task, trainer
 from tests.benchmarks.memory import ROOT, resident_bytes
 from tests.benchmarks.models import find_model, make_data
@@ -43,18 +42,10 @@ def watch(steps: int) -> list[list[int]]:
 
     :param steps: Steps of one epoch.
     """
-    plain = trainer(Task("digits-cnn", 64, 6.0, k=3))
     generator = _Watched(steps)
     with tempfile.TemporaryDirectory() as folder:
-        options: dict[str, Any] = {
-            "checkpoint_dir": folder,
-            "checkpoint_every": "50 steps",
-            "verbose": False,
-            "seed": 0,
-        }
-        LBGATTrainer(
-            plain.classifier, plain.guide, plain.attack, regularizer="trades", regularizer_weight=6.0, **options
-        ).fit_generator(generator, nb_epochs=1)
+        task = Task("digits-cnn", 64, 6.0, k=3)
+        trainer(task, checkpoint_dir=folder, checkpoint_every="50 steps").fit_generator(generator, nb_epochs=1)
     return generator.found
 
 
