@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from art_lbgat.bridge import TensorView
-from art_lbgat.checks import check_inputs, check_labels
-from art_lbgat.data.batches import AnyAugmentation, Batch, augmented
+from art_lbgat.checks import check_count, check_flag, check_inputs, check_kind, check_labels
+from art_lbgat.data.batches import AnyAugmentation, Batch, augmented, check_augmentation
 from art_lbgat.data.images import Images, as_float, to_range
 from art_lbgat.engine.memory import to_device
 from art_lbgat.engine.randomness import Key
@@ -33,7 +33,7 @@ class Source:
     """
 
     def __init__(self, x: Any, y: Any, view: TensorView, names: tuple[str, str] = ("x", "y")) -> None:
-        self._view = view
+        self._view = check_kind(view, "view", TensorView)
         self._scale: float | None = None
         if isinstance(x, Images):
             shape = tuple(view.classifier.input_shape)
@@ -85,6 +85,7 @@ class ArrayStream:
     :param view: The classifier whose shape, range and classes the samples must have.
     :param augmentation: Applied to each batch, or None.
     :param avoid_single: Whether a batch of one must not occur.
+    :raises TypeError: An argument of another type.
     :raises ValueError: Bad data; ``avoid_single`` with a single sample, or with ``batch_size=1``.
     """
 
@@ -97,6 +98,9 @@ class ArrayStream:
         augmentation: AnyAugmentation | None = None,
         avoid_single: bool = False,
     ) -> None:
+        check_count(batch_size, "batch_size")
+        check_augmentation(augmentation)
+        check_flag(avoid_single, "avoid_single")
         self._source, self._view, self._augmentation = Source(x, y, view), view, augmentation
         self._batch_size = batch_size
         count = len(self._source)
@@ -127,7 +131,7 @@ class ArrayStream:
         batches = {"batch_size": self._batch_size, "steps": self.steps, "augmentation": described(self._augmentation)}
         return {"sha256": self._source.sha256(), **batches}
 
-    def state(self) -> dict[str, Any]:
+    def state(self, *, at_start: bool) -> dict[str, Any]:
         """See :class:`~art_lbgat.data.Stream`: empty."""
         return {}
 

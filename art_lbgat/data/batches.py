@@ -47,11 +47,26 @@ class Stream(Protocol):
     def fingerprint(self) -> Any:
         """What the data are, as JSON that is equal for equal data."""
 
-    def state(self) -> dict[str, Any]:
-        """What :meth:`load` takes to go on; empty where batches are a function of the key alone."""
+    def state(self, *, at_start: bool) -> dict[str, Any]:
+        """What :meth:`load` takes to go on; empty where batches are a function of the key alone.
+
+        :param at_start: Whether to go on with the next epoch, rather than in the midst of the one that was last begun.
+        """
 
     def load(self, state: Mapping[str, Any], key: Key) -> None:
         """Go on from a state: the next epoch that is asked for is that of ``key``."""
+
+
+def check_augmentation(augmentation: Any) -> None:
+    """Refuse what cannot be applied to batches.
+
+    :raises TypeError: If it is neither None nor can be called.
+    """
+    if augmentation is not None and not callable(augmentation):
+        raise TypeError(
+            "augmentation: expected a callable (x, generator) -> x or a name such as 'crop+flip', "
+            f"got {type(augmentation).__name__}."
+        )
 
 
 def augmented(batch: Batch, augmentation: AnyAugmentation | None, key: Key, step: int, view: TensorView) -> Batch:

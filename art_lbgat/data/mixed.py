@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from art_lbgat.bridge import TensorView
-from art_lbgat.checks import check_number
+from art_lbgat.checks import as_array, check_number
 from art_lbgat.data.archives import read_npz_images
 from art_lbgat.data.arrays import Source
 from art_lbgat.data.batches import AnyAugmentation, Batch, augmented, joined
@@ -48,8 +48,11 @@ def _pair(value: Any, name: str) -> tuple[Any, Any]:
         return value, None
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"{name}: expected Images or arrays (x, y), got {type(value).__name__}.")
-    if len(value[0]) == 0:
+    x, y = as_array(value[0], name), as_array(value[1], f"{name} (labels)")
+    if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"{name}: expected at least one sample, got none.")
+    if y.ndim == 0 or len(y) != len(x):
+        raise ValueError(f"{name} (labels): expected {len(x)} labels, one per sample of x, got shape {y.shape}.")
     return value[0], value[1]
 
 
@@ -125,7 +128,7 @@ class MixedStream:
         sha256, sizes = [self._data.sha256(), self._extra.sha256()], [self._sizes[0], self._sizes[-1]]
         return {"sha256": sha256, "sizes": sizes, "augmentation": described(self._augmentation)}
 
-    def state(self) -> dict[str, Any]:
+    def state(self, *, at_start: bool) -> dict[str, Any]:
         """See :class:`~art_lbgat.data.Stream`: empty."""
         return {}
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from art_lbgat.bridge import TensorView
-from art_lbgat.checks import check_count, check_inputs, check_labels
+from art_lbgat.checks import check_count, check_flag, check_inputs, check_kind, check_labels
 from art_lbgat.data.arrays import ArrayStream
-from art_lbgat.data.batches import AnyAugmentation, Batch, Stream, augmented, join_single
+from art_lbgat.data.batches import AnyAugmentation, Batch, Stream, augmented, check_augmentation, join_single
 from art_lbgat.data.images import Images
 from art_lbgat.data.mixed import MixedData, MixedStream
 from art_lbgat.data.pipelines import make_augmentation
@@ -38,6 +38,7 @@ class BatchStream:
     :param view: The classifier whose shape, range and classes they must have.
     :param augmentation: Applied to each batch, or None.
     :param avoid_single: Join a batch of one sample to the one before it.
+    :raises TypeError: An argument of another type.
     """
 
     def __init__(
@@ -49,6 +50,13 @@ class BatchStream:
         augmentation: AnyAugmentation | None = None,
         avoid_single: bool = False,
     ) -> None:
+        if not callable(batches):
+            raise TypeError(f"batches: expected a function that gives batches, got {type(batches).__name__}.")
+        if steps is not None:
+            check_count(steps, "steps", minimum=0)
+        check_kind(view, "view", TensorView)
+        check_augmentation(augmentation)
+        check_flag(avoid_single, "avoid_single")
         self._batches, self._view, self._augmentation = batches, view, augmentation
         self._source, self._avoid_single = source, avoid_single
         self.steps = steps
@@ -95,10 +103,11 @@ class BatchStream:
         kinds = [type(self._source).__qualname__, type(dataset).__qualname__]
         return {"kinds": kinds, "size": size, "steps": self.steps, "augmentation": described(self._augmentation)}
 
-    def state(self) -> dict[str, Any]:
-        """See :class:`Stream`: the loader's own generators as the epoch found them, and the last batch's SHA-256."""
+    def state(self, *, at_start: bool) -> dict[str, Any]:
+        """See :class:`Stream`: the loader's own generators as the epoch finds them, and the last batch's SHA-256."""
         last = None if self._last is None else sha256_of([self._last.x, self._last.y])
-        return {"generators": self._found, "last": last}
+        found = [generator.get_state() for generator in self._generators] if at_start else self._found
+        return {"generators": found, "last": last}
 
     def load(self, state: Mapping[str, Any], key: Key) -> None:
         """See :class:`Stream`. An ART generator goes on from batch to batch, so its earlier epochs are fetched anew."""
@@ -153,14 +162,11 @@ def as_stream(
     :raises ValueError: See :mod:`art_lbgat.checks`; or ``y`` given twice, or missing; or a generator without a size;
         or an unknown name of an augmentation.
     """
+    check_kind(view, "view", TensorView)
     check_count(batch_size, "batch_size")
     if isinstance(augmentation, str):
-        augmentation = make_augmentation(augmentation, view.classifier.nb_classes)
-    if augmentation is not None and not callable(augmentation):
-        raise TypeError(
-            "augmentation: expected a callable (x, generator) -> x or a name such as 'crop+flip', "
-            f"got {type(augmentation).__name__}."
-        )
+        augmentation = make_augmentation(augmentation, view.classifier.nb_classes, argument="augmentation")
+    check_augmentation(augmentation)
     brings_labels = isinstance(x, (DataLoader, Dataset, DataGenerator, MixedData))
     if brings_labels and y is not None:
         raise ValueError(f"y: expected None, since {type(x).__name__} brings its own labels.")

@@ -8,6 +8,7 @@ from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
 from typing_extensions import Unpack
 
+from art_lbgat.checks import check_flag
 from art_lbgat.engine.options import RunFields, RunOptions
 from art_lbgat.objectives import Guidance
 from art_lbgat.trainers.guided import GuidanceName, GuidedTrainer, RegularizerName
@@ -51,6 +52,7 @@ class BGATTrainer(GuidedTrainer):
         options: RunOptions | None = None,
         **run: Unpack[RunFields],
     ) -> None:
+        check_flag(cache_guide, "cache_guide")
         guides = list(guide) if isinstance(guide, (list, tuple)) else [guide]
         if not guides:
             raise ValueError("guide: expected one classifier or several, got an empty list.")

@@ -120,7 +120,7 @@ def check_schedulers(scheduler: Any, optimizers: Sequence[torch.optim.Optimizer]
     made = []
     for each in given:
         is_factory = callable(each) and not hasattr(each, "step")
-        made += [each(optimizer) for optimizer in optimizers] if is_factory else [each]
+        made += [_made(each, optimizer) for optimizer in optimizers] if is_factory else [each]
     given = made
     for each in given:
         if not callable(getattr(each, "step", None)):
@@ -132,6 +132,16 @@ def check_schedulers(scheduler: Any, optimizers: Sequence[torch.optim.Optimizer]
                 "classifier.optimizer (or that of the guide)."
             )
     return given
+
+
+def _made(factory: Any, optimizer: torch.optim.Optimizer) -> Any:
+    try:
+        return factory(optimizer)
+    except Exception as error:
+        raise TypeError(
+            f"scheduler: expected a function from an optimizer to a scheduler; {factory!r} raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def check_schedulers_kept(schedulers: Sequence[Any]) -> None:

@@ -163,6 +163,8 @@ class Run:
 
     def _after_step(self) -> None:
         self.steps += 1
+        if self.processes.world == 1:  # nobody to agree with, so it may have come since
+            self._signal = self.signals.number
         if self._signal and self.checkpointer is not None:
             self._interrupt()
         if self._due:
@@ -255,7 +257,7 @@ class Run:
                 "tally": None if tally is None else [tally.samples, tally.steps, tally.passes],
                 "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
                 "scaler": None if loop.scaler is None else loop.scaler.state_dict(),
-                "stream": self.stream.state(),
+                "stream": self.stream.state(at_start=not self.so_far.step),
                 "history": self.history.rows,
             },
         }
