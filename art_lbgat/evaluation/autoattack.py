@@ -13,14 +13,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from art_lbgat.attacks.radius import check_scale
 from art_lbgat.bridge import TensorView
-from art_lbgat.checks import check_choice
+from art_lbgat.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_inputs,
+    check_kind,
+    check_labels,
+    check_norm,
+    check_number,
+    check_path,
+    check_seed,
+)
 from art_lbgat.engine.modes import evaluating, plain_autograd
 from art_lbgat.engine.randomness import preserved_randomness
 from art_lbgat.evaluation.autoattack_checks import FEW_CLASSES
 from art_lbgat.evaluation.autoattack_loop import AutoAttackResult, run_attacks
 from art_lbgat.evaluation.identity import data_sha256, model_identity
-from art_lbgat.evaluation.record import Record
+from art_lbgat.evaluation.sharing import sharing
 from art_lbgat.evaluation.unit import UnitModel
 
 ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
@@ -46,7 +58,9 @@ def auto_attack(
     """Run AutoAttack on a classifier, preprocessing included.
 
     Every batch is a function of the batch and the seed alone, as in the published package on that seed; so a run that
-    goes on from a file ends in the same bits, on the same machine, as one that was never stopped.
+    goes on from a file ends in the same bits, on the same machine, as one that was never stopped. Several processes
+    (torchrun's) share the batches of each attack, and all get the result that one process would get; every one of them
+    has to call this, with the same arguments.
 
     :param view: The classifier; attacked in eval mode, modes restored.
     :param x: Raw natural inputs, ``(N, *input_shape)``, on any device.
@@ -58,13 +72,21 @@ def auto_attack(
         APGD-DLR with 3 classes and no DLR with 2. Both are flagged.
     :param batch_size: Samples attacked together; random starts depend on it.
     :param seed: Seed of every batch; the global generators are left as found.
-    :param state_path: A file for finished batches: a run that was killed goes on from there. None keeps nothing.
-    :param verbose: Whether a progress bar is shown for each attack.
+    :param state_path: A file for finished batches: a run that was killed goes on from there, with any number of
+        processes, of which the main one has the file. None keeps nothing.
+    :param verbose: Whether a progress bar is shown for each attack, by the main process.
     :return: The examples in raw input units, what withstood, and the warnings.
-    :raises ValueError: No or non-uniform ``clip_values``, unknown attacks, too few classes or too small images for an
-        attack, logits that are not finite, a file of another run or a damaged one.
+    :raises TypeError: Arguments of another type.
+    :raises ValueError: Bad ``x`` or ``y`` (see :mod:`art_lbgat.checks`), no or non-uniform ``clip_values``, unknown
+        attacks, too few classes or too small images for an attack, logits that are not finite, a file of another run or a damaged one, processes that do not judge the
+        same model on the same data.
+    :raises RuntimeError: If another process has ended.
     :raises BlockingIOError: If another run has the file open.
     """
+    _check(view, x, y, eps, norm, attacks, batch_size, seed)
+    check_flag(verbose, "verbose")
+    if state_path is not None:
+        state_path = check_path(state_path, "state_path")
     model = UnitModel(view)
     unit_x = model.to_unit(x.cpu()).contiguous()
     settings = (eps / model.scale, norm, attacks, batch_size, seed)
@@ -72,6 +94,22 @@ def auto_attack(
     broken = (found.right & ~found.robust).to(x.device)
     raw = torch.where(broken.reshape(-1, *[1] * (x.ndim - 1)), model.to_raw(found.x_adv).to(x), x)
     return found._replace(x_adv=raw)
+
+
+def _check(view: Any, x: Any, y: Any, eps: Any, norm: Any, attacks: Any, batch_size: Any, seed: Any) -> None:
+    check_kind(view, "view", TensorView)
+    for name, value in (("x", x), ("y", y)):
+        check_kind(value, name, Tensor)
+    if not x.is_floating_point():
+        raise TypeError(f"x: expected floats, got {x.dtype}.")
+    check_inputs(x, view.classifier)
+    if check_labels(y, view.classifier.nb_classes, length=len(x)).ndim != 1 or y.ndim != 1 or y.dtype != torch.int64:
+        raise ValueError(f"y: expected index labels (N,) as int64, got {y.dtype} of shape {tuple(y.shape)}.")
+    check_number(eps, "eps")
+    check_scale(eps, check_norm(norm), view)
+    attack_names(attacks, view.classifier.nb_classes)
+    check_count(batch_size, "batch_size")
+    check_seed(seed)
 
 
 def attack_images(
@@ -106,25 +144,29 @@ def attack_images(
     custom = attacks != "standard"
     settings = {"eps": eps, "norm": "Linf" if norm == math.inf else "L2", "seed": seed}
     identity: dict[str, Any] = {}
-    if state_path is not None:
-        identity = {
-            **settings,
-            "attacks": [*names, "custom" if custom else "standard"],
-            "batch_size": batch_size,
-            **model_identity(view),
-            "data": data_sha256(x, y),
-            "package": package.__name__,
-        }
-    with (
-        Record(state_path, identity) as record,
-        plain_autograd(view.device),
-        torch.no_grad(),
-        preserved_randomness(),
-        evaluating(view.module),
-    ):
-        runner = _runner(package, model, names, custom, view, settings)
-        checks = importlib.import_module(f"{package.__name__}.checks")
-        found = run_attacks(runner, checks, model, x, y, batch_size, seed, record, view.device, verbose=verbose)
+    with sharing(view.device) as shared:
+        if state_path is not None or shared.world > 1:
+            identity = {
+                **settings,
+                "attacks": [*names, "custom" if custom else "standard"],
+                "batch_size": batch_size,
+                **model_identity(view),
+                "data": data_sha256(x, y),
+                "package": package.__name__,
+            }
+        shared.agree(identity)
+        with (
+            shared.record(state_path, identity) as record,
+            plain_autograd(view.device),
+            torch.no_grad(),
+            preserved_randomness(),
+            evaluating(view.module),
+        ):
+            runner = _runner(package, model, names, custom, view, settings)
+            checks = importlib.import_module(f"{package.__name__}.checks")
+            found = run_attacks(
+                runner, checks, model, x, y, batch_size, seed, record, view.device, shared, verbose=verbose
+            )
     return found._replace(flags={**found.flags, **notes})
 
 
@@ -148,11 +190,14 @@ def published_package() -> ModuleType:
     )
 
 
-def attack_names(attacks: str | Sequence[str], nb_classes: int) -> tuple[list[str], dict[str, str]]:
+def attack_names(
+    attacks: str | Sequence[str], nb_classes: int, argument: str = "attacks"
+) -> tuple[list[str], dict[str, str]]:
     """The attacks to run, and a flag if they are not those of ten classes or more.
 
     :param attacks: ``"standard"``, a name or a list of names.
     :param nb_classes: Of the classifier.
+    :param argument: The name of the argument that ``attacks`` came from, for errors.
     :return: The names, and messages by flag.
     :raises ValueError: No or unknown attacks, or too few classes for one.
     """
@@ -167,12 +212,12 @@ def attack_names(attacks: str | Sequence[str], nb_classes: int) -> tuple[list[st
         return names, notes
     given = [attacks] if isinstance(attacks, str) else attacks
     if not isinstance(given, Sequence) or not given:
-        raise ValueError(f"attacks: expected 'standard' or at least one of {list(ATTACKS)}, got {attacks!r}.")
-    names = [check_choice(name, "attacks", ATTACKS) for name in given]
+        raise ValueError(f"{argument}: expected 'standard' or at least one of {list(ATTACKS)}, got {attacks!r}.")
+    names = [check_choice(name, argument, ATTACKS) for name in given]
     for name, fewest in (("apgd-t", 4), ("apgd-dlr", 3)):
         if name in names and nb_classes < fewest:
             raise ValueError(
-                f"attacks: the DLR loss of {name} needs at least {fewest} classes, the classifier has {nb_classes}; "
+                f"{argument}: the DLR loss of {name} needs at least {fewest} classes, the classifier has {nb_classes}; "
                 "use a list such as ['apgd-ce', 'fab-t', 'square']."
             )
     return names, notes if {"apgd-t", "fab-t"} & set(names) else {}

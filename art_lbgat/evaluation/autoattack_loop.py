@@ -1,7 +1,8 @@
 """The order of AutoAttack, batch by batch: each attack on what the ones before did not break.
 
 The attacks, their settings and their seeds are the published package's; so are the results, to the bit. What is new is
-that every finished batch goes into a :class:`~art_lbgat.evaluation.record.Record`, and is taken from there if it is in.
+that every finished batch goes into a :class:`~art_lbgat.evaluation.record.Record`, and is taken from there if it is in,
+and that several processes share the batches of each attack.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tqdm.auto import tqdm
 from art_lbgat.engine.randomness import seed_everything
 from art_lbgat.evaluation import autoattack_checks as flags_of
 from art_lbgat.evaluation.record import Entry, Record
+from art_lbgat.evaluation.sharing import Sharing
 from art_lbgat.evaluation.unit import UnitModel
 
 NATURAL = "natural"
@@ -33,7 +35,7 @@ class AutoAttackResult(NamedTuple):
         are left out once nothing is robust.
     :param flags: What was noticed, message by name (``"randomised"``, ``"softmax"``, ``"dynamic"``, ``"zero
         gradients"``, ``"square stronger"``, ``"few classes"``, ``"non-finite logits"``); empty if nothing.
-    :param seconds: Seconds of each attack, those of earlier sessions included.
+    :param seconds: Seconds of work on each attack, those of earlier sessions and of all processes included.
     """
 
     x_adv: Tensor
@@ -54,6 +56,7 @@ def run_attacks(
     seed: int,
     record: Record,
     device: torch.device,
+    shared: Sharing,
     verbose: bool = False,
 ) -> AutoAttackResult:
     """Run the attacks of an AutoAttack object; call it where the model is in eval mode and randomness is preserved.
@@ -67,15 +70,12 @@ def run_attacks(
     :param seed: Seed of each batch of each attack.
     :param record: Finished batches are taken from it and added to it.
     :param device: Where the model is.
+    :param shared: The processes that share the batches.
     :param verbose: Whether a progress bar is shown for each attack.
     :return: What was found, in units of [0, 1].
     :raises ValueError: If the logits of natural images are not finite.
     """
-    natural = record.get(NATURAL)
-    if natural is None:
-        natural = record.add(NATURAL, _natural(checks, model, x, y, batch_size, seed, device))
-    else:
-        _check_same(natural.x_adv, model, x, batch_size, seed, device)
+    natural = _natural_of_all(checks, model, x, y, batch_size, seed, record, device, shared)
     right = torch.zeros(len(x), dtype=torch.bool)
     right[natural.rows] = True
     robust, x_adv = right.clone(), x.clone()
@@ -87,25 +87,64 @@ def run_attacks(
         if not len(left):
             break
         seconds[attack] = 0.0
+        _prepared(runner, attack, seed)  # also where no batch is run: fab-t leaves its settings to fab
+
+        def run(place: int, attack: str = attack, left: Tensor = left) -> Entry:
+            """The batch at a place."""
+            seed_everything(seed)
+            rows = left[place : place + batch_size]
+            return _attack(runner, attack, model, x, y, rows, seed, collected, device)
+
         places = range(0, len(left), batch_size)
-        with tqdm(total=len(left), desc=attack, unit=" images", disable=not verbose) as bar:
-            for place in places:
-                rows = left[place : place + batch_size]
-                entry = record.get(attack, place)
-                if entry is None:
-                    seed_everything(seed)
-                    entry = _attack(runner, attack, model, x, y, rows, seed, collected, device)
-                    record.add(attack, entry, place)
-                robust[entry.rows] = False
-                x_adv[entry.rows] = entry.x_adv.to(x_adv)
-                flags = {**entry.flags, **flags}
-                seconds[attack] += entry.seconds
-                bar.update(len(rows))
-                bar.set_postfix_str(f"robust at most {robust.double().mean():.2%}")
+        with tqdm(total=len(left), desc=attack, unit=" images", disable=not (verbose and shared.is_main)) as bar:
+            for first in range(0, len(places), shared.world):
+                now = places[first : first + shared.world]
+                for place, entry in zip(now, shared.round(record, attack, now, run), strict=True):
+                    robust[entry.rows] = False
+                    x_adv[entry.rows] = entry.x_adv.to(x_adv)
+                    for name, message in entry.flags.items():
+                        flags.setdefault(name, message)
+                    seconds[attack] += entry.seconds
+                    bar.update(min(batch_size, len(left) - place))
+                    bar.set_postfix_str(f"robust at most {robust.double().mean():.2%}")
         accuracies[attack] = float(robust.double().mean())
     clean = float(right.double().mean())
     flags.update(flags_of.check_square(checks, {"clean": clean, **accuracies}))
     return AutoAttackResult(x_adv, right, robust, accuracies, flags, seconds)
+
+
+def _natural_of_all(
+    checks: ModuleType,
+    model: UnitModel,
+    x: Tensor,
+    y: Tensor,
+    batch_size: int,
+    seed: int,
+    record: Record,
+    device: torch.device,
+    shared: Sharing,
+) -> Entry:
+    """What was found without an attack: every process looks, and takes what the main process or its record says."""
+
+    def recorded() -> dict[int, Entry]:
+        found = record.get(NATURAL)
+        return {} if found is None else {0: found}
+
+    def checked() -> dict[int, Entry]:
+        _check_same(known[0].x_adv, model, x, batch_size, seed, device)
+        return {}
+
+    def kept() -> dict[int, Entry]:
+        record.add(NATURAL, made[0])
+        return {}
+
+    known = shared.of_main(recorded)
+    if known:
+        shared.each(checked)
+        return known[0]
+    made = shared.each(lambda: {0: _natural(checks, model, x, y, batch_size, seed, device)})
+    shared.of_main(kept)
+    return made[0]
 
 
 def _natural(
