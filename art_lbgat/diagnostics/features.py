@@ -39,7 +39,7 @@ def make_features(view: TensorView, x: Tensor, features: FeaturesLike | None, ba
         if not isinstance(found, Tensor) or found.ndim < 2 or len(found) != len(rows):
             got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ValueError(f"features: expected a tensor of shape ({len(rows)}, ...) from {view.name}, got {got}.")
-        return found.flatten(1).double().cpu()
+        return found.flatten(1).cpu().double()
 
     with plain_autograd(view.device), evaluating(view.module), torch.no_grad(), preserved_randomness():
         seed_everything(0)

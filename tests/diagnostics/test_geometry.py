@@ -68,6 +68,14 @@ def test_the_class_changes_at_the_distance_and_not_before(weights, points, way):
     assert (predicted(~found, np.full((~found).sum(), 4.0)) == table["predicted"][~found]).all()
 
 
+def test_bisection_finds_the_class_right_behind_the_boundary():
+    # Along x_0: class 0 up to 0.3, class 1 up to 0.34, then class 2; steps of a quarter see class 2 first.
+    classifier = linear([[0, 0], [1, 0], [2, 0]], [0, -0.3, -0.64])
+    table = boundary_distance(classifier, POINTS[2:], RIGHT[2:], steps=4, tolerance=1e-6)
+    assert table["distance"][0] == pytest.approx(0.3, abs=2e-6)
+    assert table["beyond"][0] == 1
+
+
 def test_a_zero_direction_has_no_distance_and_a_boundary_out_of_reach_is_infinite():
     way = RIGHT.copy()
     way[0] = 0
@@ -193,6 +201,14 @@ def test_plane_is_orthonormal_and_goes_through_the_images(anchors):
     sides = [np.linalg.norm(anchors[i] - anchors[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
     flat = [np.linalg.norm(plane.coordinates[i] - plane.coordinates[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
     np.testing.assert_allclose(flat, sides, atol=1e-9)
+
+
+def test_axes_of_a_flat_triangle_are_orthogonal():
+    generator = np.random.default_rng(0)
+    a, b, off = generator.random((3, 50))
+    plane = plane_through(np.stack([a, b, (a + b) / 2 + 1e-5 * off]))
+    axes = plane.axes.flatten(1)
+    assert abs(float(axes[0] @ axes[1])) < 1e-15
 
 
 @pytest.mark.parametrize(

@@ -109,15 +109,15 @@ def test_margin_of_the_predicted_class_is_not_negative_and_no_other_is_positive(
 
 
 def test_ece_by_hand():
-    # Confidences .9 (right), .9 (wrong), .55 (right), .5 (right): bins (.8, 1], (.4, .6] of five.
-    rows = [[math.log(p), math.log(1 - p)] for p in (0.9, 0.9, 0.55, 0.5)]
-    y = [0, 1, 0, 0]
+    # Confidences .9 (right), .9 (wrong), .9 (wrong), .5 (right): bins (.8, 1], (.4, .6] of five.
+    rows = [[math.log(p), math.log(1 - p)] for p in (0.9, 0.9, 0.9, 0.5)]
+    y = [0, 1, 1, 0]
     row = calibration(fixed(rows), indices(4), y, bins=5).iloc[0]
-    assert row["ece"] == pytest.approx(0.5 * abs(0.5 - 0.9) + 0.5 * abs(1 - 0.525), abs=1e-6)
-    assert row["mce"] == pytest.approx(0.475, abs=1e-6)
-    assert row["accuracy"] == pytest.approx(0.75)
-    assert row["confidence"] == pytest.approx(0.7125, abs=1e-6)
-    assert row["overconfidence"] == pytest.approx(-0.0375, abs=1e-6)
+    assert row["ece"] == pytest.approx(3 / 4 * abs(1 / 3 - 0.9) + 1 / 4 * abs(1 - 0.5), abs=1e-6)
+    assert row["mce"] == pytest.approx(0.9 - 1 / 3, abs=1e-6)
+    assert row["accuracy"] == pytest.approx(0.5)
+    assert row["confidence"] == pytest.approx(0.8, abs=1e-6)
+    assert row["overconfidence"] == pytest.approx(0.3, abs=1e-6)
     assert row["n"] == 4
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 
 from art_lbgat.diagnostics import (
     agreement,
@@ -180,21 +181,20 @@ def test_slices_stand_side_by_side_with_one_legend():
 
 
 def test_slice_paints_the_classes_and_marks_the_images():
-    table = slices({"only": LINES["0.5"]})
-    ax = plot_slice(table)
-    image = ax.images[0].get_array()
-    u = np.unique(table["u"])
-    left, right = image[:, u < 0.45], image[:, u > 0.55]
-    assert left.shape[0] == len(np.unique(table["v"]))
-    red, blue = (left[..., c].mean() for c in (0, 2))
-    assert red > blue  # the first colour is a rose, the second an indigo
-    red, blue = (right[..., c].mean() for c in (0, 2))
-    assert red < blue
+    table = slices({"only": linear([[0, 0], [1, 3]], [0, -1])})  # a slanted boundary, so that nothing is symmetric
+    ax = plot_slice(table.sample(frac=1, random_state=0))  # in any order of the rows
+    image = ax.images[0]
+    assert image.origin == "lower"
+    u, v = np.unique(table["u"]), np.unique(table["v"])
+    for _, row in table.iterrows():
+        pixel = image.get_array()[np.searchsorted(v, row["v"]), np.searchsorted(u, row["u"])]
+        colour = np.array(to_rgb(CLASS_COLOURS[row["predicted"]]))
+        np.testing.assert_allclose(pixel, 1 - (0.25 + 0.75 * row["confidence"]) * (1 - colour), atol=1e-6)
+    left, right, below, above = image.get_extent()
+    assert left < u[0] < u[-1] < right
+    assert below < v[0] < v[-1] < above
     markers = [line.get_xydata()[0].tolist() for line in ax.lines]
     np.testing.assert_allclose(markers, [[0, 0], [1, 0], [0, 0.5]], atol=1e-7)
-    low, high = ax.get_xlim()
-    assert low < u[0]
-    assert high > u[-1]
 
 
 def test_slice_of_valid_images_only_has_no_border():
