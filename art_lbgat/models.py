@@ -10,15 +10,16 @@ import difflib
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from art_lbgat.checks import check_choice, check_count, check_number
+from art_lbgat.checks import as_array, check_choice, check_count, check_flag, check_number, check_text
 from art_lbgat.engine.modes import evaluating
 from art_lbgat.engine.randomness import preserved_randomness
 from art_lbgat.weights import State, load_weights
@@ -71,7 +72,13 @@ def small_cnn(nb_classes: int = 10, channels: int = 1, size: int = 8) -> nn.Sequ
     :param channels: Channels of the images.
     :param size: Height and width of the images, a multiple of 4.
     :return: The network, PyTorch's default initial weights.
+    :raises TypeError: Counts that are no whole numbers.
+    :raises ValueError: Counts below 1, or a size that is no multiple of 4.
     """
+    check_count(nb_classes, "nb_classes")
+    check_count(channels, "channels")
+    if check_count(size, "size", minimum=4) % 4:
+        raise ValueError(f"size: expected a multiple of 4, got {size}.")
     layers: list[nn.Module] = []
     for width, stride in ((8, 1), (32, 2), (32, 2)):
         layers += [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
@@ -111,26 +118,34 @@ def create_model(
     :return: The network in train mode, on the default device.
     :raises ValueError: An unknown name, a depth that is not 6n + 4, an image size that the network cannot take,
         weights that do not fit.
-    :raises TypeError: Counts that are no whole numbers.
+    :raises TypeError: Counts that are no whole numbers, or another argument of the wrong type.
     """
+    return _create_model(name, nb_classes, input_shape, sub_block1, weights, "name")
+
+
+def _create_model(
+    name: str,
+    nb_classes: int,
+    input_shape: Sequence[int],
+    sub_block1: bool,
+    weights: str | os.PathLike[str] | State | None,
+    argument: str,
+) -> nn.Module:
+    """:func:`create_model`, with the name of the argument that ``name`` came from."""
+    wide = _check_name(name, argument)
     nb_classes = check_count(nb_classes, "nb_classes", minimum=2)
     shape = _check_shape(input_shape, name)
-    wide = _WIDE.fullmatch(str(name))
-    if sub_block1 and not wide:
+    if check_flag(sub_block1, "sub_block1") and not wide:
         raise ValueError(f"sub_block1: expected False, only wrn-<depth>-<width> has that block, got True for {name!r}.")
-    library, _, network_name = str(name).partition("/")
+    library, _, network_name = name.partition("/")
     if wide:
         model = _adapted(_wide_resnet(int(wide[1]), int(wide[2]), nb_classes, sub_block1), shape)
     elif name == "small-cnn":
         model = _small_cnn(nb_classes, shape)
-    elif network_name and library in ("torchvision", "timm"):
-        model = (_torchvision if library == "torchvision" else _timm)(network_name, nb_classes, shape)
     elif name in _NETWORKS:
         model = _adapted(_NETWORKS[name](nb_classes), shape)
     else:
-        near = difflib.get_close_matches(str(name).lower(), [*_NETWORKS, "small-cnn", *_USUAL, *_PATTERNS], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise ValueError(f"name: expected one of {list_models()}, got {name!r}{hint}")
+        model = (_torchvision if library == "torchvision" else _timm)(network_name, nb_classes, shape)
     if weights is not None:
         load_weights(model, weights)
     return model
@@ -166,22 +181,28 @@ def create_classifier(
     :return: The classifier; its optimizer drives the parameters of ``classifier.model`` (None if it has none).
     :raises ValueError: A module that does not give logits ``(N, nb_classes)`` for inputs of that shape (tried on two
         zero inputs in eval mode; buffers, modes and generators are left as found), or any value out of range.
-    :raises TypeError: If ``model`` is neither a name nor a module.
+    :raises TypeError: If ``model`` is neither a name nor a module, or another argument is of the wrong type.
     """
     check_number(learning_rate, "learning_rate", exclusive=True)
     check_number(momentum, "momentum")
     check_number(weight_decay, "weight_decay")
+    check_flag(sub_block1, "sub_block1")
+    if check_flag(nesterov, "nesterov") and not momentum:
+        raise ValueError("nesterov: expected False with momentum=0, which has no Nesterov's, got True.")
+    shape = _check_sides(input_shape)
+    _check_range(clip_values, shape)
     available = torch.cuda.is_available()
-    device_type = check_choice(device_type or ("gpu" if available else "cpu"), "device_type", ("gpu", "cpu"))
+    device_type = ("gpu" if available else "cpu") if device_type is None else device_type
+    check_choice(device_type, "device_type", ("gpu", "cpu"))
     if device_type == "gpu" and not available:
         raise ValueError("device_type: expected 'cpu' or None, since CUDA is not available, got 'gpu'.")
     if isinstance(model, str):
-        model = create_model(model, nb_classes, input_shape, sub_block1=sub_block1, weights=weights)
+        model = _create_model(model, nb_classes, input_shape, sub_block1, weights, "model")
     elif isinstance(model, nn.Module):
         if sub_block1:
             raise ValueError("sub_block1: expected False for a module, which is built already, got True.")
         check_count(nb_classes, "nb_classes", minimum=2)
-        _check_logits(model, nb_classes, tuple(input_shape), "model")
+        _check_logits(model, nb_classes, shape, "model")
         if weights is not None:
             load_weights(model, weights)
     else:
@@ -189,7 +210,7 @@ def create_classifier(
     classifier = PyTorchClassifier(
         model=model,
         loss=nn.CrossEntropyLoss(),
-        input_shape=tuple(input_shape),
+        input_shape=shape,
         nb_classes=nb_classes,
         clip_values=clip_values,
         device_type=device_type,
@@ -350,10 +371,48 @@ def _check_library(library: str, name: str, names: Sequence[str]) -> None:
 
 
 def _check_shape(input_shape: Sequence[int], name: str) -> tuple[int, int, int]:
-    shape = tuple(check_count(side, "input_shape") for side in input_shape)
+    shape = _check_sides(input_shape)
     if len(shape) != 3:
         raise ValueError(f"input_shape: expected (channels, height, width) for {name!r}, got {tuple(input_shape)}.")
     return shape[0], shape[1], shape[2]
+
+
+def _check_name(name: Any, argument: str) -> re.Match[str] | None:
+    """Depth and width of a ``wrn-*``; None for another name of :func:`list_models`."""
+    library, _, network_name = check_text(name, argument).partition("/")
+    wide = _WIDE.fullmatch(name)
+    in_library = bool(network_name) and library in ("torchvision", "timm")
+    if not (wide or in_library or name == "small-cnn" or name in _NETWORKS):
+        near = difflib.get_close_matches(name.lower(), [*_NETWORKS, "small-cnn", *_USUAL, *_PATTERNS], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise ValueError(f"{argument}: expected one of {list_models()}, got {name!r}{hint}")
+    return wide
+
+
+def _check_sides(input_shape: Any) -> Shape:
+    if isinstance(input_shape, (str, bytes)) or not isinstance(input_shape, Iterable):
+        raise TypeError(f"input_shape: expected a tuple of whole numbers, got {input_shape!r}.")
+    shape = tuple(check_count(side, "input_shape") for side in input_shape)
+    if not shape:
+        raise ValueError("input_shape: expected at least one number, got none.")
+    return shape
+
+
+def _check_range(clip_values: Any, shape: Shape) -> None:
+    """A pair of finite numbers or of arrays for inputs of ``shape``, or None; the first is below the second."""
+    if clip_values is None:
+        return
+    if not isinstance(clip_values, (tuple, list, np.ndarray)) or len(clip_values) != 2:
+        raise TypeError(f"clip_values: expected a pair (min, max) or None, got {clip_values!r}.")
+    low, high = (as_array(each, "clip_values") for each in clip_values)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()) or low.shape != high.shape or (low >= high).any():
+        raise ValueError(f"clip_values: expected finite (min, max) with min < max, got {clip_values!r}.")
+    try:
+        np.broadcast_to(low, shape)
+    except ValueError as error:
+        raise ValueError(
+            f"clip_values: expected numbers or arrays for inputs of shape {shape}, got {low.shape}."
+        ) from error
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from art_lbgat.checks import check_path, check_text
 from art_lbgat.data.images import Images
-from art_lbgat.data.sets import DataSet, parted
+from art_lbgat.data.sets import DataSet, check_split, parted
 
 _IMAGE_KEYS = ("image", "images", "x")
 _LABEL_KEYS = ("label", "labels", "y")
@@ -32,11 +33,14 @@ def load_npz(
     :raises TypeError: If images are not uint8.
     :raises ValueError: A missing key, other shapes, a test label that no training image can have.
     """
+    root = check_split(root, seed, validation, limit)
+    if name is not None:
+        check_text(name, "name")
     with _opened(root, "root", "x_train, y_train, x_test and y_test") as archive:
         train, test = (_images(archive, root, "root", (f"x_{part}",), (f"y_{part}",)) for part in ("train", "test"))
     if train.image_shape != test.image_shape:
         raise ValueError(f"root: x_train has images of shape {train.image_shape}, x_test of {test.image_shape}.")
-    return parted(name or Path(root).stem, train, test, int(train.y.max()) + 1, seed, validation, limit)
+    return parted(name or root.stem, train, test, int(train.y.max()) + 1, seed, validation, limit)
 
 
 def read_npz_images(path: str | Path, name: str = "path") -> Images:
@@ -55,7 +59,8 @@ def read_npz_images(path: str | Path, name: str = "path") -> Images:
 
 
 def _opened(path: str | Path, name: str, keys: str) -> Any:
-    if not Path(path).is_file():
+    path = check_path(path, name)
+    if not path.is_file():
         raise FileNotFoundError(
             f"{name}: expected an .npz archive with the keys {keys} (numpy.savez), but {path} does not exist."
         )

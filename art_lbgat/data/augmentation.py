@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from art_lbgat.checks import check_count
+from art_lbgat.checks import check_count, check_flag
 
 
 class Augmentation(Protocol):
@@ -40,6 +40,7 @@ class RandomCropFlip:
 
     :param padding: Zero padding on each side, in pixels; 0 only flips.
     :param flip: Whether to flip.
+    :raises TypeError: A padding that is no whole number, or ``flip`` that is no bool.
     :raises ValueError: A negative padding.
     """
 
@@ -48,6 +49,7 @@ class RandomCropFlip:
 
     def __post_init__(self) -> None:
         check_count(self.padding, "padding", minimum=0)
+        check_flag(self.flip, "flip")
 
     def __call__(self, x: Tensor, generator: torch.Generator, /) -> Tensor:
         """Augment ``x``.
@@ -116,7 +118,10 @@ def check_images(x: Tensor, name: str) -> None:
 
     :param x: What the augmentation was given.
     :param name: The augmentation.
+    :raises TypeError: If ``x`` is no tensor.
     :raises ValueError: If ``x`` has not four dimensions.
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"augmentation: {name} expects images (N, C, H, W) as x, a tensor, got {type(x).__name__}.")
     if x.ndim != 4:
-        raise ValueError(f"augmentation: {name} expects images (N, C, H, W), got shape {tuple(x.shape)}.")
+        raise ValueError(f"augmentation: {name} expects images (N, C, H, W) as x, got shape {tuple(x.shape)}.")

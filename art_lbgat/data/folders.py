@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from art_lbgat.checks import check_choice, check_name
+from art_lbgat.checks import check_choice, check_name, check_text
 from art_lbgat.data.images import Images
-from art_lbgat.data.sets import DataSet, limited, missing, parted
+from art_lbgat.data.sets import DataSet, check_split, limited, missing, parted
 
 _TINY_FOLDER = "tiny-imagenet-200"
 _TINY_ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -34,6 +34,8 @@ def load_image_folder(
     :raises FileNotFoundError: If a part is missing, with the layout that is expected.
     :raises ValueError: If the parts have different classes, or images differ in size.
     """
+    root = check_split(root, seed, validation, limit)
+    check_text(name, "name")
     from torchvision.datasets import ImageFolder
 
     parts = {}
@@ -69,6 +71,7 @@ def load_tiny_imagenet(
     :raises FileNotFoundError: If something is missing, with what to put where.
     :raises ValueError: Another ``size``; a line of the annotations that names no image and known class.
     """
+    root = check_split(root, seed, validation, limit)
     check_choice(size, "size", (32, _TINY_SIZE))
     folder = Path(root) / _TINY_FOLDER
     folder = folder if folder.is_dir() else Path(root)

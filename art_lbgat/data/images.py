@@ -60,8 +60,24 @@ class Images(Dataset[tuple[Tensor, int]]):
         return self.x.astype(np.float32) / np.float32(self.scale), self.y.copy()
 
     def subset(self, indices: Any) -> Images:
-        """A copy of the images of these indices, in their order."""
-        chosen = np.asarray(indices)
+        """A copy of the images of these indices, in their order.
+
+        :param indices: Whole numbers in [-N, N), ``(n,)``, at least one; or a mask, bool ``(N,)``.
+        :raises TypeError: If they are neither.
+        :raises ValueError: Another shape, no index, or one outside the range.
+        """
+        chosen = as_array(indices, "indices")
+        if chosen.ndim != 1 or len(chosen) == 0:
+            raise ValueError(f"indices: expected at least one index (n,), got shape {chosen.shape}.")
+        if chosen.dtype.kind == "f":
+            raise TypeError(f"indices: expected whole numbers or a mask, got dtype {chosen.dtype}.")
+        if chosen.dtype.kind == "b":
+            if len(chosen) != len(self) or not chosen.any():
+                raise ValueError(f"indices: expected a mask of {len(self)} images, at least one, got {chosen.shape}.")
+        elif chosen.min() < -len(self) or chosen.max() >= len(self):
+            raise ValueError(
+                f"indices: expected indices of {len(self)} images, got values in [{chosen.min()}, {chosen.max()}]."
+            )
         return Images(self.x[chosen], self.y[chosen], self.scale)
 
 

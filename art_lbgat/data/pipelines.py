@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from art_lbgat.checks import check_choice, check_count
+from art_lbgat.checks import check_choice, check_count, check_text
 from art_lbgat.data.augmentation import Augmentation, Cutout, LabelAugmentation, RandomCropFlip
 from art_lbgat.data.transforms import CutMix, PerImage
 
@@ -77,7 +77,9 @@ def mixes_labels(augmentation: object) -> bool:
     return bool(getattr(augmentation, "mixes_labels", False))
 
 
-def make_augmentation(name: str, nb_classes: int, padding: int = 4) -> Augmentation | LabelAugmentation | None:
+def make_augmentation(
+    name: str, nb_classes: int, padding: int = 4, argument: str = "name"
+) -> Augmentation | LabelAugmentation | None:
     """The augmentation of a name: parts joined by ``+``, applied from left to right.
 
     ``crop`` pads by ``padding`` and crops at random, ``flip`` flips with probability 1/2, ``cutout`` blanks a square of
@@ -88,19 +90,23 @@ def make_augmentation(name: str, nb_classes: int, padding: int = 4) -> Augmentat
     :param name: Such as ``"crop+flip+cutout"``, or ``"none"``.
     :param nb_classes: Number of classes, for labels that are mixed.
     :param padding: Padding of ``crop``, in pixels.
+    :param argument: The name of the argument that ``name`` came from, for errors.
     :return: The augmentation, or None for ``"none"``.
+    :raises TypeError: A name that is no text, counts that are no whole numbers.
     :raises ValueError: An unknown part, with the nearest name; a part given twice; ``"none"`` with another part.
     """
+    check_text(name, argument)
+    check_count(nb_classes, "nb_classes", minimum=2)
     check_count(padding, "padding")
     names = name.split("+")
     if names == ["none"]:
         return None
     for each in names:
-        check_choice(each, "augmentation", [*AUGMENTATIONS, "none"])
+        check_choice(each, argument, [*AUGMENTATIONS, "none"])
     if "none" in names:
-        raise ValueError(f"augmentation: expected 'none' alone, got {name!r}.")
+        raise ValueError(f"{argument}: expected 'none' alone, got {name!r}.")
     if len(set(names)) < len(names):
-        raise ValueError(f"augmentation: expected each part once, got {name!r}.")
+        raise ValueError(f"{argument}: expected each part once, got {name!r}.")
     joined = "+".join(names).replace("flip+crop", "crop+flip").replace("crop+flip", "crop&flip").split("+")
     parts = tuple(_part(each, nb_classes, padding) for each in joined)
     if len(parts) == 1:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from art_lbgat.checks import check_share
 from art_lbgat.data.folders import load_image_folder
 from art_lbgat.data.images import Images
-from art_lbgat.data.sets import DataSet, missing, parted, split_indices
+from art_lbgat.data.sets import DataSet, check_split, missing, parted, split_indices
 
 _CIFAR_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 _SVHN_PAGE = "http://ufldl.stanford.edu/housenumbers/"
@@ -25,6 +26,8 @@ def load_digits(seed: int = 0, validation: float = 0.125, test: float = 1 / 3, l
     :param limit: Use only this many training images, the same number of each class, or all.
     :return: Images ``(n, 1, 8, 8)`` of values 0 to 16 (``scale`` 16).
     """
+    check_split(".", seed, validation, limit)
+    check_share(test, "test")
     from sklearn.datasets import load_digits as load
 
     bunch = load()
@@ -43,6 +46,7 @@ def load_cifar10(root: str | Path, seed: int = 0, validation: float = 0.1, limit
     :return: Images ``(n, 3, 32, 32)``.
     :raises FileNotFoundError: If neither is there, or a file is damaged, with what to put where.
     """
+    root = check_split(root, seed, validation, limit)
     from torchvision.datasets import CIFAR10
 
     return _load_cifar(CIFAR10, "CIFAR-10", 10, root, seed, validation, limit)
@@ -58,6 +62,7 @@ def load_cifar100(root: str | Path, seed: int = 0, validation: float = 0.1, limi
     :return: Images ``(n, 3, 32, 32)``.
     :raises FileNotFoundError: If neither is there, or a file is damaged, with what to put where.
     """
+    root = check_split(root, seed, validation, limit)
     from torchvision.datasets import CIFAR100
 
     return _load_cifar(CIFAR100, "CIFAR-100", 100, root, seed, validation, limit)
@@ -94,6 +99,7 @@ def load_svhn(root: str | Path, seed: int = 0, validation: float = 0.1, limit: i
     :return: Images ``(n, 3, 32, 32)``.
     :raises FileNotFoundError: If a file is missing or damaged, with what to put where.
     """
+    root = check_split(root, seed, validation, limit)
     from torchvision.datasets import SVHN
 
     try:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from art_lbgat.checks import check_count, check_number
+from art_lbgat.checks import as_array, check_count, check_indices, check_path, check_seed, check_share, check_text
 from art_lbgat.data.images import Images
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.int64]]
 Indices = NDArray[np.int64]
+_LARGEST_SEED = 2**32 - 1  # of scikit-learn
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,15 @@ def split_indices(y: NDArray[Any], fraction: float, seed: int, name: str = "frac
     :param seed: Same seed, same split.
     :param name: The name of the argument that ``fraction`` came from, for errors.
     :return: The indices of the first and of the second part, ascending.
-    :raises ValueError: If ``fraction`` is not in (0, 1), or is too small or too large for each class to be in both.
+    :raises TypeError: Arguments of another type.
+    :raises ValueError: Labels that are none, a seed above 2**32 - 1; if ``fraction`` is not in (0, 1), or is too small
+        or too large for each class to be in both.
     """
     from sklearn.model_selection import train_test_split
 
-    check_number(fraction, name, exclusive=True)
-    if fraction >= 1:
-        raise ValueError(f"{name}: expected a number in (0, 1), got {fraction}.")
-    y = np.asarray(y)
+    check_share(fraction, check_text(name, "name"))
+    check_seed(seed, maximum=_LARGEST_SEED)
+    y = check_indices(y)
     classes, counts = np.unique(y, return_counts=True)
     several = classes[counts > 1]
     candidates = np.arange(len(y)) if len(several) == len(classes) else np.flatnonzero(np.isin(y, several))
@@ -101,7 +103,28 @@ def split(x: NDArray[Any], y: NDArray[Any], fraction: float, seed: int) -> tuple
     :raises ValueError: See :func:`split_indices`.
     """
     first, second = split_indices(y, fraction, seed)
+    x, y = as_array(x, "x"), as_array(y, "y")
+    if x.ndim == 0 or len(x) != len(y):
+        raise ValueError(f"x: expected {len(y)} samples, one for each label, got shape {x.shape}.")
     return (x[first], y[first]), (x[second], y[second])
+
+
+def check_split(root: Any, seed: Any, validation: Any, limit: Any) -> Path:
+    """What every loader is given, before files are looked for.
+
+    :param root: Where the data lie.
+    :param seed: Seed of the split, at most 2**32 - 1.
+    :param validation: Share of the training part, in (0, 1).
+    :param limit: A number of images, or None.
+    :return: ``root`` as a path.
+    :raises TypeError: A value of another type.
+    :raises ValueError: A value outside its range.
+    """
+    check_seed(seed, maximum=_LARGEST_SEED)
+    check_share(validation, "validation")
+    if limit is not None:
+        check_count(limit, "limit")
+    return check_path(root, "root")
 
 
 def parted(
@@ -168,7 +191,10 @@ def balanced_order(y: NDArray[np.int64], seed: int = 0) -> Indices:
     :param y: Index labels, ``(n,)``.
     :param seed: Seed of the order within each class.
     :return: All indices, each once.
+    :raises TypeError: Arguments of another type.
+    :raises ValueError: Labels that are none, a seed below 0.
     """
+    y, seed = check_indices(y), check_seed(seed)
     shuffled = np.random.default_rng(seed).permutation(len(y))
     rank = np.empty(len(y), dtype=np.int64)
     for label in np.unique(y):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from art_lbgat.checks import check_count, check_number
+from art_lbgat.checks import check_count, check_flag, check_labels, check_number
 from art_lbgat.data.augmentation import check_images
 from art_lbgat.data.images import as_float
 from art_lbgat.engine.randomness import preserved_randomness, seed_everything
@@ -30,6 +30,11 @@ class PerImage:
 
     transform: Callable[[Any], Any]
     as_bytes: bool = False
+
+    def __post_init__(self) -> None:
+        if not callable(self.transform):
+            raise TypeError(f"transform: expected a function from image to image, got {type(self.transform).__name__}.")
+        check_flag(self.as_bytes, "as_bytes")
 
     def __call__(self, x: Tensor, generator: torch.Generator, /) -> Tensor:
         """Augment ``x``.
@@ -89,11 +94,17 @@ class CutMix:
         :param y: Labels, indices ``(N,)`` or rows ``(N, nb_classes)``.
         :param generator: A CPU generator.
         :return: New images, and float32 rows ``(N, nb_classes)`` that sum to 1.
-        :raises ValueError: If ``x`` is not a batch of images.
+        :raises TypeError: If ``x`` or ``y`` is no tensor, or indices are not int64.
+        :raises ValueError: If ``x`` is not a batch of images, or ``y`` not their labels.
         """
         from torchvision.transforms import v2
 
         check_images(x, "CutMix")
+        if not isinstance(y, Tensor):
+            raise TypeError(f"y: expected a tensor of labels, got {type(y).__name__}.")
+        check_labels(y, self.nb_classes, length=len(x))
+        if y.ndim == 1 and y.dtype != torch.int64:
+            raise TypeError(f"y: expected indices as int64, got {y.dtype}.")
         with seeded(generator):
             mixed, rows = v2.CutMix(alpha=self.alpha, num_classes=self.nb_classes)(x, y)
         return mixed, rows.float()

@@ -68,7 +68,7 @@ def robustness_curve(
     threat = check_threat(radii[-1], norm, eps_step, restarts)
     if not isinstance(attack, str):
         raise TypeError(f"attack: expected the name of an attack, got {type(attack).__name__}.")
-    (plan,) = plan_attacks(attack, ["source"])
+    (plan,) = plan_attacks(attack, ["source"], "attack")
     if plan.kind not in ("gradient", "noise", "autoattack"):
         raise ValueError(
             f"attack: expected 'pgd-K', 'cw-K', 'kl-K', 'fgsm', 'noise' or 'autoattack', which grow with eps; got "

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from art.attacks.attack import EvasionAttack
+from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 
 from art_lbgat.engine.modes import evaluating, plain_autograd
@@ -48,7 +49,7 @@ def check_runnable(subject: Subject, plan: Plan, autoattack: str | Sequence[str]
         targeted or bound to another model.
     """
     view = subject.view
-    names = attack_names(autoattack, view.classifier.nb_classes)[0] if plan.kind == "autoattack" else []
+    names = attack_names(autoattack, view.classifier.nb_classes, "autoattack")[0]
     if plan.kind in ("gradient", "quantised") or (plan.kind == "autoattack" and needs_gradients(names)):
         require_gradients(subject.health, view.name)
     if plan.kind in ("autoattack", "quantised") and view.classifier.clip_values is None:
@@ -95,7 +96,7 @@ def _autoattack_examples(subject: Subject, threat: Threat, attacks: str | Sequen
 
 def _art(subject: Subject, plan: Plan, threat: Threat) -> Examples:
     view = subject.view
-    attack = plan.attack if isinstance(plan.attack, EvasionAttack) else plan.attack(view.classifier)
+    attack = plan.attack if isinstance(plan.attack, EvasionAttack) else _made(plan, view.classifier)
     _check_art(attack, subject)
     one_hot = np.eye(view.classifier.nb_classes, dtype=np.float32)[subject.y.numpy()]
     with evaluating(view.module):
@@ -104,6 +105,16 @@ def _art(subject: Subject, plan: Plan, threat: Threat) -> Examples:
     x_adv = torch.from_numpy(np.asarray(made, dtype=np.float32))
     restarts = None if starts is None else max(1, _whole(starts) or 0)
     return Examples(x_adv, type(attack).__name__, _whole(steps), restarts, flags=_other_ball(attack, threat))
+
+
+def _made(plan: Plan, classifier: PyTorchClassifier) -> Any:
+    try:
+        return plan.attack(classifier)
+    except Exception as error:
+        raise TypeError(
+            f"attacks: expected a function from a classifier to an ART EvasionAttack; {plan.name} raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _other_ball(attack: Any, threat: Threat) -> tuple[str, ...]:

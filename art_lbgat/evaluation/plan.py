@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -84,38 +84,44 @@ class Plan:
     attack: Any = None
 
 
-def plan_attacks(attacks: Attack | Sequence[Attack], sources: Sequence[str] = ()) -> list[Plan]:
+def plan_attacks(
+    attacks: Attack | Sequence[Attack], sources: Sequence[str] = (), argument: str = "attacks"
+) -> list[Plan]:
     """Plans in the order of the attacks; ``"transfer"`` becomes one for each source.
 
     :param attacks: One attack or several.
     :param sources: Names of the sources of transferred examples.
+    :param argument: The name of the argument that ``attacks`` came from, for errors.
     :raises ValueError: No attack, an unknown name, ``"transfer"`` without sources, ``"worst"`` without another attack.
     :raises TypeError: Anything that is neither a name nor an attack.
     """
-    given = [attacks] if isinstance(attacks, (str, EvasionAttack)) or callable(attacks) else list(attacks)
-    plans = [plan for attack in given for plan in _plan(attack, sources)]
+    single = isinstance(attacks, (str, EvasionAttack)) or callable(attacks)
+    if not single and (isinstance(attacks, (bytes, Mapping)) or not isinstance(attacks, Iterable)):
+        raise TypeError(f"{argument}: expected {EXPECTED}, or several of them, got {type(attacks).__name__}.")
+    given: list[Any] = [attacks] if single else list(attacks)  # type: ignore[arg-type]
+    plans = [plan for attack in given for plan in _plan(attack, sources, argument)]
     if not plans:
-        raise ValueError(f"attacks: expected at least one of {EXPECTED}, got none.")
+        raise ValueError(f"{argument}: expected at least one of {EXPECTED}, got none.")
     if all(plan.kind in ("worst", "quantised") for plan in plans) and any(plan.kind == "worst" for plan in plans):
-        raise ValueError("attacks: 'worst' is the worst case over the other rows; expected at least one, got none.")
+        raise ValueError(f"{argument}: 'worst' is the worst case over the other rows; expected at least one, got none.")
     return plans
 
 
-def _plan(attack: Any, sources: Sequence[str]) -> list[Plan]:
+def _plan(attack: Any, sources: Sequence[str], argument: str) -> list[Plan]:
     if isinstance(attack, EvasionAttack):
         return [Plan("art", type(attack).__name__, attack=attack)]
     if not isinstance(attack, str):
         if not callable(attack):
-            raise TypeError(f"attacks: expected {EXPECTED}, got {type(attack).__name__}.")
+            raise TypeError(f"{argument}: expected {EXPECTED}, got {type(attack).__name__}.")
         return [Plan("art", getattr(attack, "__name__", type(attack).__name__), attack=attack)]
     if attack == "transfer":
         if not sources:
-            raise ValueError("attacks: 'transfer' expects sources={name: classifier, ...}, got none.")
+            raise ValueError(f"{argument}: 'transfer' expects sources={{name: classifier, ...}}, got none.")
         return [Plan("transfer", f"transfer ({name})", TRANSFER_STEPS, source=name) for name in sources]
-    return [_plan_name(attack)]
+    return [_plan_name(attack, argument)]
 
 
-def _plan_name(name: str) -> Plan:
+def _plan_name(name: str, argument: str) -> Plan:
     if name == "fgsm":
         return Plan("gradient", name, steps=1)
     if gradient := _GRADIENT.fullmatch(name):
@@ -124,7 +130,7 @@ def _plan_name(name: str) -> Plan:
         return Plan("quantised", name, TRANSFER_STEPS, levels=int(quantised[1]))
     if name in ("natural", "noise", "autoattack", "worst"):
         return Plan(name, name)  # type: ignore[arg-type]
-    raise ValueError(f"attacks: expected {EXPECTED}, got {name!r}.")
+    raise ValueError(f"{argument}: expected {EXPECTED}, got {name!r}.")
 
 
 def norm_name(norm: float) -> str:

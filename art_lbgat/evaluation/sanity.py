@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from art.estimators.classification import PyTorchClassifier
 
 from art_lbgat.attacks.radius import check_scale
-from art_lbgat.checks import check_number
+from art_lbgat.checks import check_kind, check_number
+from art_lbgat.evaluation.autoattack import attack_names
 from art_lbgat.evaluation.curve import UNBOUNDED, whole_range
 from art_lbgat.evaluation.health import LARGEST_CHANGE, LARGEST_SHARE, Health
 from art_lbgat.evaluation.judge import run_row
@@ -100,9 +101,11 @@ def sanity_checks(
     threat = check_threat(eps, norm, eps_step)
     check_number(tolerance, "tolerance")
     check_number(stronger, "stronger")
-    names = [autoattack] if isinstance(autoattack, str) else list(autoattack)
+    names = _names(autoattack)
     (subject,) = make_subjects(classifier, x, y, batch_size, seed, refuse=False).values()
     check_scale(threat.eps, threat.norm, subject.view)
+    if names:
+        attack_names(names, subject.view.classifier.nb_classes, "autoattack")
     checks = _output_checks(subject.health)
     if subject.health.differentiable and not subject.health.nonfinite:
         sources = Sources(None if source is None else {"source": source}, {None: subject}, threat)
@@ -115,7 +118,15 @@ def masking_report(checks: pandas.DataFrame) -> str:
 
     :param checks: The table.
     :return: One line that sums up, then a line for each check that failed.
+    :raises TypeError: If it is no table.
+    :raises ValueError: If it is another table.
     """
+    import pandas
+
+    check_kind(checks, "checks", pandas.DataFrame)
+    missing_columns = {"check", "passed", "observed", "expected", "detail"} - set(checks.columns)
+    if missing_columns:
+        raise ValueError(f"checks: expected the table of sanity_checks, missing columns {sorted(missing_columns)}.")
     failed = checks[~checks["passed"].astype(bool)]
     missing = "" if _WITHOUT_SOURCE in set(checks["check"]) else " Transfer was not checked: no source was given."
     if not len(failed):
@@ -125,6 +136,12 @@ def masking_report(checks: pandas.DataFrame) -> str:
         f"- {row.check}: {row.observed:.4g}, expected {row.expected} ({row.detail})" for row in failed.itertuples()
     ]
     return "\n".join(lines)
+
+
+def _names(autoattack: Any) -> list[str]:
+    if not isinstance(autoattack, (str, list, tuple)):
+        raise TypeError(f"autoattack: expected names of AutoAttack's attacks, or (), got {autoattack!r}.")
+    return [autoattack] if isinstance(autoattack, str) else list(autoattack)
 
 
 def _output_checks(health: Health) -> list[Check]:

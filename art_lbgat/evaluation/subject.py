@@ -14,7 +14,7 @@ from torch import Tensor
 
 from art_lbgat.attacks.norms import Bounds
 from art_lbgat.bridge import JudgedView, TensorView
-from art_lbgat.checks import as_array, check_count, check_inputs, check_labels
+from art_lbgat.checks import as_array, check_count, check_inputs, check_labels, check_seed
 from art_lbgat.evaluation.health import Health, classified_as, measure, predict
 
 OnlyOne = None  # the key of a classifier that was not given by name
@@ -80,7 +80,7 @@ def make_subjects(
     :raises ValueError: No classifier; bad ``x``, ``y``, ``batch_size`` or ``seed``; NaN or Inf in natural logits.
     """
     check_count(batch_size, "batch_size")
-    check_count(seed, "seed", minimum=0)
+    check_seed(seed)
     named: Mapping[Any, PyTorchClassifier] = classifier if isinstance(classifier, Mapping) else {OnlyOne: classifier}
     if not named:
         raise ValueError("classifier: expected at least one classifier, got an empty mapping.")

@@ -14,7 +14,7 @@ from art_lbgat.evaluation.judge import run_row
 from art_lbgat.evaluation.plan import Attack, Plan, Threat, check_threat, plan_attacks
 from art_lbgat.evaluation.rows import Row, as_table, worst_row
 from art_lbgat.evaluation.subject import Subject, make_subjects
-from art_lbgat.evaluation.transfer import Sources
+from art_lbgat.evaluation.transfer import Sources, check_sources
 
 if TYPE_CHECKING:
     import pandas
@@ -88,6 +88,7 @@ def evaluate(
     :raises TypeError: Arguments of the wrong type.
     """
     threat = check_threat(eps, norm, eps_step, restarts)
+    check_sources(sources)
     plans = plan_attacks(attacks, list(sources or {}))
     subjects = make_subjects(classifier, x, y, batch_size, seed)
     for subject in subjects.values():

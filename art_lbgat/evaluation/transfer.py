@@ -11,7 +11,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 
-from art_lbgat.bridge import JudgedView, TensorView
+from art_lbgat.bridge import JudgedView, TensorView, check_classifier
 from art_lbgat.evaluation.gradient import gradient_examples
 from art_lbgat.evaluation.plan import TRANSFER_STEPS, Threat
 from art_lbgat.evaluation.subject import Subject, make_subject
@@ -31,8 +31,7 @@ class Sources:
     def __init__(
         self, sources: Mapping[str, PyTorchClassifier] | None, subjects: Mapping[Any, Subject], threat: Threat
     ) -> None:
-        if sources is not None and not isinstance(sources, Mapping):
-            raise TypeError(f"sources: expected a mapping from names to classifiers, got {type(sources).__name__}.")
+        check_sources(sources)
         self._threat = threat
         self._made: dict[str, tuple[Tensor, float]] = {}
         self._subjects: dict[str, Subject] = {}
@@ -60,6 +59,19 @@ class Sources:
             x_adv = gradient_examples(source, ascent, self._threat.restarts, torch.ones_like(source.right))
             self._made[name] = x_adv, time.perf_counter() - start
         return self._made[name]
+
+
+def check_sources(sources: Any) -> None:
+    """Refuse what is neither None nor a mapping from names to classifiers.
+
+    :raises TypeError: If it is anything else.
+    """
+    if sources is None:
+        return
+    if not isinstance(sources, Mapping):
+        raise TypeError(f"sources: expected a mapping from names to classifiers, got {type(sources).__name__}.")
+    for name, classifier in sources.items():
+        check_classifier(classifier, f"sources[{name!r}]")
 
 
 def check_source(source: TensorView, judged: TensorView) -> None:

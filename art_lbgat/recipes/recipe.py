@@ -9,13 +9,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from typing_extensions import Unpack
+
 from art_lbgat.checks import check_choice, check_count, check_name, check_norm, check_number
 from art_lbgat.data.named import LOADERS
 from art_lbgat.data.pipelines import make_augmentation
 from art_lbgat.engine.cost import Cost, step_cost
-from art_lbgat.engine.options import RunOptions
+from art_lbgat.engine.options import RunFields, RunOptions, run_options
 from art_lbgat.engine.schedule import StepSchedule
 from art_lbgat.objectives import GUIDANCE, REGULARIZERS
+from art_lbgat.recipes.files import NONE, read_mapping, write_mapping
 
 if TYPE_CHECKING:
     from art_lbgat.recipes.experiment import Experiment
@@ -146,7 +149,7 @@ class Recipe:
         object.__setattr__(self, "norm", "inf" if norm == math.inf else "2")
         check_name(self.id, "id")
         check_choice(self.data, "data", LOADERS)
-        make_augmentation(self.augmentation, 2)
+        make_augmentation(self.augmentation, 2, argument="augmentation")
         self._check_method()
         for name in ("eps", "learning_rate", "kd_temperature"):
             check_number(getattr(self, name), name, exclusive=True)
@@ -236,10 +239,21 @@ class Recipe:
             perturbs_weights=self.awp_gamma is not None,
         )
 
-    def run_options(self, seed: int | None = None, verbose: bool = True) -> RunOptions:
-        """How to run, as the trainers take it."""
+    def run_options(self, seed: int | None = None, verbose: bool = True, **run: Unpack[RunFields]) -> RunOptions:
+        """How to run, as the trainers take it.
+
+        :param seed: Seed of the run.
+        :param verbose: Whether a progress bar is shown.
+        :param run: Fields of :class:`~art_lbgat.RunOptions` that are none of the recipe, such as ``checkpoint_dir``.
+        :raises TypeError: A field of the recipe, which ``override`` changes, or no field at all.
+        """
         names = {field.name for field in fields(RunOptions)} & {field.name for field in fields(self)}
-        return RunOptions(seed=seed, verbose=verbose, **{name: getattr(self, name) for name in names})
+        own = [name for name in run if name in names]
+        if own:
+            raise TypeError(f"run: {own[0]} is a field of the recipe; expected it in override({own[0]}=...).")
+        return run_options(
+            None, {**{name: getattr(self, name) for name in names}, "seed": seed, "verbose": verbose, **run}
+        )  # type: ignore[typeddict-item]
 
     def override(self, **changes: Any) -> Recipe:
         """The recipe with other values in some fields; without its published result, which is no longer its own.
@@ -280,27 +294,20 @@ class Recipe:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def save(self, path: str | Path) -> None:
-        """Write the recipe as YAML, every field by name."""
-        import yaml
-
-        Path(path).write_text(yaml.safe_dump(self.as_dict(), sort_keys=False), encoding="utf-8")
+        """Write the recipe as YAML, or as TOML where the name ends in ``.toml``; every field by name."""
+        write_mapping(path, self.as_dict())
 
     @classmethod
     def read(cls, path: str | Path) -> Recipe:
-        """Read what :meth:`save` wrote; fields that are left out have their defaults.
+        """Read what :meth:`save` wrote; fields that are left out have their defaults, a table ``run`` is passed over.
 
         :raises FileNotFoundError: If there is no such file.
-        :raises TypeError: If it is no YAML mapping, or has an unknown field (with the nearest that exists).
-        :raises ValueError: If it is no YAML, or has a value that does not fit.
+        :raises TypeError: If it is no mapping, or has an unknown field (with the nearest that exists).
+        :raises ValueError: If it is no YAML (or TOML), or has a value that does not fit.
         """
-        import yaml
-
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, ValueError) as error:  # also bytes that are no text
-            raise ValueError(f"path: {path} is no YAML file ({error}).") from error
-        if not isinstance(values, Mapping):
-            raise TypeError(f"path: {path} holds {type(values).__name__}; expected a mapping from fields to values.")
+        values = read_mapping(path)
+        if isinstance(values.get("run"), Mapping):
+            del values["run"]  # how to run, in the configuration of a run
         _check_fields(values)
         missing = [name for name in ("id", "method", "data", "model") if name not in values]
         if missing:
@@ -321,6 +328,8 @@ def _check_fields(values: Mapping[str, Any]) -> None:
 def _plain(name: str, value: Any) -> Any:
     """What a file or a terminal gives, as the dataclass has it."""
     kind = str(next(field.type for field in fields(Recipe) if field.name == name))
+    if value == NONE and kind.endswith("None"):
+        return None
     if name == "published" and isinstance(value, Mapping):
         return PublishedResult(**value)
     if kind.startswith("tuple"):

@@ -243,7 +243,7 @@ BAD = {
     "batch_size": ({"batch_size": 0}, "batch_size: expected"),
     "seed": ({"seed": -1}, "seed: expected"),
     "attack name": ({"attacks": ["pgd"]}, "attacks: expected 'natural', 'pgd-K'"),
-    "autoattack name": ({"attacks": ["autoattack"], "autoattack": ["apgd"]}, "attacks: expected one of"),
+    "autoattack name": ({"attacks": ["autoattack"], "autoattack": ["apgd"]}, "autoattack: expected one of"),
     "soft labels": ({"y": np.full((24, 4), 0.25)}, "y: expected hard labels"),
     "no classifier": ({"classifier": {}}, "classifier: expected at least one classifier"),
     "no clip_values": (

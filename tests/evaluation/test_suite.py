@@ -305,7 +305,7 @@ def test_what_must_fail_fails_before_the_first_attack():
     bound = PGDAttack(first, eps=EPS)
     with pytest.raises(ValueError, match=r"PGDAttack is bound to another model than classifier\['second'\].*lambda c"):
         evaluate({"first": first, "second": natural()}, X, Y, eps=EPS, attacks=["pgd-50", bound])
-    with pytest.raises(ValueError, match=r"attacks: expected one of .*did you mean 'apgd-ce'"):
+    with pytest.raises(ValueError, match=r"autoattack: expected one of .*did you mean 'apgd-ce'"):
         evaluate(first, X, Y, eps=EPS, attacks=["pgd-50", "autoattack"], autoattack=["apgd-c"])
     nan = wrapped(after=lambda z: z * math.nan)
     with pytest.raises(ValueError, match=r"classifier\['second'\]: its logits are NaN or Inf for 100 of 100"):
