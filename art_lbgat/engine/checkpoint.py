@@ -92,17 +92,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     manifest = _manifest(path)
     contents: dict[str, bytes] = {}
-    for name, expected in manifest["files"].items():
-        file = path / Path(name).name  # a name with a directory in it leads nowhere else
-        contents[name] = _bytes(file)
-        if len(contents[name]) != expected["bytes"]:
-            raise ValueError(f"{file} is truncated: {len(contents[name])} of {expected['bytes']} bytes.")
-        if hashlib.sha256(contents[name]).hexdigest() != expected["sha256"]:
-            raise ValueError(f"{file} is damaged: its SHA-256 is not that of the manifest.")
     try:
+        for name, expected in manifest["files"].items():
+            file = path / Path(name).name  # a name with a directory in it leads nowhere else
+            contents[name] = _bytes(file)
+            if len(contents[name]) != expected["bytes"]:
+                raise ValueError(f"{file} is truncated: {len(contents[name])} of {expected['bytes']} bytes.")
+            if hashlib.sha256(contents[name]).hexdigest() != expected["sha256"]:
+                raise ValueError(f"{file} is damaged: its SHA-256 is not that of the manifest.")
         trees = json.loads(contents[_STATE])
         parts = {name: put_together(tree, load(contents[f"{name}.safetensors"])) for name, tree in trees.items()}
-    except Exception as error:  # safetensors raises types of its own
+    except Exception as error:  # safetensors raises types of its own, a forged manifest any
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
         raise ValueError(f"{path} is no checkpoint of this format ({type(error).__name__}: {error}).") from error
     return Checkpoint(path, manifest["step"], parts, manifest["facts"])
 
@@ -131,15 +133,13 @@ def read_newest(root: Path) -> Checkpoint | None:
     return None
 
 
-def prune(root: Path, keep: int, also: Path | None = None) -> None:
+def prune(root: Path, keep: int) -> None:
     """Delete all but the newest checkpoints, and what writes that were killed have left.
 
     :param root: The directory of the run's checkpoints.
     :param keep: How many to keep, at least 1.
-    :param also: One more that is kept (the best).
     """
-    stale = [path for path in checkpoints(root)[keep:] if path != also]
-    for path in [*stale, *root.glob(f"{_TEMPORARY}*")]:
+    for path in [*checkpoints(root)[keep:], *root.glob(f"{_TEMPORARY}*")]:
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -191,8 +191,8 @@ def _manifest(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path / _MANIFEST} is no manifest of a checkpoint.")
     if manifest["format"] != FORMAT:
         raise ValueError(f"{path} has format {manifest['format']!r}, this version reads format {FORMAT}.")
-    if path.name != f"{_PREFIX}{manifest['step']:09d}":
-        raise ValueError(f"{path} holds step {manifest['step']}; it was renamed, or its content is another's.")
+    if not isinstance(manifest["step"], int) or path.name != f"{_PREFIX}{manifest['step']:09d}":
+        raise ValueError(f"{path} holds step {manifest['step']!r}; it was renamed, or its content is another's.")
     return manifest
 
 

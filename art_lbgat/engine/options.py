@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from typing_extensions import TypedDict
 
 from art_lbgat.checks import check_choice, check_count, check_number
 from art_lbgat.engine.cadence import parse_every
+from art_lbgat.engine.trackers import Tracker, check_trackers
 
 Keep = Literal["best", "last", "both"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -64,6 +66,7 @@ class RunOptions:
         of them, to go on from.
     :param sync_batchnorm: With several processes on CUDA, BatchNorm takes the statistics of the global batch; without,
         those of each process's share, and running statistics are averaged after each step.
+    :param trackers: Objects that are told of every epoch, see :class:`~art_lbgat.engine.trackers.Tracker`.
     :param seed: Seed of the run; None draws one from torch's global generator.
     :param verbose: Show a progress bar.
     :raises TypeError: A value of the wrong type.
@@ -93,6 +96,7 @@ class RunOptions:
     keep_checkpoints: int = 2
     resume: str | os.PathLike[str] = "auto"
     sync_batchnorm: bool = False
+    trackers: Sequence[Tracker] = ()
     seed: int | None = None
     verbose: bool = True
 
@@ -119,6 +123,7 @@ class RunOptions:
         if self.precision == "fp16" and self.awp_gamma is not None:
             raise ValueError("awp_gamma: expected None with precision='fp16', whose loss is scaled; take 'bf16'.")
         self._check_checkpoints()
+        check_trackers(self.trackers)
         for name in ("warm_start", "channels_last", "compile", "tf32", "sync_batchnorm", "verbose"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected a bool, got {getattr(self, name)!r}.")
@@ -184,6 +189,7 @@ class RunFields(TypedDict, total=False):
     keep_checkpoints: int
     resume: str | os.PathLike[str]
     sync_batchnorm: bool
+    trackers: Sequence[Tracker]
     seed: int | None
     verbose: bool
 

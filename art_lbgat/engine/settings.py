@@ -27,6 +27,7 @@ _PACKAGES = (
 MAY_CHANGE = (
     "nb_epochs",
     "verbose",
+    "trackers",
     "checkpoint_dir",
     "checkpoint_every",
     "keep_checkpoints",

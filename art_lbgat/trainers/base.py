@@ -36,6 +36,7 @@ from art_lbgat.engine.randomness import Key, draw_seed, preserved_randomness
 from art_lbgat.engine.selection import Selection, States
 from art_lbgat.engine.signals import Signals
 from art_lbgat.engine.step import clear_gradients
+from art_lbgat.engine.trackers import Trackers
 from art_lbgat.objectives.terms import Terms
 from art_lbgat.trainers import checks
 from art_lbgat.trainers.adversary import Adversary, validation_adversary
@@ -308,6 +309,7 @@ class BaseTrainer(Trainer, abc.ABC):
                 checkpointer,
                 signals,
                 progress,
+                Trackers(self.options.trackers if processes.is_main else ()),
             )
             if checkpointer is not None:
                 self._go_on(run, checkpointer)

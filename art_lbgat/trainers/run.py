@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from art_lbgat.engine.randomness import Key, random_states, set_random_states
 from art_lbgat.engine.selection import NATURAL, ROBUST, Selection
 from art_lbgat.engine.signals import Interrupted, Signals, signal_name
 from art_lbgat.engine.step import learning_rate, scale_learning_rates, step_schedulers
+from art_lbgat.engine.trackers import Trackers
 from art_lbgat.trainers.adversary import Adversary
 from art_lbgat.trainers.loop import EpochSoFar, Loop
 from art_lbgat.trainers.progress import Progress
@@ -52,6 +53,7 @@ class Run:
     :param checkpointer: Writes the checkpoints, or None.
     :param signals: Says whether the run is to end.
     :param progress: Shows where the run is.
+    :param trackers: Told of every epoch.
     """
 
     title: str
@@ -69,6 +71,7 @@ class Run:
     checkpointer: Checkpointer | None
     signals: Signals
     progress: Progress
+    trackers: Trackers
     epoch: int = 1
     steps: int = 0
     rollbacks: int = 0
@@ -92,6 +95,34 @@ class Run:
         :raises NonFiniteError: NaN or Inf arose, and ``on_nonfinite`` had no other way.
         :raises OSError: A checkpoint could not be written.
         """
+        self._start_trackers()
+        status = "failed"
+        try:
+            self._train()
+            status = "finished"
+        except (Interrupted, KeyboardInterrupt):
+            status = "interrupted"
+            raise
+        finally:
+            self.trackers.finish(status)
+        return self.epoch - 1
+
+    def _start_trackers(self) -> None:
+        options = {f.name: getattr(self.options, f.name) for f in fields(self.options) if f.name != "trackers"}
+        self.trackers.start(
+            {
+                "trainer": self.title,
+                "fit": self.key.fit,
+                "seed": self.key.seed,
+                "nb_epochs": self.nb_epochs,
+                "steps_per_epoch": self.stream.steps,
+                "epoch": self.epoch,
+                "options": options,
+                "history": list(self.history.rows),
+            }
+        )
+
+    def _train(self) -> None:
         while not self._ended():
             try:
                 self._epochs()
@@ -99,7 +130,6 @@ class Run:
                 self._interrupt()
             except NonFiniteError as error:
                 self._roll_back(error)
-        return self.epoch - 1
 
     def _epochs(self) -> None:
         while not self._ended():
@@ -111,6 +141,7 @@ class Run:
                 row.update(accuracies)
                 error = 1 - accuracies.get(ROBUST, accuracies[NATURAL])
             self.history.rows.append(row)
+            self.trackers.epoch(row, self.steps, self.epoch)
             logger.info("%s epoch %d/%d: %s", self.title, self.epoch, self.nb_epochs, row)
             step_schedulers(self.schedulers, error)
             if self.selection.stop is not None:
@@ -163,6 +194,7 @@ class Run:
 
     def _after_step(self) -> None:
         self.steps += 1
+        self.trackers.step(self.so_far.meter.means, self.steps, self.epoch, self.so_far.step)
         if self.processes.world == 1:  # nobody to agree with, so it may have come since
             self._signal = self.signals.number
         if self._signal and self.checkpointer is not None:

@@ -101,8 +101,8 @@ def test_the_same_step_is_replaced_and_old_ones_pruned(tmp_path):
     for step in (1, 2, 3, 3):
         write_checkpoint(tmp_path, step, parts(step), {})
     (tmp_path / ".tmp-left").mkdir()
-    prune(tmp_path, 1, also=tmp_path / "step-000000001")
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-000000003", "step-000000001"]
+    prune(tmp_path, 2)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000000003", "step-000000002"]
     assert not list(tmp_path.glob(".tmp-*"))
 
 

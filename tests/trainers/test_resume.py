@@ -241,7 +241,7 @@ def test_changed_settings_are_refused_with_old_and_new(named, tmp_path):
     with pytest.raises(ValueError, match=r"resume: the settings are not those of") as error:
         Case("lbgat", tmp_path, **options).fit(**fit)
     assert named in str(error.value)
-    assert "What may change: nb_epochs, verbose, checkpoint_dir" in str(error.value)
+    assert "What may change: nb_epochs, verbose, trackers, checkpoint_dir" in str(error.value)
 
 
 def test_changed_models_attacks_optimizers_and_data_are_refused(tmp_path):
