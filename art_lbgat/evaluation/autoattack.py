@@ -32,6 +32,7 @@ from art_lbgat.engine.randomness import preserved_randomness
 from art_lbgat.evaluation.autoattack_checks import FEW_CLASSES
 from art_lbgat.evaluation.autoattack_loop import AutoAttackResult, run_attacks
 from art_lbgat.evaluation.identity import data_sha256, model_identity
+from art_lbgat.evaluation.record import Record
 from art_lbgat.evaluation.sharing import sharing
 from art_lbgat.evaluation.unit import UnitModel
 
@@ -78,8 +79,8 @@ def auto_attack(
     :return: The examples in raw input units, what withstood, and the warnings.
     :raises TypeError: Arguments of another type.
     :raises ValueError: Bad ``x`` or ``y`` (see :mod:`art_lbgat.checks`), no or non-uniform ``clip_values``, unknown
-        attacks, too few classes or too small images for an attack, logits that are not finite, a file of another run or a damaged one, processes that do not judge the
-        same model on the same data.
+        attacks, too few classes or too small images for an attack, logits that are not finite, a file of another run
+        or a damaged one, processes that do not judge the same model on the same data.
     :raises RuntimeError: If another process has ended.
     :raises BlockingIOError: If another run has the file open.
     """
@@ -156,7 +157,7 @@ def attack_images(
             }
         shared.agree(identity)
         with (
-            shared.record(state_path, identity) as record,
+            shared.every(lambda: Record(state_path if shared.is_main else None, identity)) as record,
             plain_autograd(view.device),
             torch.no_grad(),
             preserved_randomness(),

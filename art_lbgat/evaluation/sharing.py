@@ -8,7 +8,6 @@ it down. With one process nothing is exchanged.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -101,40 +100,32 @@ class Sharing:
         """What the work of the main process found, known to all; the others do nothing. Errors as :meth:`each`."""
         return self.each(work if self.is_main else dict)
 
-    def main_first(self, work: Callable[[], T]) -> T:
-        """Work that may write files: the main process does it, then the others, which find these there.
+    def every(self, work: Callable[[], T]) -> T:
+        """What the work makes in this process, once it is done in all; where it fails in one, it fails in all.
 
         :raises Exception: As :meth:`each`.
         """
         made: list[T] = []
 
-        def first() -> Found:
+        def done() -> Found:
             made.append(work())
             return {}
 
-        self.of_main(first)
-        return made[0] if made else work()
-
-    def record(self, path: str | os.PathLike[str] | None, identity: Mapping[str, Any]) -> Record:
-        """The record of finished batches: the main process has it, the others an empty one in memory.
-
-        :param path: The file of the main process; that of the others does not count.
-        :param identity: What the entries belong to.
-        :raises Exception: See :class:`~art_lbgat.evaluation.record.Record`; in every process.
-        """
-        made: list[Record] = []
-
-        def opened() -> Found:
-            made.append(Record(path if self.is_main else None, identity))
-            return {}
-
-        self.each(opened)
+        self.each(done)
         return made[0]
+
+    def main_first(self, work: Callable[[], T]) -> T:
+        """Work that may write files: the main process does it, then the others, which find these there.
+
+        :raises Exception: As :meth:`each`.
+        """
+        made = self.every(lambda: work() if self.is_main else None)
+        return work() if made is None else made
 
     def round(self, record: Record, part: str, places: Sequence[int], work: Callable[[int], Entry]) -> list[Entry]:
         """The entries of at most as many batches as there are processes: from the record, or made and added to it.
 
-        :param record: As :meth:`record` gave it.
+        :param record: Finished batches are taken from that of the main process and added to it.
         :param part: The attack.
         :param places: Where its batches start, ``len(places) <= world``.
         :param work: Runs the batch at one place.

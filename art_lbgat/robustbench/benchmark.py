@@ -6,15 +6,17 @@ import os
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from art.estimators.classification import PyTorchClassifier
 
 from art_lbgat.bridge import JudgedView
-from art_lbgat.checks import check_count, check_number
+from art_lbgat.checks import check_count, check_flag, check_number, check_path, check_seed, check_text
 from art_lbgat.engine.modes import evaluating, plain_autograd
 from art_lbgat.engine.randomness import preserved_randomness
 from art_lbgat.evaluation.autoattack import attack_names, published_package
 from art_lbgat.evaluation.identity import weights_sha256
+from art_lbgat.evaluation.sharing import sharing
 from art_lbgat.evaluation.unit import UnitModel
 from art_lbgat.robustbench.adversarial import Settings, measure_adversarial
 from art_lbgat.robustbench.compat import import_robustbench
@@ -56,7 +58,8 @@ def benchmark(
 
     RobustBench's own ``benchmark`` is run, on its images and with AutoAttack's published attacks; ours is that each
     finished batch is kept, and what is noted beside the two numbers. The classifier is judged as a whole, preprocessing
-    and ``clip_values`` included, in eval mode; modes and global generators are left as found.
+    and ``clip_values`` included, in eval mode; modes and global generators are left as found. Several processes
+    (torchrun's) share the batches of AutoAttack; each has to call this, and gets the result that one would get.
 
     :param classifier: The classifier. It is given images in its own ``clip_values``.
     :param dataset: ``"cifar10"``, ``"cifar100"`` or ``"imagenet"``.
@@ -81,6 +84,7 @@ def benchmark(
     :raises FileNotFoundError: If the images are not there and cannot be fetched, with what to put where.
     :raises ImportError: See :func:`~art_lbgat.robustbench.compat.import_robustbench`.
     """
+    _check_options(data_dir, corruptions_data_dir, state_path, model_name, architecture, verbose)
     view = JudgedView(classifier)
     attack_names(attacks, classifier.nb_classes)  # before anything is loaded
     settings = Settings(
@@ -89,7 +93,7 @@ def benchmark(
         eps=_radius(dataset, threat_model, eps),
         attacks=attacks if isinstance(attacks, str) else tuple(attacks),
         batch_size=check_count(batch_size, "batch_size"),
-        seed=check_count(seed, "seed", minimum=0),
+        seed=check_seed(seed),
         state_path=state_path,
         preprocessing=preprocessing,
         model_name=model_name,
@@ -103,7 +107,9 @@ def benchmark(
             raise ValueError(
                 f"attacks: expected 'standard' for {threat_model}, where nothing attacks, got {attacks!r}."
             )
-    images = load_images(settings.dataset, settings.threat_model, n_examples, Path(data_dir), preprocessing, model_name)
+    wanted = (settings.dataset, settings.threat_model, n_examples, Path(data_dir), preprocessing, model_name)
+    with sharing(view.device) as shared:
+        images = shared.main_first(lambda: load_images(*wanted))  # they may have to be fetched
     _check_fit(classifier, images, dataset)
     with plain_autograd(view.device), preserved_randomness(), evaluating(view.module):
         if threat_model in NORMS:
@@ -126,6 +132,19 @@ def benchmark(
         versions=_versions(),
         device=str(view.device),
     )
+
+
+def _check_options(
+    data_dir: Any, corruptions_data_dir: Any, state_path: Any, model_name: Any, architecture: Any, verbose: Any
+) -> None:
+    check_path(data_dir, "data_dir")
+    for name, path in (("corruptions_data_dir", corruptions_data_dir), ("state_path", state_path)):
+        if path is not None:
+            check_path(path, name)
+    for name, text in (("model_name", model_name), ("architecture", architecture)):
+        if text is not None and not check_text(text, name):
+            raise ValueError(f"{name}: expected a text or None, got an empty one.")
+    check_flag(verbose, "verbose")
 
 
 def _radius(dataset: str, threat_model: str, eps: float | None) -> float | None:

@@ -18,6 +18,7 @@ from art_lbgat.evaluation.accuracy import Accuracy
 from art_lbgat.evaluation.autoattack_loop import NATURAL
 from art_lbgat.evaluation.identity import data_sha256, model_identity
 from art_lbgat.evaluation.record import Entry, Record
+from art_lbgat.evaluation.sharing import sharing
 from art_lbgat.evaluation.unit import UnitModel
 from art_lbgat.robustbench.adversarial import Measured, Settings, probe
 from art_lbgat.robustbench.images import BenchmarkImages, missing_data
@@ -46,7 +47,7 @@ def measure_corruptions(
 
     RobustBench's own sum cannot be used: it hands the CIFAR loaders an argument that they do not have, and relates
     errors to a file that is not shipped. The mean is the same. Its interval takes the corrupted copies of an image for
-    independent, so it is too narrow.
+    independent, so it is too narrow. Each of several processes judges all images; the main one alone has the record.
 
     :param package: The package ``robustbench``.
     :param view: The classifier.
@@ -72,11 +73,20 @@ def measure_corruptions(
     seconds: dict[str, float] = {}
     kinds = corruption_kinds(package, settings.dataset, settings.threat_model)
     parts = [(NATURAL, 0), *((kind, severity) for kind in kinds for severity in SEVERITIES)]
-    with Record(settings.state_path, identity) as record, torch.no_grad():
-        bar = tqdm(parts, desc=settings.threat_model, disable=not settings.verbose)
+    with (
+        sharing(view.device) as shared,
+        shared.every(lambda: Record(settings.state_path if shared.is_main else None, identity)) as record,
+        torch.no_grad(),
+    ):
+        bar = tqdm(parts, desc=settings.threat_model, disable=not (settings.verbose and shared.is_main))
         for kind, severity in bar:
-            with missing_data(f"{kind} in {folder}", f"the published folder {folder.name} into {data_dir}"):
-                x, y = (images.x, images.y) if kind == NATURAL else load(len(images.x), severity, kind)
+
+            def loaded(kind: str = kind, severity: int = severity) -> tuple[Tensor, Tensor]:
+                """The images of this part, which may have to be fetched."""
+                with missing_data(f"{kind} in {folder}", f"the published folder {folder.name} into {data_dir}"):
+                    return load(len(images.x), severity, kind)
+
+            x, y = (images.x, images.y) if kind == NATURAL else shared.main_first(loaded)
             judged.append(data_sha256(x, y))
             entry = record.get(kind, severity)
             if entry is None:

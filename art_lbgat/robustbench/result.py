@@ -7,11 +7,13 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from art_lbgat.checks import check_count, check_kind, check_path, check_text
+from art_lbgat.engine.processes import declared_world, is_main_process
 from art_lbgat.evaluation.accuracy import Accuracy
-from art_lbgat.robustbench.standard import Dataset, ThreatModel
+from art_lbgat.robustbench.standard import Dataset, ThreatModel, check_dataset, check_threat_model
 
 if TYPE_CHECKING:
     import pandas
@@ -44,6 +46,8 @@ class BenchmarkResult:
     :param versions: Version of each library that had a part in it.
     :param device: Where it ran.
     :param seconds: Seconds of work on each part, over all sessions; does not count in a comparison.
+    :raises TypeError: A value of the wrong type.
+    :raises ValueError: A value outside its range.
     """
 
     model_name: str
@@ -64,6 +68,26 @@ class BenchmarkResult:
     versions: Mapping[str, str]
     device: str
     seconds: Mapping[str, float] = field(compare=False)
+
+    def __post_init__(self) -> None:
+        check_dataset(self.dataset)
+        check_threat_model(self.threat_model)
+        for name in ("model_name", "architecture", "weights_sha256", "data_sha256", "device"):
+            check_text(getattr(self, name), name)
+        for name in ("attacks", "corruptions", "flags", "versions", "seconds"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise TypeError(f"{name}: expected a mapping, got {getattr(self, name)!r}.")
+        if self.eps is not None and (isinstance(self.eps, bool) or not isinstance(self.eps, Real)):
+            raise TypeError(f"eps: expected a number or None, got {self.eps!r}.")
+        for name in ("natural", "robust"):
+            accuracy = check_kind(getattr(self, name), name, Accuracy)
+            check_count(accuracy.n, f"{name}.n")
+            if check_count(accuracy.correct, f"{name}.correct", minimum=0) > accuracy.n:
+                raise ValueError(f"{name}: expected at most n={accuracy.n} correct, got {accuracy.correct}.")
+        if not isinstance(self.differences, tuple) or not all(isinstance(each, str) for each in self.differences):
+            raise TypeError(f"differences: expected a tuple of texts, got {self.differences!r}.")
+        check_count(self.seed, "seed", minimum=0)
+        check_count(self.batch_size, "batch_size")
 
     @property
     def standard(self) -> bool:
@@ -128,8 +152,9 @@ class BenchmarkResult:
             raise ValueError(f"text: expected what BenchmarkResult.to_json wrote ({error}).") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`to_json` to a file."""
-        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+        """Write :meth:`to_json` to a file; of several processes the main one does."""
+        if declared_world() == 1 or is_main_process():
+            check_path(path, "path").write_text(self.to_json() + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> BenchmarkResult:
@@ -137,8 +162,9 @@ class BenchmarkResult:
 
         :raises ValueError: If the file is no such result.
         """
+        place = check_path(path, "path")
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+            return cls.from_json(place.read_text(encoding="utf-8"))
         except ValueError as error:  # also bytes that are no text
             raise ValueError(f"path: {path} is no result of a benchmark ({error})") from error
 

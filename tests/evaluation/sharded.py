@@ -1,0 +1,209 @@
+"""What one of several processes does in the tests of shared AutoAttack; started by torchrun, or by hand.
+
+    python -m tests.evaluation.sharded FOLDER CASE [CASE ...]
+
+runs the cases one after the other and writes what came of each to ``FOLDER/<world>-<rank>-<case>.pt``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from art_lbgat.bridge import TensorView
+from art_lbgat.evaluation import auto_attack, autoattack, autoattack_loop, evaluate
+from tests.conftest import make_classifier, make_data
+from tests.evaluation.nets import Wrapped
+
+ROOT = Path(__file__).parents[2]
+RANK, WORLD = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+N, BATCH = 41, 4  # the last batch has one image, the last round fewer batches than processes
+BROKEN = "nothing is left of this batch"
+
+
+@contextlib.contextmanager
+def fewer_steps() -> Iterator[None]:
+    """Attacks of so few steps that a run takes a second."""
+    made = autoattack._runner
+
+    def runner(*args: Any) -> Any:
+        found = made(*args)
+        for attack in (found.apgd, found.apgd_targeted):
+            attack.n_iter = attack.n_iter_orig = 6
+        found.fab.n_iter, found.square.n_queries = 3, 10
+        return found
+
+    autoattack._runner = runner
+    try:
+        yield
+    finally:
+        autoattack._runner = made
+
+
+@contextlib.contextmanager
+def before_batch(number: int, action: Any) -> Iterator[None]:
+    """Do something before the batch that this process runs as its ``number``-th."""
+    made, calls = autoattack_loop._attack, []
+
+    def attack(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == number:
+            action()
+        return made(*args)
+
+    autoattack_loop._attack = attack
+    try:
+        yield
+    finally:
+        autoattack_loop._attack = made
+
+
+def nan_beyond(logits: Tensor) -> Tensor:
+    """NaN where an attack has brought the logits close together: in the sixth of the batches of five."""
+    gap = logits.topk(2, dim=1).values
+    return torch.where((gap[:, :1] - gap[:, 1:]) < 0.014, torch.nan, logits)
+
+
+def images(n: int, model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Images labelled as the model sees them, every seventh otherwise."""
+    x = torch.from_numpy(make_data(n)[0])
+    with torch.no_grad():
+        y = model.eval()(x).argmax(dim=1)
+    y[::7] = (y[::7] + 1) % 4
+    return x, y
+
+
+def attacked(
+    after: Any = None, n: int = N, shift: float = 0.0, attacks: Any = "standard", **options: Any
+) -> dict[str, Any]:
+    """AutoAttack on an untrained network; everything but the seconds."""
+    classifier = make_classifier()
+    x, y = images(n, classifier.model)
+    if after is not None:
+        classifier = make_classifier(Wrapped(classifier.model, after=after))
+    options = {"eps": 0.1, "batch_size": BATCH, **options}
+    found = auto_attack(TensorView(classifier), x + shift, y, attacks=attacks, **options)
+    flags = [list(item) for item in found.flags.items()]  # in order, since the table of evaluate lists them so
+    return {**found._asdict(), "flags": flags, "seconds": list(found.seconds)}
+
+
+def table() -> dict[str, Any]:
+    """The table of ``evaluate``."""
+    classifier = make_classifier()
+    x, y = images(13, classifier.model)
+    attacks = ["natural", "pgd-3", "autoattack", "worst"]
+    found = evaluate(classifier, x.numpy(), y.numpy(), eps=0.1, attacks=attacks, batch_size=BATCH)
+    return {"table": found.drop(columns="seconds").to_json()}
+
+
+def judged(folder: Path) -> dict[str, Any]:
+    """RobustBench's benchmark on the images in ``folder/data``; its result is saved as ``folder/<rank>.json``."""
+    from art_lbgat.robustbench import benchmark
+    from tests.robustbench import test_benchmark
+
+    classifier = test_benchmark.make_classifier(test_benchmark.halves())
+    found = benchmark(classifier, data_dir=folder / "data", state_path=folder / "benchmark", **test_benchmark.FAST)
+    found.save(folder / f"{RANK}.json")
+    return {"benchmark": dataclasses.replace(found, seconds={}).to_json()}
+
+
+def bars() -> dict[str, Any]:
+    """Whether a bar was shown."""
+    with contextlib.redirect_stderr(io.StringIO()) as shown:
+        attacked(n=9, attacks="apgd-ce", verbose=True)
+    return {"bars": "apgd-ce" in shown.getvalue()}
+
+
+def fail() -> None:
+    """What a batch may do."""
+    raise ValueError(BROKEN)
+
+
+def die() -> None:
+    """Without a word."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_case(case: str, folder: Path) -> dict[str, Any]:
+    """One case; an error is a result.
+
+    :param case: Its name, and its arguments after colons.
+    """
+    name, *arguments = case.split(":")
+    plain = {
+        "whole": lambda: attacked(),
+        "l2": lambda: attacked(norm=2.0, eps=0.7),
+        "masked": lambda: attacked(after=lambda z: (8 * z).round() / 8, attacks=["apgd-ce", "apgd-t", "square"]),
+        "nan": lambda: attacked(after=nan_beyond, eps=0.01, batch_size=5, attacks=["apgd-ce"]),
+        "one batch": lambda: attacked(n=4, attacks=["fab-t", "fab"]),
+        "table": table,
+        "bars": bars,
+        "benchmark": lambda: judged(folder),
+        "other data": lambda: attacked(shift=0.01 * RANK),
+    }
+    try:
+        with fewer_steps():
+            if name in plain:
+                return plain[name]()
+            if name == "state":
+                return attacked(state_path=folder / arguments[0])
+            if name == "kill":
+                with before_batch(int(arguments[1]), die):
+                    return attacked(state_path=folder / arguments[0])
+            if name == "fail":
+                with before_batch(2, fail if RANK == WORLD - 1 else lambda: None):
+                    return attacked()
+            if name == "alone":
+                return attacked() if RANK == 0 else {}
+    except (ValueError, RuntimeError, OSError) as error:
+        return {"error": [type(error).__name__, str(error)]}
+    raise NotImplementedError(case)
+
+
+def launch(folder: Path, world: int, cases: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run the cases in ``world`` processes; one of them without torchrun."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)] if world > 1 else []
+    command = [sys.executable, "-W", "ignore", *torchrun, "-m", "tests.evaluation.sharded", str(folder), *cases]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def results(folder: Path, world: int, case: str) -> list[dict[str, Any]]:
+    """What came of a case, by rank."""
+    paths = [_result(folder, world, rank, case) for rank in range(world)]
+    return [torch.load(path, weights_only=True) for path in paths]  # noqa: TID251 (written above)
+
+
+def _result(folder: Path, world: int, rank: int, case: str) -> Path:
+    return folder / f"{world}-{rank}-{case.replace('/', '-')}.pt"
+
+
+def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether two results hold the same bits."""
+    return first.keys() == second.keys() and all(
+        torch.equal(value, second[key]) if isinstance(value, Tensor) else value == second[key]
+        for key, value in first.items()
+    )
+
+
+def main() -> None:
+    """See the top."""
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    for case in sys.argv[2:]:
+        torch.save(run_case(case, folder), _result(folder, WORLD, RANK, case))
+
+
+if __name__ == "__main__":
+    main()
