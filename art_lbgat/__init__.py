@@ -1,17 +1,23 @@
 """art-lbgat: boundary guided adversarial training for the Adversarial Robustness Toolbox."""
 
-from art_lbgat.engine.options import RunOptions
-from art_lbgat.engine.schedule import StepSchedule
-from art_lbgat.trainers import (
-    ALPTrainer,
-    BGATTrainer,
-    FastATTrainer,
-    LBGATTrainer,
-    MadryTrainer,
-    MARTTrainer,
-    NaturalTrainer,
-    TRADESTrainer,
-)
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from art_lbgat.engine.options import RunOptions
+    from art_lbgat.engine.schedule import StepSchedule
+    from art_lbgat.trainers import (
+        ALPTrainer,
+        BGATTrainer,
+        FastATTrainer,
+        LBGATTrainer,
+        MadryTrainer,
+        MARTTrainer,
+        NaturalTrainer,
+        TRADESTrainer,
+    )
 
 __version__ = "0.1.0"
 
@@ -28,3 +34,18 @@ __all__ = [
     "TRADESTrainer",
     "__version__",
 ]
+
+_OTHERS = {"RunOptions": "art_lbgat.engine.options", "StepSchedule": "art_lbgat.engine.schedule"}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when they are first asked for: torch and ART take seconds that ``--help`` need not."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_OTHERS.get(name, "art_lbgat.trainers")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from art_lbgat.attacks import PGDAttack, TRADESAttack
 from art_lbgat.data import DataSet, Images, load_data
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.randomness import preserved_randomness
+from art_lbgat.engine.trackers import Tracker
 from art_lbgat.models import create_classifier, create_model
 from art_lbgat.objectives import kd
 from art_lbgat.recipes.recipe import Recipe
@@ -33,6 +34,8 @@ from art_lbgat.trainers import (
 from art_lbgat.trainers.base import BaseTrainer
 from art_lbgat.weights import load_weights
 
+_OF_ATTACKS = ("warm_start", "max_iter_warmup_epochs", "attack_precision")
+
 
 @dataclass
 class Experiment:
@@ -45,6 +48,7 @@ class Experiment:
     :param data: The data set.
     :param seed: Seed of weights, order and attacks.
     :param guides_trained: Whether frozen guides have been trained (or loaded).
+    :param guide_trackers: The ``trackers`` of the training of each frozen guide.
     """
 
     recipe: Recipe
@@ -54,6 +58,7 @@ class Experiment:
     data: DataSet
     seed: int
     guides_trained: bool
+    guide_trackers: Sequence[Sequence[Tracker]] = ()
 
     def fit(self) -> None:
         """Train as the recipe says; frozen guides that are not trained yet are trained first, by their own recipe."""
@@ -62,13 +67,27 @@ class Experiment:
         self.trainer.fit(training_images(self.recipe, self.data), **fit_options(self.recipe, self.data))
 
     def train_guides(self) -> None:
-        """Train the frozen guides on natural images, each by the recipe that ``guide_recipe`` names."""
+        """Train the frozen guides on natural images, each by the recipe that ``guide_recipe`` names.
+
+        They run as the student does; with ``checkpoint_dir`` their checkpoints are in ``guide-0`` and so on below it.
+        """
         recipe = guide_recipe(self.recipe)
         images = training_images(self.recipe, self.data)
-        for guide in self.guides:
-            options = recipe.run_options(self.seed, self.trainer.options.verbose)
+        for index, guide in enumerate(self.guides):
+            trackers = self.guide_trackers[index] if index < len(self.guide_trackers) else ()
+            options = recipe.run_options(self.seed, self.trainer.options.verbose, **self._guide_run(index, trackers))
             NaturalTrainer(guide, options=options).fit(images, **fit_options(recipe, self.data))
         self.guides_trained = True
+
+    def _guide_run(self, index: int, trackers: Sequence[Tracker]) -> dict[str, Any]:
+        """Fields of the run, as those of a guide: its own checkpoints, and what only an attack has left out."""
+        own = {field.name for field in fields(self.recipe)} | {"seed", "verbose", *_OF_ATTACKS}
+        run = {f.name: getattr(self.trainer.options, f.name) for f in fields(RunOptions) if f.name not in own}
+        run["trackers"] = trackers
+        if run["checkpoint_dir"] is not None:
+            run["checkpoint_dir"] = Path(run["checkpoint_dir"]) / f"guide-{index}"
+            run["resume"] = "never" if run["resume"] == "never" else "auto"
+        return run
 
 
 def guide_recipe(recipe: Recipe, model: str | None = None) -> Recipe:
@@ -123,6 +142,8 @@ def build(
     guide_weights: str | Path | Mapping[str, Any] | Sequence[Any] | None = None,
     device_type: str | None = None,
     verbose: bool = True,
+    run: Mapping[str, Any] | None = None,
+    guide_trackers: Sequence[Sequence[Tracker]] = (),
 ) -> Experiment:
     """Classifier, guides, trainer and data of a recipe.
 
@@ -134,21 +155,28 @@ def build(
     :param guide_weights: Trained weights of the guides, a file or state dict, or one for each.
     :param device_type: ``"cpu"`` or ``"gpu"``; None takes a GPU where there is one.
     :param verbose: Show a progress bar.
+    :param run: Fields of :class:`~art_lbgat.RunOptions` that are none of the recipe, such as ``checkpoint_dir`` or
+        ``precision``.
+    :param guide_trackers: The ``trackers`` of each frozen guide, if it is trained.
     :return: The experiment; global random generators are left as found.
     :raises FileNotFoundError: Missing data or weights.
     :raises ValueError: Weights that do not fit.
     """
     from art_lbgat.recipes import RECIPES
 
+    how = recipe.run_options(seed, verbose, **(run or {}))  # checked before anything is loaded
     if data is None:
         options = {} if recipe.image_size is None else {"size": recipe.image_size}
         data = load_data(recipe.data, root, seed=seed, limit=limit, **options)
     with preserved_randomness():
         torch.manual_seed(seed)
-        classifier = _classifier(recipe, recipe.model, data, device_type)
+        shape = data.input_shape
+        classifier = recipe_classifier(recipe, recipe.model, data.nb_classes, shape, device_type)
         frozen = recipe.method == "bgat" and recipe.guide_recipe in RECIPES
         guides = [
-            _classifier(guide_recipe(recipe, name) if frozen else recipe, name, data, device_type)
+            recipe_classifier(
+                guide_recipe(recipe, name) if frozen else recipe, name, data.nb_classes, shape, device_type
+            )
             for name in recipe.guides
         ]
     if guide_weights is not None:
@@ -157,18 +185,27 @@ def build(
             raise ValueError(f"guide_weights: expected {len(guides)}, one for each guide, got {len(given)}.")
         for guide, weights in zip(guides, given, strict=True):
             load_weights(guide.model, weights)
-    trainer = _TRAINERS[recipe.method](recipe, classifier, guides, recipe.run_options(seed, verbose))
+    trainer = _TRAINERS[recipe.method](recipe, classifier, guides, how)
     trained = recipe.method != "bgat" or guide_weights is not None
-    return Experiment(recipe, classifier, guides, trainer, data, seed, trained)
+    return Experiment(recipe, classifier, guides, trainer, data, seed, trained, guide_trackers)
 
 
-def _classifier(recipe: Recipe, name: str, data: DataSet, device_type: str | None) -> PyTorchClassifier:
-    shape = data.input_shape
+def recipe_classifier(
+    recipe: Recipe, name: str, nb_classes: int, input_shape: Sequence[int], device_type: str | None
+) -> PyTorchClassifier:
+    """A classifier as a recipe trains it, with fresh weights from torch's global generator.
+
+    :param recipe: The recipe, for its optimizer.
+    :param name: Name of the network.
+    :param nb_classes: Number of classes.
+    :param input_shape: Shape of one image.
+    :param device_type: As :func:`~art_lbgat.models.create_classifier`.
+    """
     wide = recipe.sub_block1 and name.startswith("wrn-")
     return create_classifier(
-        create_model(name, data.nb_classes, shape, sub_block1=wide),
-        data.nb_classes,
-        shape,
+        create_model(name, nb_classes, input_shape, sub_block1=wide),
+        nb_classes,
+        input_shape,
         learning_rate=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,

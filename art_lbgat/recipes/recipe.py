@@ -9,16 +9,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from typing_extensions import Unpack
-
 from art_lbgat.checks import check_choice, check_count, check_name, check_norm, check_number
 from art_lbgat.data.named import LOADERS
 from art_lbgat.data.pipelines import make_augmentation
 from art_lbgat.engine.cost import Cost, step_cost
-from art_lbgat.engine.options import RunFields, RunOptions, run_options
+from art_lbgat.engine.options import RunOptions, run_options
 from art_lbgat.engine.schedule import StepSchedule
 from art_lbgat.objectives import GUIDANCE, REGULARIZERS
-from art_lbgat.recipes.files import NONE, read_mapping, write_mapping
+from art_lbgat.recipes.files import NONE, is_toml, read_mapping, without_null, write_mapping
 
 if TYPE_CHECKING:
     from art_lbgat.recipes.experiment import Experiment
@@ -239,7 +237,7 @@ class Recipe:
             perturbs_weights=self.awp_gamma is not None,
         )
 
-    def run_options(self, seed: int | None = None, verbose: bool = True, **run: Unpack[RunFields]) -> RunOptions:
+    def run_options(self, seed: int | None = None, verbose: bool = True, **run: Any) -> RunOptions:
         """How to run, as the trainers take it.
 
         :param seed: Seed of the run.
@@ -251,9 +249,8 @@ class Recipe:
         own = [name for name in run if name in names]
         if own:
             raise TypeError(f"run: {own[0]} is a field of the recipe; expected it in override({own[0]}=...).")
-        return run_options(
-            None, {**{name: getattr(self, name) for name in names}, "seed": seed, "verbose": verbose, **run}
-        )  # type: ignore[typeddict-item]
+        values: Any = {**{name: getattr(self, name) for name in names}, "seed": seed, "verbose": verbose, **run}
+        return run_options(None, values)
 
     def override(self, **changes: Any) -> Recipe:
         """The recipe with other values in some fields; without its published result, which is no longer its own.
@@ -293,9 +290,15 @@ class Recipe:
         values = asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
+    def as_toml(self) -> dict[str, Any]:
+        """Plain values without None, which TOML lacks: left out, or ``"none"`` where the default is another value."""
+        defaults = {field.name: field.default for field in fields(self)}
+        values = {k: NONE if v is None and defaults[k] is not None else v for k, v in self.as_dict().items()}
+        return without_null(values)
+
     def save(self, path: str | Path) -> None:
         """Write the recipe as YAML, or as TOML where the name ends in ``.toml``; every field by name."""
-        write_mapping(path, self.as_dict())
+        write_mapping(path, self.as_toml() if is_toml(path) else self.as_dict())
 
     @classmethod
     def read(cls, path: str | Path) -> Recipe:
