@@ -14,7 +14,7 @@ from art.estimators.classification import PyTorchClassifier
 from numpy.typing import NDArray
 
 import art_lbgat
-from art_lbgat.checks import as_array, check_count, check_labels, check_seed
+from art_lbgat.checks import as_array, check_count, check_labels, check_number, check_seed, check_text
 from art_lbgat.data import balanced_order
 from art_lbgat.evaluation import robustness_curve, sanity_checks
 from art_lbgat.evaluation.examples import make_examples
@@ -103,14 +103,16 @@ def evaluate_for_report(
     :raises TypeError: Arguments of the wrong type.
     :raises ValueError: Bad arguments, natural logits with NaN or Inf, or an ``x_adv`` that leaves the threat model.
     """
-    threat = check_threat(eps, norm)
+    threat = check_threat(check_number(eps, "eps", exclusive=True), norm)
     _check_sizes(n_curve, n_sanity, n_pictures, resolution)
     seed = check_seed(seed)
     if name in (baselines or {}):
         raise ValueError(f"baselines: expected names other than {name!r}, which is that of classifier, got it too.")
     models = {name: classifier, **(baselines or {})}
     x, labels = as_array(x, "x"), check_labels(y, classifier.nb_classes)
-    names = ["natural", *(a for a in attacks if a != "natural")]
+    names = _attack_names(attacks)
+    if class_names and len(class_names) != classifier.nb_classes:
+        raise ValueError(f"class_names: expected {classifier.nb_classes} names, got {len(class_names)}.")
     if len(names) > 2 and "worst" not in names:
         names.append("worst")
     plans = plan_attacks(names)
@@ -161,6 +163,15 @@ def evaluate_for_report(
             "commands": list(commands),
         },
     )  # fmt: skip
+
+
+def _attack_names(attacks: Any) -> list[str]:
+    if isinstance(attacks, str) or not isinstance(attacks, Sequence):
+        raise TypeError(f"attacks: expected a sequence of names, got {attacks!r}.")
+    names = ["natural", *(check_text(attack, "attacks") for attack in attacks if attack != "natural")]
+    if set(names) <= {"natural", "worst"}:
+        raise ValueError(f"attacks: expected at least one attack beside 'natural', got {list(attacks)}.")
+    return names
 
 
 def _check_sizes(n_curve: Any, n_sanity: Any, n_pictures: Any, resolution: Any) -> None:

@@ -38,7 +38,7 @@ def render_report(content: ReportContent) -> str:
     style = pages.get_template("style.css").render()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
     text = pages.get_template("page.html.j2").render(
-        title=content.title,
+        title=str(content.title),  # a subclass of str may claim to be escaped
         question=QUESTION,
         answers=answer(results, content.threat, content.comparison),
         sections=make_sections(content, results),

@@ -67,9 +67,6 @@ def make_axis(
     if low == high:
         pad = max(abs(low) * 0.1, 1.0 if whole else 0.5)
         low, high = max(low - pad, bounds[0]), min(high + pad, bounds[1])
-    if not tight:
-        margin = 0.02 * (high - low)
-        low, high = max(low - margin, bounds[0]), min(high + margin, bounds[1])
     for count in (7, 6, 5, 4, 3, 2):
         step = _nice_step((high - low) / count, whole)
         first, last = (low, high) if tight else (math.floor(low / step) * step, math.ceil(high / step) * step)

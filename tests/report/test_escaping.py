@@ -1,0 +1,86 @@
+"""Texts of users never become markup."""
+
+import re
+from html import escape
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markupsafe import Markup
+
+import art_lbgat.report
+from art_lbgat.report import render_report, write_report
+from tests.report.cases import Reader, full
+
+HOSTILE = [
+    "<script>alert(1)</script>", "</style><script>alert(1)</script>", "</title><svg onload=alert(1)>", "\"><img src=x onerror=1>",
+    "' onmouseover='alert(1)", "javascript:alert(1)", "{{ 7 * 7 }}{% raw %}", "--></desc></svg><b>", "&lt;b&gt;&amp;", "\u202eevil\u2066",
+    "\x00\x08\x1b[31m", "\ud800", "日本語 ✓ ü", "]]><![CDATA[", "`${1}`", "http://example.org/x", "a\nb\r\tc",
+]  # fmt: skip
+PLAIN = Reader(render_report(full()))
+
+
+def shape(page):
+    """Every tag with the names of its attributes: what markup there is.
+
+    Left out is what depends on lengths alone: labels that have room in a region, columns that are wide.
+    """
+    assert all(set(a) <= {"x", "y", "text-anchor"} for a in page.tags("text"))
+    assert {a.get("class") for tag in ("td", "th") for a in page.tags(tag)} <= {None, "number", "wide"}
+    return [
+        (tag, () if tag in ("td", "th") else tuple(attributes), around)
+        for tag, attributes, around in page.elements if tag != "text"
+    ]  # fmt: skip
+
+
+def fixed(page):
+    """The values of attributes that no text of a user may reach."""
+    return [
+        (tag, a.get("href"), a.get("class"), a.get("id"))
+        for tag, a, _ in page.elements if tag not in ("image", "td", "th", "text")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_texts_stay_texts(text, tmp_path):
+    page = write_report(tmp_path / "page.html", full(text)).read_text(encoding="utf-8")
+    found = Reader(page)
+    assert found.faults == []
+    assert shape(found) == shape(PLAIN)
+    assert fixed(found) == fixed(PLAIN)
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", page)
+
+
+@pytest.mark.parametrize("text", [HOSTILE[0], HOSTILE[3], "&lt;b&gt;&amp;", "日本語 ✓ ü"])
+def test_and_are_read_as_they_were_given(text):
+    page = Reader(render_report(full(text)))
+    for tag, whole in (("h1", f"A page{text}"), ("span", f"ours{text}"), ("code", f"art-lbgat report{text}"),
+                       ("th", f"torch{text}"), ("td", f"2.0{text}"), ("h3", f"Image 1, class zero{text}"),
+                       ("figcaption", f"natural: zero{text}"), ("text", f"zero{text}")):  # fmt: skip
+        if tag != "text":  # a long name has no room in a region
+            assert whole in [data for found, data in page.texts if found == tag], tag
+    assert any(text in a["alt"] for a in page.tags("img"))
+
+
+def test_what_claims_to_be_markup_is_escaped_too():
+    evil = Markup("<script>alert(1)</script>")
+    page = render_report(
+        full(title=evil, threat=evil, class_names=[evil] * 3, provenance={evil: evil, "commands": [evil]})
+    )
+    assert "<script" not in page
+    assert page.count(escape(str(evil))) > 6
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.text(st.characters(), min_size=1, max_size=30))
+def test_any_text_leaves_the_markup_as_it_is(text):
+    content = full(text, leaderboard=None, comparison=None)
+    plain = full(leaderboard=None, comparison=None)
+    assert shape(Reader(render_report(content))) == shape(Reader(render_report(plain)))
+
+
+def test_nothing_in_the_package_turns_escaping_off():
+    for path in Path(art_lbgat.report.__file__).parent.iterdir():
+        if path.suffix in (".py", ".j2"):
+            assert not re.search(r"\|\s*safe|Markup\(|autoescape\s*(=\s*)?(False|false)", path.read_text()), path

@@ -1,0 +1,229 @@
+"""The page: what it says, what it leaves out, and that it is well-formed, small and self-contained."""
+
+import base64
+import hashlib
+import itertools
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from art_lbgat.report import ReportContent, render_report, write_report
+from art_lbgat.report.page import LIMIT_BYTES
+from art_lbgat.robustbench import compare
+from tests.report.cases import Reader, curve, digits, full, history, pictures, results, sanity, slices
+
+SECTIONS = {"models", "attacks", "training", "curve", "classes", "pictures", "slices", "sanity", "provenance"}
+
+
+def read(content):
+    return Reader(render_report(content))
+
+
+def sections(page):
+    return {a["id"] for a in page.tags("h2")} - {"question"}
+
+
+@pytest.mark.parametrize(
+    "content", [full, digits, lambda: ReportContent("t", results(["a"]))], ids=["full", "digits", "least"]
+)
+def test_the_page_is_well_formed_and_can_be_read_without_seeing_it(content):
+    page = read(content())
+    assert page.faults == []
+    assert page.tags("html") == [{"lang": "en"}]
+    assert len(page.tags("h1")) == len(page.tags("main")) == 1
+    assert all(each["alt"].strip() for each in page.tags("img"))
+    assert all(each.get("aria-hidden") == "true" or each["role"] == "img" for each in page.tags("svg"))
+    shown = [a for a in page.tags("svg") if a.get("role") == "img"]
+    titles = [data for tag, data in page.texts if tag in ("title", "desc") and data.strip()]
+    assert len(titles) == 1 + 2 * len(shown)
+    figures = [a for a in page.tags("figure") if a.get("class") in ("chart", "slice")]
+    inside = [around for tag, _, around in page.elements if tag == "details" and "figure" in around]
+    assert len(figures) == len(shown) == len(inside)
+    assert len(page.tags("details")) == len(
+        [1 for tag, _, around in page.elements if tag == "table" and "details" in around]
+    )
+    assert len(page.tags("caption")) == len(page.tags("table"))
+    assert all(a.get("scope") in ("col", "row") for a in page.tags("th"))
+    levels = [int(tag[1]) for tag, _, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_everything_has_its_section_and_what_is_not_there_has_none():
+    assert sections(read(full())) == SECTIONS
+    assert sections(read(ReportContent("t", results()))) == {"models"}
+    for field, slug in (("attacks", "attacks"), ("history", "training"), ("curve", "curve"), ("per_class", "classes"),
+                        ("pictures", "pictures"), ("slices", "slices"), ("sanity", "sanity")):  # fmt: skip
+        assert sections(read(full(**{field: None}))) == SECTIONS - {slug}
+    assert sections(read(full(provenance={}))) == SECTIONS - {"provenance"}
+
+
+@pytest.mark.parametrize("content", [full, digits], ids=["full", "digits"])
+def test_the_page_is_small_loads_nothing_and_runs_nothing(content):
+    text = render_report(content())
+    assert len(text.encode()) < LIMIT_BYTES == 2_000_000
+    page = Reader(text)
+    assert not page.tags("script")
+    assert not [
+        name for _, attributes, _ in page.elements for name in attributes if name.startswith("on") or name == "style"
+    ]
+    links = [a[name] for _, a, _ in page.elements for name in ("href", "src") if name in a]
+    assert all(link.startswith(("#", "data:image/png;base64,")) or link == "data:," for link in links)
+    policy = next(a["content"] for a in page.tags("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert (
+        policy == f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_the_digits_page_shows_the_numbers_that_were_measured():
+    content = digits()
+    page = read(content)
+    body = page.text("td", "th")
+    for row in content.attacks.itertuples():
+        assert f"[{100 * row.low:.1f},\xa0{100 * row.high:.1f}]" in body
+    for row in content.curve.itertuples():
+        assert f"{100 * row.accuracy:.1f}" in body
+    assert len(page.tags("img")) == 18
+    assert content.provenance["SHA-256"]["weights of LBGAT"] in body
+    assert "art-lbgat train digits-lbgat --nb-epochs 3" in page.text("code")
+    assert "RobustBench cifar10 Linf, 99 published models" in page.text("span")
+    assert page.text("td").count("✓") + page.text("td").count("✗") == len(content.sanity)
+
+
+def answer(**changes):
+    return read(ReportContent(**{"title": "t", "results": results(), **changes})).text("p").replace("\xa0", " ")
+
+
+def test_the_answer_comes_first_and_says_which_model_and_at_what_cost():
+    text = answer(threat="AutoAttack, eps 0.3")
+    assert text.startswith("base is the most robust of the 2 models judged here: 52.0 % [47.0, 57.0] robust, 85.0 % "
+                           "[80.0, 89.0] natural (AutoAttack, eps 0.3).")  # fmt: skip
+    assert ("ours (50.0 % [45.0, 55.0] robust, 90.0 % [85.0, 94.0] natural) against base, the most robust baseline: "
+            "−2.0 points robust, +5.0 points natural. The intervals of robust accuracy overlap, so") in text  # fmt: skip
+    page = render_report(full())
+    assert (
+        page.index("Which model is the most robust")
+        < page.index("<nav")
+        < page.index("Natural and robust accuracy</h2>")
+    )
+
+
+def test_the_answer_without_ours_without_intervals_and_for_one_model():
+    plain = results()[["model", "natural", "robust"]]
+    assert "base against ours, the most robust of the others (50.0 % robust, 90.0 % natural): +2.0 points" in answer(
+        results=plain
+    )
+    assert "intervals" not in answer(results=plain)
+    one = answer(results=plain.iloc[:1])
+    assert one.startswith("ours: 50.0 % robust, 90.0 % natural.")
+    assert "against" not in one
+    apart = results().assign(robust_low=[0.49, 0.515], robust_high=[0.51, 0.53])
+    assert "do not overlap." in answer(results=apart)
+    third = answer(results=results(["ours", "base", "other"]).assign(natural=[0.7, 0.8, 0.95], robust=[0.5, 0.4, 0.1]))
+    assert "The most accurate on natural images is other" in third
+
+
+def test_the_rank_on_the_leaderboard_is_said_with_its_label():
+    found = compare("Rice2020Overfitting")
+    text = answer(comparison=found)
+    assert f"Rice2020Overfitting ranks {found.rank} of {found.of} with {found.robust_acc:.2f} %" in text
+    assert found.label in text
+
+
+def test_flags_and_failed_checks_are_not_to_be_overlooked():
+    page = read(full(sanity=sanity(failed=True), results=results().assign(flags=["softmax", ""]), ours=()))
+    warned = page.text("p")
+    assert "ours: softmax" in warned
+    assert "1 of 2 checks failed" in warned
+    assert "noise does not beat PGD: 0.4" in warned
+    assert ("td", "✗\xa0FAIL") in page.texts
+    assert "Warning:" not in read(full(results=results(), ours=(), curve=curve())).text()
+
+
+def test_one_history_shows_its_terms_and_several_fits_are_counted_on():
+    page = read(ReportContent("t", results(["net"]), history=history(3, fits=2)))
+    assert "net: accuracies" in page.text("figcaption")
+    assert "guidance_mse" in page.text("span")
+    rows = [data for tag, data in page.texts if tag == "th" and data.strip().isdigit()]
+    assert rows[:6] == list("123456")
+
+
+def test_long_histories_are_thinned_so_that_the_page_stays_small():
+    content = ReportContent("t", results(), history={name: history(3000) for name in ("ours", "base")})
+    assert len(render_report(content).encode()) < 600_000
+
+
+def test_a_model_has_one_style_in_every_chart():
+    page = render_report(full(leaderboard=None))
+    entries = re.findall(r'class="swatch (c\d d\d)"(?:(?!</li>).)*<span>(ours|base)</span>', page, re.DOTALL)
+    assert len(entries) > 6
+    assert len(set(entries)) == 2
+
+
+def test_the_same_content_gives_the_same_bytes_and_a_file_is_replaced_whole(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "page.html"
+    assert write_report(str(path), full()) == path
+    before = path.read_bytes()
+    assert write_report(path, full()).read_bytes() == before
+
+    def fails(*_):
+        raise OSError("disk")
+
+    monkeypatch.setattr("pathlib.Path.replace", fails)
+    with pytest.raises(OSError, match="disk"):
+        write_report(path, ReportContent("other", results()))
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["page.html"]
+
+
+def test_a_page_that_would_be_too_large_is_refused():
+    noise = slices(resolution=400)
+    noise["predicted"] = np.random.default_rng(0).integers(0, 10, len(noise))
+    with pytest.raises(ValueError, match=r"content: expected a page under 2,000,000 bytes, got .*lower resolution"):
+        render_report(ReportContent("t", results(), slices=noise))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"title": 3}, TypeError, "title: expected a text"),
+        ({"results": None}, TypeError, "results: expected a DataFrame"),
+        ({"ours": "ours"}, TypeError, "ours: expected a sequence of names"),
+        ({"history": history().drop(columns="epoch")}, ValueError, r"history\['ours'\]: expected a table with"),
+        ({"history": {"a": 3}}, TypeError, r"history\['a'\]: expected a DataFrame"),
+        ({"curve": pd.DataFrame()}, ValueError, "curve: expected a table with the columns"),
+        ({"slices": slices().drop(columns="u")}, ValueError, r"slices: .* no columns \['u'\]"),
+        ({"sanity": "passed"}, TypeError, "sanity: expected a DataFrame"),
+        ({"pictures": 3}, TypeError, "pictures: expected"),
+        ({"provenance": ["a"]}, TypeError, "provenance: expected a mapping"),
+    ],
+)
+def test_content_that_is_not_what_it_should_be(changes, error, words):
+    with pytest.raises(error, match=words):
+        ReportContent(**{"title": "t", "results": results(), "ours": ["ours"], **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"x": np.zeros((3, 2, 4, 4))}, r"pictures.x: expected \(n, C, H, W\)"),
+        ({"x_adv": np.zeros((3, 1, 4, 4))}, r"pictures.x_adv: expected shape \(3, 1, 6, 6\)"),
+        ({"x": np.full((3, 1, 6, 6), np.nan)}, "pictures.x: expected finite"),
+        ({"y": [0, 1]}, "pictures.y: expected 3 class indices"),
+        ({"predicted_adv": [0, 1, 7]}, "pictures.class_names: .* 3 names and class 7 in predicted_adv"),
+        ({"clip_values": (1, 0)}, "pictures.clip_values"),
+    ],
+)
+def test_pictures_that_cannot_be_shown(changes, words):
+    with pytest.raises(ValueError, match=words):
+        pictures(**changes)
+
+
+def test_what_is_no_content():
+    with pytest.raises(TypeError, match="content: expected"):
+        render_report(results())
