@@ -12,6 +12,7 @@ from art_lbgat.bridge import TensorView, label_rows
 from art_lbgat.checks import check_inputs, check_labels
 from art_lbgat.data.augmentation import Augmentation, LabelAugmentation, RandomCropFlip
 from art_lbgat.data.pipelines import apply
+from art_lbgat.engine.processes import Share
 from art_lbgat.engine.randomness import Key
 
 AnyAugmentation = Augmentation | LabelAugmentation
@@ -23,11 +24,13 @@ class Batch(NamedTuple):
     :param x: Raw inputs, float32, ``(N, ...)``.
     :param y: Labels, indices ``(N,)`` or soft rows ``(N, C)``.
     :param rows: Which samples of the data set they are, ``(N,)`` int64 on the CPU; None where that is not known.
+    :param share: Which rows of a global batch they are, where each process reads its own; None: the whole batch.
     """
 
     x: Tensor
     y: Tensor
     rows: Tensor | None = None
+    share: Share | None = None
 
 
 class Stream(Protocol):

@@ -198,8 +198,9 @@ class BaseTrainer(Trainer, abc.ABC):
             checks.check_unaugmented(augmentation, "cache_guide")
         if self.options.warm_start and self._attack is not None:
             checks.check_unaugmented(augmentation, "warm_start")
+        self._processes = join_processes(self._view.device)
         avoid_single = self._normalizes_batches()
-        stream = as_stream(x, y, batch_size, self._view, augmentation, avoid_single)
+        stream = as_stream(x, y, batch_size, self._view, augmentation, avoid_single, self._processes)
         self._fit(stream, nb_epochs, validation_data, batch_size, scheduler)
 
     def fit_generator(
@@ -225,6 +226,7 @@ class BaseTrainer(Trainer, abc.ABC):
         self._refuse(kwargs)
         if not isinstance(generator, DataGenerator):
             raise TypeError(f"generator: expected an ART DataGenerator, got {type(generator).__name__}.")
+        self._processes = join_processes(self._view.device)
         stream = as_stream(generator, None, generator.batch_size, self._view, augmentation, self._normalizes_batches())
         self._fit(stream, nb_epochs, validation_data, generator.batch_size, scheduler)
 
@@ -232,8 +234,7 @@ class BaseTrainer(Trainer, abc.ABC):
         check_count(nb_epochs, "nb_epochs")
         for view in (self._view, *self._guides):
             view.refresh()
-        device = self._view.device
-        processes = join_processes(device)
+        device, processes = self._view.device, self._processes
         checks.check_processes(self.options, processes, self._cache_guide, device, batch_size)
         validation = None if validation_data is None else Validation(validation_data, self._view, batch_size)
         checks.check_selection(self.options, validation is not None)

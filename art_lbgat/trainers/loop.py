@@ -187,10 +187,11 @@ class Loop:
         :return: Whether the optimizers stepped.
         :raises NonFiniteError: NaN or Inf arose, and ``on_nonfinite`` does not leave the step out.
         """
-        share = self.processes.share(len(batch.x))
+        share = batch.share or self.processes.share(len(batch.x))
+        cut = share.of if batch.share is None else _whole
         seed_everything(key.derive(self._own("step")))
-        x, y = (to_device(share.of(value), self.student.device) for value in (batch.x, batch.y))
-        rows = None if batch.rows is None else share.of(batch.rows)
+        x, y = (to_device(cut(value), self.student.device) for value in (batch.x, batch.y))
+        rows = None if batch.rows is None else cut(batch.rows)
         buffers = self._buffers() if self.options.on_nonfinite == "skip" else []
         x_adv = self._examples(x, y, rows, key, share)
         cached = None if self.guide_cache is None else self.guide_cache.get(rows)
@@ -371,3 +372,8 @@ class Loop:
         if self._skipped_in_a_row >= MAX_SKIPPED:
             raise NonFiniteError(f"{message} {MAX_SKIPPED} steps in a row were left out (on_nonfinite='skip').")
         logger.warning("%s The step is left out (on_nonfinite='skip').", message)
+
+
+def _whole(value: Tensor) -> Tensor:
+    """A share of a batch that each process reads for itself."""
+    return value

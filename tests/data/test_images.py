@@ -61,7 +61,7 @@ def test_the_stream_of_bytes_has_the_bits_of_the_stream_of_floats(augmentation, 
     assert [len(batch.x) for batch in held] == [8, 8, 3]
     for a, b in zip(held, floats, strict=True):
         assert a.x.dtype == torch.float32
-        for first, second in zip(a, b, strict=True):
+        for first, second in zip(a[:3], b[:3], strict=True):
             assert torch.equal(first, second)
     rows = torch.cat([batch.rows for batch in held])
     assert sorted(rows.tolist()) == list(range(19))
