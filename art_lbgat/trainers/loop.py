@@ -168,7 +168,7 @@ class Loop:
         if so_far.skipped:
             row["skipped_steps"] = so_far.skipped
         only = meter.only_class()
-        if only is not None and max(row.get(name, 1.0) for name in _ACCURACIES) < _ALL_OF_ONE_LABEL:
+        if only is not None and all(row.get(name, 0.0) < _ALL_OF_ONE_LABEL for name in _ACCURACIES):
             row["only_class"] = only
             logger.warning(
                 "the robust model gave class %d for every sample of epoch %d: it has collapsed to a constant; a lower "

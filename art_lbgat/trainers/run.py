@@ -135,7 +135,7 @@ class Run:
         while not self._ended():
             key = self.key._replace(epoch=self.epoch)
             row = self.loop.epoch(self.stream, key, self.progress, self.so_far, self._after_step)
-            error = row["loss"] if self.validation is None else None
+            error = row.get("loss") if self.validation is None else None  # none where every step was left out
             if self.validation and (self.epoch % self.options.validate_every == 0 or self.epoch == self.nb_epochs):
                 accuracies = self._judged(self.validation)
                 row.update(accuracies)
