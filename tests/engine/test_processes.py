@@ -111,7 +111,7 @@ def test_a_broken_connection_says_what_it_means():
     peer = r"another process of this training ended .*Connection closed by peer"
     with pytest.raises(RuntimeError, match=peer), processes.named_loss_of_a_process():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:39411\nmore")
-    with pytest.raises(RuntimeError, match="^sizes differ$"), processes.named_loss_of_a_process():
+    with pytest.raises(RuntimeError, match=r"^sizes differ$"), processes.named_loss_of_a_process():
         raise RuntimeError("sizes differ")
 
 
