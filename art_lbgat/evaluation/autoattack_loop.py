@@ -87,7 +87,7 @@ def run_attacks(
         if not len(left):
             break
         seconds[attack] = 0.0
-        _prepared(runner, attack, seed)  # also where no batch is run: fab-t leaves its settings to fab
+        _prepared(runner, attack, seed)  # also if all is in the record: fab-t leaves its settings to fab
 
         def run(place: int, attack: str = attack, left: Tensor = left) -> Entry:
             """The batch at a place."""

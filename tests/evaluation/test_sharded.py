@@ -4,6 +4,7 @@ import sqlite3
 
 import pytest
 
+from art_lbgat.evaluation import autoattack_loop
 from art_lbgat.evaluation.record import Record
 from art_lbgat.robustbench.result import BenchmarkResult
 from tests.evaluation import sharded
@@ -144,6 +145,28 @@ def test_called_in_one_process_alone_it_ends_and_says_so(folder, three):
     assert kind == "RuntimeError"
     assert "another process of this evaluation ended" in message
     assert "Every process has to call it" in message
+
+
+def test_an_attack_that_is_in_the_record_leaves_its_settings_to_the_next(tmp_path, monkeypatch):
+    """FAB has one restart after targeted FAB, five otherwise, in the published package."""
+    made, restarts = autoattack_loop._attack, []
+
+    def attack(runner, name, *arguments):
+        entry = made(runner, name, *arguments)
+        restarts.append((name, runner.fab.n_restarts))
+        return entry
+
+    def stop():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(autoattack_loop, "_attack", attack)
+    options = {"n": 8, "attacks": ["fab-t", "fab"], "batch_size": 8, "state_path": tmp_path / "state"}
+    with sharded.fewer_steps():
+        with pytest.raises(KeyboardInterrupt), sharded.before_batch(2, stop):
+            sharded.attacked(**options)
+        sharded.attacked(**options)
+        sharded.attacked(**{**options, "attacks": ["fab"], "state_path": None})
+    assert restarts == [("fab-t", 1), ("fab", 1), ("fab", 5)]
 
 
 def test_one_process_exchanges_nothing(monkeypatch):
