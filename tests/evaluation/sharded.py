@@ -130,6 +130,11 @@ def fail() -> None:
     raise ValueError(BROKEN)
 
 
+def leave() -> None:
+    """What a user may do, and catch."""
+    raise KeyboardInterrupt
+
+
 def die() -> None:
     """Without a word."""
     os.kill(os.getpid(), signal.SIGKILL)
@@ -164,9 +169,12 @@ def run_case(case: str, folder: Path) -> dict[str, Any]:
             if name == "fail":
                 with before_batch(2, fail if RANK == WORLD - 1 else lambda: None):
                     return attacked()
+            if name == "leave":
+                with before_batch(2, leave if RANK == WORLD - 1 else lambda: None):
+                    return attacked()
             if name == "alone":
                 return attacked() if RANK == 0 else {}
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, KeyboardInterrupt) as error:
         return {"error": [type(error).__name__, str(error)]}
     raise NotImplementedError(case)
 

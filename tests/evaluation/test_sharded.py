@@ -11,7 +11,7 @@ from tests.evaluation import sharded
 from tests.robustbench.test_benchmark import make_cifar
 
 SAME = ("whole", "l2", "masked", "nan", "one batch", "table", "state:whole")
-REFUSED = ("fail", "other data", "state:locked", "state:none/state")
+REFUSED = ("fail", "leave", "other data", "state:locked", "state:none/state")
 KILLED_AT = 4  # of the batches of a process
 
 
@@ -121,6 +121,13 @@ def test_an_error_in_one_process_is_one_in_all(folder, pair, three):
     ]
     named = ["ValueError", f"{sharded.BROKEN} (raised by process 2 of 3)"]
     assert error(folder, 3, "fail") == [named, named, ["ValueError", sharded.BROKEN]]
+
+
+def test_a_process_that_is_interrupted_and_lives_on_keeps_nobody_waiting(folder, pair):
+    (kind, message), other = error(folder, 2, "leave")
+    assert other == ["KeyboardInterrupt", ""]
+    assert kind == "RuntimeError"
+    assert message.startswith("another process of this evaluation ended or cannot be reached")
 
 
 def test_an_error_of_the_state_file_is_one_in_all(folder, pair):
