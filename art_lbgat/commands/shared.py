@@ -1,11 +1,13 @@
-"""What the subcommands share: one message for bad input, progress lines, study tables and their files."""
+"""What the subcommands share: one message for an error, exit codes, progress lines, study tables and their files."""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,17 +25,87 @@ Spread = Literal["std", "ci"]
 _SPREADS = {"std": "standard deviation", "ci": "half of the 95 % interval"}
 
 
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit codes
+
+
+class Settings:
+    """What was asked for before the subcommand."""
+
+    debug = False
+
+
 @contextmanager
 def one_message() -> Iterator[None]:
-    """Bad input ends with exit code 2 and one line, an interruption with 130."""
+    """Whatever goes wrong ends with one line, or with a traceback after ``--debug``.
+
+    Exit code 2 for bad input, 130 for an interruption, 1 for all else.
+    """
     try:
         yield
-    except (TypeError, ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as error:
+        typer.echo(f"interrupted: {error}" if str(error) else "interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception as error:
+        if isinstance(error, (typer.Exit, typer.Abort)):
+            raise
+        bad_input = isinstance(error, (TypeError, ValueError, OSError)) and not isinstance(error, ArithmeticError)
+        if Settings.debug:
+            traceback.print_exc()
+        typer.echo(f"{_process()}error: {_text(error, bad_input)}", err=True)
+        raise typer.Exit(BAD_INPUT if bad_input else FAILED) from None
+
+
+def _text(error: Exception, bad_input: bool) -> str:
+    text = str(error) or type(error).__name__
+    expected = bad_input or isinstance(error, (RuntimeError, ImportError, ArithmeticError))
+    hint = "" if expected or Settings.debug else " (art-lbgat --debug ... shows where)"
+    return f"{text if expected else f'{type(error).__name__}: {text}'}{hint}"
+
+
+def _process() -> str:
+    """Which of several processes speaks, if it is not the main one."""
+    rank = os.environ.get("RANK", "0") if os.environ.get("WORLD_SIZE", "1") != "1" else "0"
+    return "" if rank == "0" else f"process {rank}: "
+
+
+def new_file(path: Path | None, option: str) -> None:
+    """Refuse a file that is there, or whose directory is not, before anything long is done.
+
+    :param path: The file that is to be written, or None.
+    :param option: The option that it came from.
+    :raises ValueError: If it is there already.
+    :raises FileNotFoundError: If its directory is not there.
+    """
+    if path is None:
+        return
+    if path.exists():
+        raise ValueError(f"{option}: {path} exists already; expected a new file.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{option}: there is no directory {path.parent} to write {path.name} to.")
+
+
+def choose_device(device: str) -> str | None:
+    """What ``device_type`` is for ``auto``, ``cpu`` or ``cuda``; with torchrun each process takes its own GPU.
+
+    :raises ValueError: Another name, or ``cuda`` where there is none.
+    """
+    import torch
+
+    from art_lbgat.checks import check_choice
+
+    check_choice(device, "device", ("auto", "cpu", "cuda"))
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise ValueError("device: expected 'cpu' or 'auto', since CUDA is not available here, got 'cuda'.")
+    local = os.environ.get("LOCAL_RANK", "")
+    if device != "cpu" and available and local.isdigit() and os.environ.get("WORLD_SIZE", "1") != "1":
+        if int(local) >= torch.cuda.device_count():
+            raise ValueError(
+                f"device: expected a GPU for each process, got {torch.cuda.device_count()} and process {local} (from "
+                "0) on this machine; lower --nproc-per-node, or take --device cpu."
+            )
+        torch.cuda.set_device(int(local))
+    return {"auto": None, "cpu": "cpu", "cuda": "gpu"}[device]
 
 
 def progress_lines() -> Callable[[int, int, dict[str, Any]], None]:

@@ -6,11 +6,12 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from art_lbgat.commands import shared
+from art_lbgat.commands.choosing import complete_recipe, find_recipe, read_settings
 
 if TYPE_CHECKING:
     from art_lbgat.recipes import Recipe
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 def study(
     output: Annotated[Path, typer.Option(help="Folder of the study; given again, only missing runs are run.")],
     recipe: Annotated[
-        list[str] | None, typer.Option(help="Id of a recipe, or a YAML file of one; repeat for several.")
+        list[str] | None,
+        typer.Option(
+            help="Id of a recipe, or a YAML or TOML file; repeat for several.", autocompletion=complete_recipe
+        ),
     ] = None,
     ablation: Annotated[
         str | None, typer.Option(help="An ablation: guidance, alpha, guide-depth, ensemble, regularizer.")
@@ -69,31 +73,12 @@ def _arms(recipes: list[str] | None, ablation: str | None, base: str, settings: 
 
     if bool(recipes) == (ablation is not None):
         raise ValueError("recipe: expected either --recipe or --ablation.")
-    changes = dict(_setting(text) for text in settings)
+    changes = read_settings(settings)
     if ablation is not None:
-        arms = vary(ablation, _recipe(base))
+        arms = vary(ablation, find_recipe(base))
     else:
-        found = [_recipe(name) for name in recipes or []]
+        found = [find_recipe(name) for name in recipes or []]
         arms = {each.id: each for each in found}
         if len(arms) < len(found):
             raise ValueError(f"recipe: expected different ids, got {[each.id for each in found]}.")
     return {label: each.override(**changes) for label, each in arms.items()}
-
-
-def _recipe(name: str) -> Recipe:
-    from art_lbgat.checks import check_choice
-    from art_lbgat.recipes import RECIPES, Recipe
-
-    if name.endswith((".yaml", ".yml")):
-        return Recipe.read(name)
-    found: Recipe = RECIPES[check_choice(name, "recipe", RECIPES)]
-    return found
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    import yaml
-
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"set: expected field=value, got {text!r}.")
-    return name.strip(), yaml.safe_load(value)

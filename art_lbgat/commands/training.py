@@ -1,0 +1,190 @@
+"""One training from its plan to its files: checkpoints, history, weights, results, page."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+from art_lbgat.commands.judging import Judging, images, judge, write_page
+from art_lbgat.commands.plan import Plan
+from art_lbgat.commands.reporting import Reporter, duration
+from art_lbgat.commands.run_directory import RunDirectory
+from art_lbgat.data import DataSet, load_data
+from art_lbgat.engine.files import write_text
+from art_lbgat.engine.processes import is_main_process
+from art_lbgat.engine.trackers import CSVTracker, ServiceTracker, Tracker
+from art_lbgat.recipes.experiment import Experiment, guide_recipe
+from art_lbgat.weights import save_weights
+
+_GOES_ON = "the same command goes on from what is in {}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for beside the plan.
+
+    :param plan: The plan.
+    :param directory: Where everything goes.
+    :param judging: How the result is judged.
+    :param device_type: Where it runs.
+    :param resume: Whether there has to be a run that goes on.
+    :param page: Whether the page is written.
+    :param service: A service that is told of the run, or None.
+    """
+
+    plan: Plan
+    directory: RunDirectory
+    judging: Judging
+    device_type: str | None = None
+    resume: bool = False
+    page: bool = True
+    service: str | None = None
+
+
+@dataclass
+class _OnStart:
+    """A tracker that does something when a run begins, its checkpoint accepted."""
+
+    action: Callable[[Mapping[str, Any]], None]
+    status: str = field(default="", init=False)
+
+    def start(self, run: Mapping[str, Any]) -> None:
+        self.action(run)
+
+    def log(self, values: Mapping[str, Any], step: int, epoch: int) -> None:
+        pass
+
+    def finish(self, status: str) -> None:
+        self.status = status
+
+
+def load_plan_data(plan: Plan) -> DataSet:
+    """The data of a plan.
+
+    :raises FileNotFoundError: If it is not there, with what to put where.
+    :raises ValueError: Without the root that it needs.
+    """
+    size = {} if plan.recipe.image_size is None else {"size": plan.recipe.image_size}
+    return load_data(plan.recipe.data, plan.root, seed=plan.seed, limit=plan.limit, **size)
+
+
+def run_training(request: Request, reporter: Reporter) -> None:
+    """Train, judge, write; in every process of torchrun, of which the main one alone writes.
+
+    :param request: What is asked for.
+    :param reporter: Told of it.
+    :raises ValueError: See :meth:`RunDirectory.check_free` and the trainers.
+    :raises art_lbgat.engine.signals.Interrupted: A signal came in training; a checkpoint was written.
+    :raises KeyboardInterrupt: It came at another time.
+    """
+    plan, directory, start = request.plan, request.directory, time.perf_counter()
+    if is_main_process():
+        directory.check_free(plan, resume=request.resume)
+    with _signals_as_interrupts(_GOES_ON.format(directory.path)), reporter:
+        data = load_plan_data(plan)
+        experiment = _build(request, data, reporter)
+        experiment.fit()
+        if is_main_process():
+            save(experiment, directory)
+        reporter.event("trained", seconds=time.perf_counter() - start)
+        finish(request, experiment, reporter)
+    took = time.perf_counter() - start
+    reporter.say(f"{duration(took)}; saved in {directory.path}")
+    reporter.event("done", output=str(directory.path), seconds=took)
+
+
+def _build(request: Request, data: DataSet, reporter: Reporter) -> Experiment:
+    plan, directory = request.plan, request.directory
+    recipe, facts = plan.recipe, {"input_shape": list(data.input_shape), "nb_classes": data.nb_classes}
+
+    def started(run: Mapping[str, Any]) -> None:
+        """The checkpoint, if there is one, takes this plan: it is that of the directory now."""
+        directory.write_plan(plan, facts)
+        if run["epoch"] <= run["nb_epochs"]:
+            directory.results.unlink(missing_ok=True)
+
+    frozen = range(len(recipe.guides)) if recipe.method == "bgat" and not plan.guide_weights else ()
+    guide_size = guide_recipe(recipe).batch_size if frozen else 0
+    guide_trackers: list[list[Tracker]] = [
+        [CSVTracker(directory.guide_history(i)), *reporter.trackers(f"guide {i}", guide_size)] for i in frozen
+    ]
+    trackers: list[Tracker] = [_OnStart(started), CSVTracker(directory.history)]
+    trackers += reporter.trackers(recipe.objective, recipe.batch_size)
+    if request.service is not None:
+        trackers.append(ServiceTracker(request.service, directory=directory.path / "tracker"))
+    experiment = recipe.build(
+        data=data,
+        seed=plan.seed,
+        guide_weights=list(plan.guide_weights) or None,
+        device_type=request.device_type,
+        verbose=False,
+        run={**plan.run, "checkpoint_dir": directory.checkpoints, "trackers": trackers},
+        guide_trackers=guide_trackers,
+    )
+    if is_main_process() and not directory.exists():
+        directory.write_plan(plan, facts)
+    return experiment
+
+
+def save(experiment: Experiment, directory: RunDirectory) -> None:
+    """The weights that are kept, those of the guides, and the history with which epoch that is and why."""
+    save_weights(experiment.classifier.model, directory.weights)
+    for index, guide in enumerate(experiment.guides):
+        save_weights(guide.model, directory.guide_weights(index))
+    write_text(directory.history, experiment.trainer.history.to_csv(index=False))
+
+
+def finish(request: Request, experiment: Experiment, reporter: Reporter) -> None:
+    """Judge a trained experiment and write results and page."""
+    directory, recipe, judging = request.directory, request.plan.recipe, request.judging
+    main = is_main_process()
+    x, y = images(experiment.data, judging)
+    table = judge(experiment.classifier, x, y, judging)
+    reporter.table(f"{recipe.objective} on {recipe.data}, {judging.part} images", table)
+    if request.page:
+        write_page(
+            directory.page,
+            experiment.classifier,
+            x,
+            y,
+            judging,
+            table,
+            name=recipe.objective,
+            title=f"{recipe.objective} on {recipe.data}",
+            is_main=main,
+            guide=experiment.guides[0] if experiment.guides else None,
+            history=experiment.trainer.history,
+            config=request.plan.as_toml(),
+            commands=[shlex.join(["art-lbgat", *sys.argv[1:]])],
+        )
+    if main:
+        directory.write_results(table)
+
+
+@contextmanager
+def _signals_as_interrupts(message: str) -> Iterator[None]:
+    """SIGTERM and SIGUSR1 end the block as Ctrl-C does, wherever training does not see to them itself.
+
+    :param message: What the interruption says.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        raise KeyboardInterrupt(message)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    found = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in found.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
