@@ -155,9 +155,10 @@ def test_what_the_reader_of_screens_hears(browser, pages):
     nodes = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     images = [n for n in nodes if n.get("role", {}).get("value") in ("image", "img") and not n.get("ignored")]
     drawn = browser.execute_script("return document.querySelectorAll('img, svg[role=img]').length")
-    named = [n for n in images if n.get("name", {}).get("value", "").strip()]
-    assert len(named) >= drawn
-    assert len(images) == len(named)
+    names = [n.get("name", {}).get("value", "").strip() for n in images]
+    assert len(names) >= drawn
+    assert all(names)
+    assert any(name.startswith("Robust accuracy over eps, pgd-20 Lines of robust accuracy in percent") for name in names)
 
 
 def test_a_policy_that_holds(browser, pages, tmp_path):
