@@ -21,7 +21,7 @@ from art_lbgat.engine.randomness import Key, seed_everything
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 128  # rows of a global batch that random starts are drawn for together
+_CHUNK = 1 << 19  # values of a global batch that random starts are drawn for together: 170 images of 32x32
 _START_OR_CLEAN = ("AutoAttack", "AutoProjectedGradientDescent")
 
 
@@ -78,16 +78,17 @@ class Adversary:
         ascent = self.ascent
         if ascent is None:
             return []
-        if share is None or share.total <= _CHUNK:
+        rows = max(1, _CHUNK // max(1, x[0].numel()))
+        if share is None or share.total <= rows:
             every = x if share is None else x[:1].expand(share.total, *x.shape[1:])
             generator = key.generator("attack")
             drawn = [draw_start(ascent, every, generator) for _ in range(ascent.restarts)]
             return drawn if share is None else [None if s is None else share.of(s) for s in drawn]
         first, last = share.rows.start, share.rows.stop
         parts: list[list[Tensor]] = [[] for _ in range(ascent.restarts)]
-        for chunk in range(first // _CHUNK, (last - 1) // _CHUNK + 1):
-            begin = chunk * _CHUNK
-            shape = x[:1].expand(min(_CHUNK, share.total - begin), *x.shape[1:])
+        for chunk in range(first // rows, (last - 1) // rows + 1):
+            begin = chunk * rows
+            shape = x[:1].expand(min(rows, share.total - begin), *x.shape[1:])
             generator = key.generator(f"attack {chunk}" if chunk else "attack")
             for part in parts:
                 start = draw_start(ascent, shape, generator)
