@@ -14,7 +14,7 @@ from art_lbgat.data.images import Images
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.int64]]
 Indices = NDArray[np.int64]
-_LARGEST_SEED = 2**32 - 1  # of scikit-learn
+LARGEST_SEED = 2**32 - 1  # of scikit-learn
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def split_indices(y: NDArray[Any], fraction: float, seed: int, name: str = "frac
     from sklearn.model_selection import train_test_split
 
     check_share(fraction, check_text(name, "name"))
-    check_seed(seed, maximum=_LARGEST_SEED)
+    check_seed(seed, maximum=LARGEST_SEED)
     y = check_indices(y)
     classes, counts = np.unique(y, return_counts=True)
     several = classes[counts > 1]
@@ -120,7 +120,7 @@ def check_split(root: Any, seed: Any, validation: Any, limit: Any) -> Path:
     :raises TypeError: A value of another type.
     :raises ValueError: A value outside its range.
     """
-    check_seed(seed, maximum=_LARGEST_SEED)
+    check_seed(seed, maximum=LARGEST_SEED)
     check_share(validation, "validation")
     if limit is not None:
         check_count(limit, "limit")

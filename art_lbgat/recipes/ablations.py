@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from art_lbgat.checks import check_choice
+from art_lbgat.checks import check_choice, check_kind
 from art_lbgat.recipes.published import PUBLISHED
 from art_lbgat.recipes.recipe import Recipe
 from art_lbgat.recipes.small import SMALL
@@ -28,7 +28,8 @@ def ablation(name: str, base: Recipe) -> dict[str, Recipe]:
     :return: A recipe per label; all else is that of ``base``.
     :raises ValueError: An unknown name, or a base without a guide.
     """
-    check_choice(name, "ablation", ABLATIONS)
+    check_choice(name, "name", ABLATIONS)
+    check_kind(base, "base", Recipe)
     if base.method not in ("lbgat", "bgat"):
         raise ValueError(f"base: expected a recipe of method 'lbgat' or 'bgat', got {base.id!r} ({base.method}).")
     guide = base.guides[0]

@@ -14,7 +14,9 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 
 from art_lbgat.attacks import PGDAttack, TRADESAttack
+from art_lbgat.checks import check_count, check_flag, check_kind, check_seed
 from art_lbgat.data import DataSet, Images, load_data
+from art_lbgat.data.sets import LARGEST_SEED
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.randomness import preserved_randomness
 from art_lbgat.engine.trackers import Tracker
@@ -110,6 +112,13 @@ def guide_recipe(recipe: Recipe, model: str | None = None) -> Recipe:
     return found if model is None else found.override(model=model)
 
 
+def _load_guide(guide: PyTorchClassifier, weights: Any) -> None:
+    try:
+        load_weights(guide.model, weights)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise type(error)(f"guide_weights: {error}") from error
+
+
 def training_images(recipe: Recipe, data: DataSet) -> Images:
     """What is trained on: the training part; with ``selection="test"`` the validation part too, as in the papers."""
     train, held = data.train_images, data.validation_images
@@ -164,6 +173,12 @@ def build(
     """
     from art_lbgat.recipes import RECIPES
 
+    check_seed(seed, maximum=LARGEST_SEED)
+    check_flag(verbose, "verbose")
+    if data is not None:
+        check_kind(data, "data", DataSet)
+    if limit is not None:
+        check_count(limit, "limit")
     how = recipe.run_options(seed, verbose, **(run or {}))  # checked before anything is loaded
     if data is None:
         options = {} if recipe.image_size is None else {"size": recipe.image_size}
@@ -184,7 +199,7 @@ def build(
         if len(given) != len(guides):
             raise ValueError(f"guide_weights: expected {len(guides)}, one for each guide, got {len(given)}.")
         for guide, weights in zip(guides, given, strict=True):
-            load_weights(guide.model, weights)
+            _load_guide(guide, weights)
     trainer = _TRAINERS[recipe.method](recipe, classifier, guides, how)
     trained = recipe.method != "bgat" or guide_weights is not None
     return Experiment(recipe, classifier, guides, trainer, data, seed, trained, guide_trackers)

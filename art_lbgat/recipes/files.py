@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from art_lbgat.checks import check_path
 from art_lbgat.engine.files import write_text
 
 if sys.version_info >= (3, 11):
@@ -27,7 +28,7 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     """
     import yaml
 
-    path = Path(path)
+    path = check_path(path, "path")
     kind = "TOML" if is_toml(path) else "YAML"
     try:
         text = path.read_text(encoding="utf-8")
@@ -52,7 +53,7 @@ def write_mapping(path: str | Path, values: Mapping[str, Any]) -> None:
     import yaml
 
     text = tomli_w.dumps(values) if is_toml(path) else yaml.safe_dump(dict(values), sort_keys=False)
-    write_text(Path(path), text)
+    write_text(check_path(path, "path"), text)
 
 
 def without_null(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,4 +64,4 @@ def without_null(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_toml(path: str | Path) -> bool:
     """Whether the name of a file says that it is TOML."""
-    return Path(path).suffix.lower() == ".toml"
+    return check_path(path, "path").suffix.lower() == ".toml"

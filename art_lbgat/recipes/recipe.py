@@ -9,7 +9,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from art_lbgat.checks import check_choice, check_count, check_name, check_norm, check_number
+from art_lbgat.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_kind,
+    check_name,
+    check_norm,
+    check_number,
+    check_text,
+)
 from art_lbgat.data.named import LOADERS
 from art_lbgat.data.pipelines import make_augmentation
 from art_lbgat.engine.cost import Cost, step_cost
@@ -34,12 +43,21 @@ class PublishedResult:
     :param autoattack: Accuracy under standard AutoAttack at the recipe's eps, or None.
     :param pgd_20: Accuracy under PGD-20, or None.
     :param source: Where it was reported.
+    :raises TypeError: A value of the wrong type.
+    :raises ValueError: A value outside [0, 100].
     """
 
     natural: float
     autoattack: float | None = None
     pgd_20: float | None = None
     source: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("natural", "autoattack", "pgd_20"):
+            value = getattr(self, name)
+            if (value is not None or name == "natural") and check_number(value, name) > 100:
+                raise ValueError(f"{name}: expected percent, in [0, 100], got {value}.")
+        check_text(self.source, "source")
 
 
 @dataclass(frozen=True)
@@ -143,9 +161,10 @@ class Recipe:
         check_choice(self.guidance, "guidance", GUIDANCE)
         check_choice(self.regularizer, "regularizer", [None, *REGULARIZERS])
         check_choice(self.attack_mode, "attack_mode", ("eval",))
-        norm = check_norm(float(self.norm) if self.norm in ("2", "2.0") else self.norm)
+        norm = check_norm(2 if isinstance(self.norm, str) and self.norm in ("2", "2.0") else self.norm)
         object.__setattr__(self, "norm", "inf" if norm == math.inf else "2")
         check_name(self.id, "id")
+        self._check_types()
         check_choice(self.data, "data", LOADERS)
         make_augmentation(self.augmentation, 2, argument="augmentation")
         self._check_method()
@@ -155,12 +174,37 @@ class Recipe:
             check_number(getattr(self, name), name)
         for name in ("weight", "eps_step"):
             if getattr(self, name) is not None:
-                check_number(getattr(self, name), name)
+                check_number(getattr(self, name), name, exclusive=name == "eps_step")
         for name in ("max_iter", "batch_size", "nb_epochs"):
             check_count(getattr(self, name), name)
         if self.eps > 1 and self.norm != "2":
             raise ValueError(f"eps: expected units of [0, 1], got {self.eps:g}; divide 0-255 units by 255.")
         _ = self.run_options(), self.schedule  # checked there
+
+    def _check_types(self) -> None:
+        """What the checks that follow take for granted."""
+        for name in ("data", "model", "augmentation", "source", "notes"):
+            check_text(getattr(self, name), name)
+        if not self.model:
+            raise ValueError("model: expected the name of a network, got ''.")
+        if self.guide_recipe is not None:
+            check_text(self.guide_recipe, "guide_recipe")
+        for name in ("sub_block1", "cache_guide", "nesterov"):
+            check_flag(getattr(self, name), name)
+        if self.image_size is not None:
+            check_count(self.image_size, "image_size")
+        self._check_values()
+
+    def _check_values(self) -> None:
+        if not isinstance(self.guides, tuple) or not all(isinstance(each, str) for each in self.guides):
+            raise TypeError(f"guides: expected a tuple of names of networks, got {self.guides!r}.")
+        if not isinstance(self.milestones, tuple):
+            raise TypeError(f"milestones: expected a tuple of epochs, got {self.milestones!r}.")
+        if self.published is not None:
+            check_kind(self.published, "published", PublishedResult)
+        for name, value, exclusive in (("lr_gamma", self.lr_gamma, True), ("kd_weight", self.kd_weight, False)):
+            if check_number(value, name, exclusive=exclusive) > 1:
+                raise ValueError(f"{name}: expected at most 1, got {value}.")
 
     def _check_method(self) -> None:
         """Refuse what the method would ignore, so that no recipe says one thing and trains another."""
@@ -260,9 +304,9 @@ class Recipe:
         """
         _check_fields(changes)
         values = {name: _plain(name, value) for name, value in changes.items()}
-        if any(getattr(self, name) != value for name, value in values.items() if name not in ("id", "notes")):
-            values = {"published": None, **values}
-        return replace(self, **values)
+        found = replace(self, **values)
+        same = replace(found, id=self.id, notes=self.notes) == self  # compared once each value is known to fit
+        return found if same or "published" in values else replace(found, published=None)
 
     def scaled(self, nb_epochs: int) -> Recipe:
         """The recipe for another number of epochs: milestones, warm-up and the start of AWP keep their share of it.
@@ -331,7 +375,7 @@ def _check_fields(values: Mapping[str, Any]) -> None:
 def _plain(name: str, value: Any) -> Any:
     """What a file or a terminal gives, as the dataclass has it."""
     kind = str(next(field.type for field in fields(Recipe) if field.name == name))
-    if value == NONE and kind.endswith("None"):
+    if isinstance(value, str) and value == NONE and kind.endswith("None"):
         return None
     if name == "published" and isinstance(value, Mapping):
         return PublishedResult(**value)

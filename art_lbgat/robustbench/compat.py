@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import pkgutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from art_lbgat.checks import check_text
 from art_lbgat.engine.randomness import preserved_randomness
 
 _LOCK = threading.RLock()
@@ -50,11 +52,17 @@ def import_architecture(module_name: str) -> ModuleType:
 
     :param module_name: Its name there, such as ``"wide_resnet"``.
     :return: The module.
+    :raises TypeError: If the name is no text.
     :raises ImportError: As :func:`import_robustbench`, or if there is no such module.
     """
+    check_text(module_name, "module_name")
     with _LOCK:
         import_robustbench()
         with preserved_randomness(), torch.device("cpu"):
+            architectures = importlib.import_module("robustbench.model_zoo.architectures")
+            known = [module.name for module in pkgutil.iter_modules(architectures.__path__)]
+            if module_name not in known:
+                raise ModuleNotFoundError(f"module_name: expected one of {known}, got {module_name!r}.")
             return importlib.import_module(f"robustbench.model_zoo.architectures.{module_name}")
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
+from art_lbgat.checks import check_text
 from art_lbgat.robustbench.compat import import_robustbench, with_globals
 from art_lbgat.robustbench.standard import INPUT_SHAPES, NB_CLASSES, check_dataset, check_threat_model
 
@@ -145,8 +146,8 @@ def find_entry(name: str, dataset: str, threat_model: str) -> Entry:
     :param threat_model: Its threat model.
     :raises ValueError: If there is none; the nearest names are told, or the zoo that has this one.
     """
-    inside = {entry.name: entry for entry in entries(dataset, threat_model)}
-    if name in inside:
+    inside = {entry.name: entry for entry in entries(check_dataset(dataset), check_threat_model(threat_model))}
+    if check_text(name, "name") in inside:
         return inside[name]
     elsewhere = [f"{e.dataset} {e.threat_model}" for e in entries() if e.name == name]
     lower = {known.lower(): known for known in inside}

@@ -11,7 +11,7 @@ import math
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from art_lbgat.checks import check_count
+from art_lbgat.checks import check_count, check_text
 from art_lbgat.robustbench.comparison import COLUMNS, Comparison, architecture_key, measured, published
 from art_lbgat.robustbench.result import BenchmarkResult
 from art_lbgat.robustbench.standard import NORMS
@@ -89,6 +89,9 @@ def compare(
         board has one (or one where it has none), or no row has that id.
     """
     n_rows = check_count(n_rows, "n_rows")
+    for name, value in (("dataset", dataset), ("threat_model", threat_model)):
+        if value is not None:
+            check_text(value, name)
     if isinstance(result, str):
         board = leaderboard("cifar10" if dataset is None else dataset, "Linf" if threat_model is None else threat_model)
         judged = published(board, result)

@@ -7,13 +7,12 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from art_lbgat.checks import check_count, check_kind, check_path, check_text
 from art_lbgat.engine.processes import declared_world, is_main_process
 from art_lbgat.evaluation.accuracy import Accuracy
-from art_lbgat.robustbench.standard import Dataset, ThreatModel, check_dataset, check_threat_model
+from art_lbgat.robustbench.standard import Dataset, ThreatModel
 
 if TYPE_CHECKING:
     import pandas
@@ -70,14 +69,20 @@ class BenchmarkResult:
     seconds: Mapping[str, float] = field(compare=False)
 
     def __post_init__(self) -> None:
-        check_dataset(self.dataset)
-        check_threat_model(self.threat_model)
-        for name in ("model_name", "architecture", "weights_sha256", "data_sha256", "device"):
+        for name in (
+            "dataset",
+            "threat_model",
+            "model_name",
+            "architecture",
+            "weights_sha256",
+            "data_sha256",
+            "device",
+        ):
             check_text(getattr(self, name), name)
         for name in ("attacks", "corruptions", "flags", "versions", "seconds"):
             if not isinstance(getattr(self, name), Mapping):
                 raise TypeError(f"{name}: expected a mapping, got {getattr(self, name)!r}.")
-        if self.eps is not None and (isinstance(self.eps, bool) or not isinstance(self.eps, Real)):
+        if self.eps is not None and (isinstance(self.eps, bool) or not isinstance(self.eps, (int, float))):
             raise TypeError(f"eps: expected a number or None, got {self.eps!r}.")
         for name in ("natural", "robust"):
             accuracy = check_kind(getattr(self, name), name, Accuracy)

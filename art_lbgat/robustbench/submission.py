@@ -15,6 +15,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 
 from art_lbgat.bridge import TensorView
+from art_lbgat.checks import check_flag, check_kind, check_path
 from art_lbgat.evaluation.unit import UnitModel
 from art_lbgat.robustbench.exported import exported_module, state_copy
 from art_lbgat.robustbench.result import BenchmarkResult
@@ -108,9 +109,10 @@ def export_submission(
         with what was found (unless ``force``); preprocessing that cannot be part of a checkpoint.
     :raises FileExistsError: If one of the files is there already.
     """
-    for name, value, kind in (("result", result, BenchmarkResult), ("paper", paper, Paper)):
-        if not isinstance(value, kind):
-            raise TypeError(f"{name}: expected a {kind.__name__}, got {type(value).__name__}.")
+    check_kind(result, "result", BenchmarkResult)
+    check_kind(paper, "paper", Paper)
+    root = check_path(folder, "folder")
+    check_flag(force, "force")
     claim = Claim(
         model_id=model_id,
         architecture=result.architecture if architecture is None else architecture,
@@ -133,7 +135,7 @@ def export_submission(
     state = state_copy(exported_module(view, UnitModel(view).scale))
     mark = f"_{NOT_STANDARD}" if reasons else ""
     threat_model = "corruptions" if result.threat_model == "corruptions_3d" else result.threat_model
-    root, place = Path(folder), Path(result.dataset) / threat_model
+    place = Path(result.dataset) / threat_model
     submission = Submission(
         model_info=root / "model_info" / place / f"{model_id}{mark}.json",
         issue=root / "submissions" / place / model_id / f"issue{mark}.md",
@@ -160,6 +162,7 @@ def _frame(checks: list[Check]) -> pandas.DataFrame:
 
 
 def _checks(result: BenchmarkResult, classifier: PyTorchClassifier, model_id: str) -> list[Check]:
+    check_kind(result, "result", BenchmarkResult)
     check_dataset(result.dataset)
     check_threat_model(result.threat_model)
     if not isinstance(model_id, str) or not MODEL_ID.fullmatch(model_id):

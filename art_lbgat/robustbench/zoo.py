@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from art.estimators.classification import PyTorchClassifier
 
+from art_lbgat.checks import check_choice, check_flag, check_number, check_path
 from art_lbgat.engine.randomness import preserved_randomness
 from art_lbgat.models import create_classifier
 from art_lbgat.robustbench.compat import import_robustbench
@@ -50,6 +51,10 @@ def load_classifier(
     :raises FileNotFoundError: A file that is missing and cannot be downloaded: which, from where, and where to put it.
     :raises RuntimeError: A network that cannot be built here, as those that need CUDA.
     """
+    check_flag(trainable, "trainable")
+    check_choice(device_type, "device_type", (None, "cpu", "gpu"))
+    model_dir = check_path(model_dir, "model_dir")
+    _check_sgd(sgd)
     if sgd and not trainable:
         raise ValueError(f"{', '.join(sgd)}: expected trainable=True, without it there is no optimizer.")
     entry = find_entry(name, dataset, threat_model)
@@ -68,6 +73,16 @@ def load_classifier(
     if not trainable:
         classifier.set_params(optimizer=None)
     return classifier
+
+
+def _check_sgd(sgd: dict[str, Any]) -> None:
+    """Before a network is built or fetched."""
+    for name, value in sgd.items():
+        check_choice(name, "sgd", ("learning_rate", "momentum", "weight_decay", "nesterov"))
+        if name == "nesterov":
+            check_flag(value, name)
+        else:
+            check_number(value, name, exclusive=name == "learning_rate")
 
 
 def preprocessing(name: str, dataset: str = "imagenet", threat_model: str = "Linf") -> Callable[[Any], torch.Tensor]:
@@ -102,6 +117,8 @@ def list_models(
         (True if all files are there, or in torch hub's cache for timm and torchvision).
     :raises ValueError: An unknown data set or threat model, or a pair without a zoo.
     """
+    if model_dir is not None:
+        model_dir = check_path(model_dir, "model_dir")
     rows = [
         {
             "name": entry.name,

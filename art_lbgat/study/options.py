@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from art_lbgat.checks import check_choice, check_count
+from art_lbgat.checks import check_choice, check_count, check_path, check_seed
+from art_lbgat.data.sets import LARGEST_SEED
 from art_lbgat.recipes import Recipe
 from art_lbgat.recipes.experiment import guide_recipe
 
@@ -43,21 +44,32 @@ class StudyOptions:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("arms", "seeds"):
-            if not getattr(self, name):
-                raise ValueError(f"{name}: expected at least one, got none.")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: expected different seeds, got {tuple(self.seeds)}.")
-        data = {recipe.data for recipe in self.arms.values()}
-        if len(data) > 1:
-            raise ValueError(f"arms: expected recipes on the same data, got {sorted(data)}.")
-        for seed in self.seeds:
-            check_count(seed, "seeds", minimum=0)
+        self._check_runs()
+        if self.root is not None:
+            check_path(self.root, "root")
         for name in ("limit", "nb_epochs", "n_test", "workers"):
             if getattr(self, name) is not None:
                 check_count(getattr(self, name), name)
         check_count(self.n_autoattack, "n_autoattack", minimum=0)
         check_choice(self.part, "part", ("test", "validation"))
+
+    def _check_runs(self) -> None:
+        """Arms and seeds."""
+        recipes = isinstance(self.arms, Mapping) and all(isinstance(each, Recipe) for each in self.arms.values())
+        if not recipes or not all(isinstance(label, str) for label in self.arms):
+            raise TypeError(f"arms: expected a mapping from labels to recipes, got {self.arms!r}.")
+        if isinstance(self.seeds, (str, bytes)) or not isinstance(self.seeds, Sequence):
+            raise TypeError(f"seeds: expected a sequence of whole numbers, got {self.seeds!r}.")
+        for name in ("arms", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: expected at least one, got none.")
+        for seed in self.seeds:
+            check_seed(seed, "seeds", maximum=LARGEST_SEED)
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: expected different seeds, got {tuple(self.seeds)}.")
+        data = {recipe.data for recipe in self.arms.values()}
+        if len(data) > 1:
+            raise ValueError(f"arms: expected recipes on the same data, got {sorted(data)}.")
 
     def recipe(self, arm: str) -> Recipe:
         """The recipe of an arm, for the number of epochs of this study."""

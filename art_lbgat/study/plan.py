@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from art_lbgat.checks import check_kind, check_path
 from art_lbgat.study.options import StudyOptions, cores
 from art_lbgat.study.run import Task, finished, initialize, run
 
@@ -33,9 +34,16 @@ def run_study(
     :param report: Called with (runs done, runs in all, row) after each run.
     :return: A row per arm and seed: ``arm``, ``recipe``, ``eps``, ``seed``, ``natural``, ``pgd-20`` and ``autoattack``
         in [0, 1], the number of images of each, AutoAttack's warnings, seconds of training and of judging.
+    :raises TypeError: Arguments of another type.
+    :raises NotADirectoryError: If ``output`` is a file.
     """
     import pandas
 
+    check_kind(options, "options", StudyOptions)
+    if report is not None and not callable(report):
+        raise TypeError(f"report: expected a function (done, total, row), got {report!r}.")
+    if output is not None and check_path(output, "output").is_file():
+        raise NotADirectoryError(f"output: expected a folder, got the file {output}.")
     guides, arms = _plan(options)
     place: Any = tempfile.TemporaryDirectory() if output is None else nullcontext(output)
     with place as root:

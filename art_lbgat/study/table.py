@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from art_lbgat.checks import check_kind
+
 if TYPE_CHECKING:
     import pandas
 
@@ -22,11 +24,16 @@ def summarize(runs: pandas.DataFrame, baseline: str | None = None) -> pandas.Dat
     :return: In percent, for each accuracy: ``_mean``, ``_std`` (sample standard deviation) and ``_ci`` (half the width
         of the 95 % interval of the mean, Student's t), NaN for one seed; with a baseline ``_diff`` and ``_diff_ci``
         (mean and half interval of the differences of equal seeds); mean seconds; number of seeds.
-    :raises ValueError: If there is no arm ``baseline``.
+    :raises TypeError: If ``runs`` is no table.
+    :raises ValueError: If it is another table, or there is no arm ``baseline``.
     """
     import pandas
 
-    if baseline is not None and baseline not in set(runs["arm"]):
+    check_kind(runs, "runs", pandas.DataFrame)
+    lacking = {"arm", "eps", "seed", "train_seconds", "judge_seconds"} - set(runs.columns)
+    if lacking:
+        raise ValueError(f"runs: expected the table of run_study, missing columns {sorted(lacking)}.")
+    if baseline is not None and not (isinstance(baseline, str) and baseline in set(runs["arm"])):
         raise ValueError(f"baseline: expected one of {sorted(set(runs['arm']))}, got {baseline!r}.")
     measures = [name for name in MEASURES if name in runs]
     rows = []
