@@ -73,9 +73,8 @@ def main() -> None:
         attack_forwards=11, attack_backwards=10, adversarial=True, natural="value", guides=1, train_guides=True
     )
     print(f"LBGAT0, K = 10: {ours} per step\n")
-    print(
-        "| student / guide | parameters, M | state, GB | checkpoint, GB | activations, MB per image | traffic, GB per step |"
-    )
+    units = ("parameters, M", "state, GB", "checkpoint, GB", "activations, MB per image", "traffic, GB per step")
+    print(f"| student / guide | {' | '.join(units)} |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     flops = {}
     for name, (student_name, guide_name, size, classes) in PAIRS.items():
@@ -101,13 +100,14 @@ def main() -> None:
     total = per_image * images * given.epochs
     seconds = total / (given.tflops * 1e12 * given.gpus)
     steps = given.epochs * -(-images // given.batch)
+    hours, per_step = total / (given.tflops * 1e12) / 3600, seconds / steps
     print(
         f"\nImageNet, {given.epochs} epochs, {given.gpus} GPUs at {given.tflops:g} TFLOP/s, batch {given.batch}: "
-        f"{per_image / GIGA:.0f} GFLOP per image, {total / 1e18:.1f} EFLOP, "
-        f"{total / given.tflops / 1e12 / 3600:.0f} GPU-hours, {seconds / 3600:.2f} h; {steps} steps of {seconds / steps * 1000:.0f} ms, "
-        f"{given.batch / given.gpus:g} images per GPU; {images * given.epochs / seconds / given.gpus:.0f} images/s per GPU."
+        f"{per_image / GIGA:.0f} GFLOP per image, {total / 1e18:.1f} EFLOP, {hours:.0f} GPU-hours, "
+        f"{seconds / 3600:.2f} h; {steps} steps of {per_step * 1000:.0f} ms, {given.batch / given.gpus:g} images per GPU; "
+        f"{given.batch / per_step / given.gpus:.0f} images/s per GPU."
     )
-    bandwidth = traffic / (seconds / steps)
+    bandwidth = traffic / per_step
     print(f"Gradients: {bandwidth / GIGA:.1f} GB/s in and out of each GPU if they are to hide behind the whole step.")
     start, own = time.perf_counter(), given.batch // given.gpus
     torch.rand((own, 3, 224, 224))

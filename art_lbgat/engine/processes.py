@@ -212,12 +212,14 @@ class JoinedProcesses(Processes):
             groups: list[Any] = [dist.new_group(backend="gloo", timeout=_PATIENCE)]
 
         def everyones(mine: Tensor) -> list[Tensor]:
+            """One tensor of each process, all of this one's shape."""
             found = [torch.empty_like(mine) for _ in range(self.world)]
             with named_loss_of_a_process("evaluation", _GATHERING):
                 dist.all_gather(found, mine, group=groups[0])
             return found
 
         def gather(mine: bytes) -> list[bytes]:
+            """The bytes of each process, of any length."""
             lengths = [int(length) for length in everyones(torch.tensor(len(mine)))]
             padded = mine.ljust(max(1, *lengths), b"\0")  # rows of unequal length would arrive as garbage
             found = everyones(torch.frombuffer(bytearray(padded), dtype=torch.uint8))
@@ -259,7 +261,7 @@ def declared_world() -> int:
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes files, prints and evaluates: the only one, or that of rank 0."""
+    """Whether this process is the one that writes files and prints: the only one, or that of rank 0."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank() == 0
     return os.environ.get("RANK", "0") == "0"
