@@ -20,10 +20,7 @@ _SCORES = {
     "train_natural_accuracy": "Training, natural accuracy",
     "guide_accuracy": "Training, guide's natural accuracy",
 }
-_NO_LOSS = {
-    *_SCORES, "fit", "epoch", "learning_rate", "guide_learning_rate", "eps", "seconds", "images_per_second", "kept",
-    "kept_because",
-}  # fmt: skip
+_NO_TERMS = ("fit", "epoch", "loss")
 
 
 class Measure(NamedTuple):
@@ -70,11 +67,10 @@ def _of_several(frames: Mapping[str, pandas.DataFrame]) -> list[Measure]:
 
 
 def _of_one(name: str, frame: pandas.DataFrame) -> list[Measure]:
-    known = {str(c): frame[c].dtype.kind for c in frame.columns if frame[c].notna().any()}
-    losses = {
-        "loss": "weighted sum",
-        **{c: c for c, kind in known.items() if c not in {*_NO_LOSS, "loss"} and kind == "f"},
-    }
+    known = [str(c) for c in frame.columns if frame[c].notna().any()]
+    # the terms stand before their sum
+    terms = [c for c in known[: known.index("loss")] if c not in _NO_TERMS] if "loss" in known else []
+    losses = {"loss": "weighted sum", **{term: term for term in terms}}
     rates = {"learning_rate": "learning rate", "guide_learning_rate": "guide's learning rate"}
 
     def lines(columns: Mapping[str, str]) -> dict[str, tuple[pandas.DataFrame, str]]:

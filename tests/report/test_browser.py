@@ -158,7 +158,9 @@ def test_what_the_reader_of_screens_hears(browser, pages):
     names = [n.get("name", {}).get("value", "").strip() for n in images]
     assert len(names) >= drawn
     assert all(names)
-    assert any(name.startswith("Robust accuracy over eps, pgd-20 Lines of robust accuracy in percent") for name in names)
+    assert any(
+        name.startswith("Robust accuracy over eps, pgd-20 Lines of robust accuracy in percent") for name in names
+    )
 
 
 def test_a_policy_that_holds(browser, pages, tmp_path):

@@ -148,7 +148,9 @@ def test_flags_and_failed_checks_are_not_to_be_overlooked():
 def test_one_history_shows_its_terms_and_several_fits_are_counted_on():
     page = read(ReportContent("t", results(["net"]), history=history(3, fits=2)))
     assert "net: accuracies" in page.text("figcaption")
-    assert "guidance_mse" in page.text("span")
+    heads = [data for tag, data in page.texts if tag == "th"]
+    assert heads[heads.index("weighted sum") - 1 :][:3] == ["epoch", "weighted sum", "guidance_mse"]
+    assert "kept" not in heads
     rows = [data for tag, data in page.texts if tag == "th" and data.strip().isdigit()]
     assert rows[:6] == list("123456")
 
