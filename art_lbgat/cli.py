@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import warnings
 from typing import Annotated
 
 import typer
 
 from art_lbgat import __version__
+from art_lbgat.commands.benchmark import benchmark
 from art_lbgat.commands.demo import demo
+from art_lbgat.commands.doctor import doctor
+from art_lbgat.commands.evaluate import evaluate
+from art_lbgat.commands.leaderboard import compare, leaderboard
 from art_lbgat.commands.recipes import recipes
+from art_lbgat.commands.report import report
 from art_lbgat.commands.shared import Settings
 from art_lbgat.commands.study import study
 from art_lbgat.commands.train import train
@@ -51,13 +58,16 @@ def _root(
 ) -> None:
     """Boundary guided adversarial training for the Adversarial Robustness Toolbox."""
     Settings.debug = debug
+    if not debug and not sys.warnoptions:  # of the libraries, about code that no user of a command can change
+        for kind in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", kind)
     logger = logging.getLogger("art_lbgat")
     if not any(isinstance(handler, _Messages) for handler in logger.handlers):
         logger.addHandler(_Messages())
     logger.setLevel(logging.INFO if debug else logging.WARNING)
 
 
-for command in (demo, train, recipes, study):
+for command in (demo, train, evaluate, benchmark, leaderboard, compare, report, recipes, study, doctor):
     app.command()(command)
 
 

@@ -62,7 +62,9 @@ def images(data: DataSet, judging: Judging) -> tuple[Any, Any]:
     return x, y
 
 
-def judge(classifier: PyTorchClassifier, x: Any, y: Any, judging: Judging) -> pandas.DataFrame:
+def judge(
+    classifier: PyTorchClassifier | Mapping[str, PyTorchClassifier], x: Any, y: Any, judging: Judging
+) -> pandas.DataFrame:
     """The table of :func:`~art_lbgat.evaluation.evaluate`, AutoAttack on fewer images where that is asked for."""
     import pandas
 
@@ -102,12 +104,11 @@ def write_page(
     from art_lbgat.report import evaluate_for_report, write_report
 
     n = min(len(x), _PAGE_IMAGES)
-    others: Mapping[str, Any] = more.get("baselines") or {}
     content = evaluate_for_report(
         classifier, x[:n], y[:n], name=name, title=title, attacks=("natural", "pgd-20"), **judging.settings, **more
     )
-    if not others:
-        named = results.assign(model=name)[["model", *(c for c in results.columns if c != "model")]]
-        content = replace(content, results=named, attacks=named, threat="")
+    named = results if "model" in results else results.assign(model=name)
+    named = named[["model", *(column for column in named.columns if column != "model")]]
+    content = replace(content, results=named, attacks=named, threat="")
     if is_main:
         write_report(path, content)

@@ -126,6 +126,23 @@ def progress_lines() -> Callable[[int, int, dict[str, Any]], None]:
     return report
 
 
+def print_frame(title: str, frame: pandas.DataFrame) -> None:
+    """A table on stdout as it is: numbers to the right, missing values empty."""
+    from rich.table import Table
+
+    from art_lbgat.commands.reporting import plain_console
+
+    table = Table(title=title, title_justify="left")
+    for name in frame.columns:
+        numeric = frame[name].dtype.kind in "fi"
+        table.add_column(str(name), justify="right" if numeric else "left", overflow="fold")
+    for row in frame.itertuples(index=False):
+        table.add_row(
+            *("" if str(v) in ("nan", "<NA>") else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row)
+        )
+    plain_console().print(table, highlight=False, markup=False)
+
+
 def print_study(title: str, summary: pandas.DataFrame, runs: pandas.DataFrame, spread: Spread = "ci") -> None:
     """The table of a study on the terminal, and what AutoAttack warned of."""
     from rich.console import Console
