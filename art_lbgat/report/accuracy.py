@@ -27,6 +27,10 @@ Styles = Mapping[str, int]
 NATURAL, ROBUST = "natural accuracy (%)", "robust accuracy (%)"
 _EPS = "eps (input units)"
 _BOARD_EPS = "eps (inputs in [0, 1])"
+_LIKE_FOR_LIKE = (
+    "Published models are shown as RobustBench reports them, by AutoAttack on the whole test set of that board; they are "
+    "a measure only for results on the same data, threat model and eps."
+)
 _NORMS = {"inf": "Linf", "2": "L2"}
 
 
@@ -59,7 +63,8 @@ def models_section(
     shown = make_table(f"Models, most robust first; {results.interval}", table, columns, list(table["ours"]))
     around = () if comparison is None else (_around(comparison),)
     chart = _scatter(table, shown, leaderboard, styles)
-    return Section("models", "Natural and robust accuracy", warnings=tuple(warnings(results)), charts=(chart,),
+    notes = () if leaderboard is None else (_LIKE_FOR_LIKE,)
+    return Section("models", "Natural and robust accuracy", notes, warnings=tuple(warnings(results)), charts=(chart,),
                    tables=(shown, *around))  # fmt: skip
 
 

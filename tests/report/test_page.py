@@ -135,6 +135,12 @@ def test_the_rank_on_the_leaderboard_is_said_with_its_label():
     assert found.label in text
 
 
+def test_published_points_come_with_what_they_can_be_compared_with():
+    note = "only for results on the same data, threat model and eps"
+    assert note in read(full()).text("p")
+    assert note not in read(full(leaderboard=None)).text("p")
+
+
 def test_flags_and_failed_checks_are_not_to_be_overlooked():
     page = read(full(sanity=sanity(failed=True), results=results().assign(flags=["softmax", ""]), ours=()))
     warned = page.text("p")
