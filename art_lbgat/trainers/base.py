@@ -5,8 +5,7 @@ from __future__ import annotations
 import abc
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from art.attacks.attack import EvasionAttack
@@ -20,33 +19,22 @@ from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_count
 from art_lbgat.data.augmentation import Augmentation
 from art_lbgat.data.streams import Stream, as_stream
-from art_lbgat.engine.average import Average
 from art_lbgat.engine.batchnorm import batchnorm_synchronized
-from art_lbgat.engine.checkpoint import Checkpoint
-from art_lbgat.engine.checkpointer import Checkpointer, together
 from art_lbgat.engine.cost import Cost, step_cost
-from art_lbgat.engine.execution import executions, gradient_scaler
 from art_lbgat.engine.history import History
 from art_lbgat.engine.joint import Joint
-from art_lbgat.engine.memory import named_out_of_memory
 from art_lbgat.engine.modes import Modes, plain_autograd, preserved_modes
 from art_lbgat.engine.options import RunFields, RunOptions, check_keyword, run_options
 from art_lbgat.engine.processes import join_processes
-from art_lbgat.engine.randomness import Key, draw_seed, preserved_randomness
-from art_lbgat.engine.selection import Selection, States
-from art_lbgat.engine.signals import Signals
+from art_lbgat.engine.randomness import preserved_randomness
+from art_lbgat.engine.selection import States
 from art_lbgat.engine.step import clear_gradients
-from art_lbgat.engine.trackers import Trackers
 from art_lbgat.objectives.terms import Terms
 from art_lbgat.trainers import checks
-from art_lbgat.trainers.adversary import Adversary, validation_adversary
-from art_lbgat.trainers.described import described_fit
-from art_lbgat.trainers.guide_cache import GuideCache
-from art_lbgat.trainers.loop import Loop, Natural
-from art_lbgat.trainers.progress import Progress
-from art_lbgat.trainers.run import Run
-from art_lbgat.trainers.validation import Validation, held_out, warn_overlap
-from art_lbgat.trainers.warm_starts import WarmStarts
+from art_lbgat.trainers.adversary import Adversary
+from art_lbgat.trainers.fitting import fit_stream
+from art_lbgat.trainers.inputs import Natural
+from art_lbgat.trainers.validation import held_out, warn_overlap
 
 if TYPE_CHECKING:
     import pandas
@@ -234,127 +222,7 @@ class BaseTrainer(Trainer, abc.ABC):
         check_count(nb_epochs, "nb_epochs")
         for view in (self._view, *self._guides):
             view.refresh()
-        device, processes = self._view.device, self._processes
-        checks.check_processes(self.options, processes, self._cache_guide, device, batch_size)
-        validation = None if validation_data is None else Validation(validation_data, self._view, batch_size)
-        checks.check_selection(self.options, validation is not None)
-        trained = self._trained()
-        optimizers = checks.check_optimizers(trained)
-        schedulers = checks.check_schedulers(scheduler, optimizers)
-        for view in trained:
-            checks.log_foreign_loss(view)
-        if self._cache_guide:
-            checks.check_rows(stream, "cache_guide")
-        if self.options.awp_gamma is not None:
-            checks.check_perturbable(self._view, optimizers)
-        scaler = gradient_scaler(self.options, device)
-        adversary = self._prepare_adversary()
-        warm_starts = None
-        if self.options.warm_start and adversary is not None:
-            warm_starts = WarmStarts(len(checks.check_rows(stream, "warm_start")))
-        number = self._fits + 1
-        checkpointer = None
-        if self.options.checkpoint_dir is not None:
-            checks.check_schedulers_kept(schedulers)
-            settings = described_fit(self, stream, validation, optimizers, scheduler)
-            root = Path(self.options.checkpoint_dir) / f"fit-{number:03d}"
-            checkpointer = Checkpointer(root, self.options, settings, processes)
-        else:
-            self._fits = number
-        seed = draw_seed() if self.options.seed is None else self.options.seed
-        self.seed = processes.of_main(seed)
-        self._history.rows[:] = [row for row in self._history.rows if row["fit"] < number]
-        modules = {view.name: view.module for view in trained}
-        selection = Selection(self.options, modules, self._view.classifier.nb_classes)
-        views = [self._view, *self._guides]
-        with (
-            checkpointer.opened() if checkpointer else nullcontext(),
-            self._polite(synchronized=self.options.sync_batchnorm and processes.world > 1) as modes,
-            executions([(view.name, view.module) for view in views], self.options, device) as runs,
-            self._joint.run_by([run.train for run in runs]),
-            named_out_of_memory(batch_size),
-            Signals(enabled=checkpointer is not None) as signals,
-            Progress(self, stream.steps, nb_epochs, shown=processes.is_main) as progress,
-        ):
-            if adversary is not None:
-                adversary.forward = runs[0].attack
-            loop = Loop(
-                self._view,
-                self._guides,
-                self._joint,
-                self._natural,
-                self._terms,
-                self.options,
-                adversary,
-                optimizers,
-                modes,
-                processes,
-                average=None if self.options.ema_decay is None else Average(self._view.module, self.options.ema_decay),
-                guide_cache=GuideCache() if self._cache_guide else None,
-                scaler=scaler,
-                warm_starts=warm_starts,
-            )
-            run = Run(
-                self.title,
-                self.options,
-                loop,
-                stream,
-                Key(self.seed, number),
-                nb_epochs,
-                modules,
-                schedulers,
-                selection,
-                self._history,
-                validation,
-                None if adversary is None else validation_adversary(adversary, self._view),
-                checkpointer,
-                signals,
-                progress,
-                Trackers(self.options.trackers if processes.is_main else ()),
-            )
-            if checkpointer is not None:
-                self._go_on(run, checkpointer)
-            last_epoch = run.train()
-            self._keep(selection, loop.average, last_epoch)
-        self._fits = number
-
-    def _go_on(self, run: Run, checkpointer: Checkpointer) -> None:
-        """Put a run where its checkpoint left it, if there is one."""
-        found: Checkpoint | None = None
-
-        def look() -> None:
-            """Find and check it, in the main process first, so that all fail where it does."""
-            nonlocal found
-            found = checkpointer.find()
-
-        together(run.processes, look)
-        if not run.processes.is_main:
-            found = checkpointer.find()
-        if found is None:
-            frozen = [] if self._train_guides else self._guides
-            states = {f"guide-{i}": dict(guide.module.state_dict()) for i, guide in enumerate(frozen)}
-            if states:  # once, since they never change
-                together(run.processes, lambda: checkpointer.keep_guides(states))
-            return
-        run.load(found)
-        self.seed = run.key.seed
-        checkpointer.forget_interruption()
-        logger.warning("%s goes on from %s, in epoch %d.", self.title, found.path, run.epoch)
-
-    def _keep(self, selection: Selection, average: Average | None, last_epoch: int) -> None:
-        """Leave the weights that are asked for in the classifiers, and say in the history which they are and why."""
-        self.kept_weights = {}
-        if average:
-            self.kept_weights["raw"] = selection.states()
-            average.swap()
-        if self.options.keep == "both":
-            self.kept_weights["last"] = selection.states()
-        kept, reason = selection.finish(last_epoch)
-        if self.options.keep == "both":
-            self.kept_weights["best"] = selection.states()
-        for row in self._history.rows[-last_epoch:]:
-            row["kept"] = row["epoch"] == kept
-            row["kept_because"] = reason if row["kept"] else ""
+        fit_stream(self, stream, nb_epochs, validation_data, batch_size, scheduler)
 
     def _trained(self) -> list[TensorView]:
         return [self._view, *(self._guides if self._train_guides else [])]

@@ -1,19 +1,18 @@
-"""The one step that every method takes, and the epochs of such steps."""
+"""The one step that every method takes."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from art_lbgat.bridge import TensorView
-from art_lbgat.data.streams import Batch, Stream
+from art_lbgat.data.streams import Batch
 from art_lbgat.engine.average import Average
 from art_lbgat.engine.awp import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
 from art_lbgat.engine.history import Meter
@@ -29,14 +28,10 @@ from art_lbgat.objectives.terms import Terms, total
 from art_lbgat.trainers.adversary import Adversary
 from art_lbgat.trainers.checks import check_outputs
 from art_lbgat.trainers.guide_cache import GuideCache
-from art_lbgat.trainers.progress import Progress
+from art_lbgat.trainers.inputs import Inputs, Natural, make_inputs
 from art_lbgat.trainers.warm_starts import WarmStarts
 
-Natural = Literal["none", "value", "graph"]
 logger = logging.getLogger(__name__)
-
-_ACCURACIES = ("train_robust_accuracy", "train_natural_accuracy")
-_ALL_OF_ONE_LABEL = 0.9  # an epoch of one predicted class that is this often right has one label, or nearly so
 
 
 class _Perturbing(NamedTuple):
@@ -48,41 +43,6 @@ class _Perturbing(NamedTuple):
 
     guide_logits: Tensor | None = None
     losses: Sequence[Tensor] = ()
-
-
-class Inputs(NamedTuple):
-    """What one step gives the models, preprocessed for each.
-
-    :param adversarial: For ``M_r(x_adv)``, or None.
-    :param natural: For ``M_r(x)``, or None.
-    :param guides: For each guide that is to be run.
-    :param cached: The guides' logits, where they are known from an earlier epoch.
-    :param y_student: Labels of the student.
-    :param y_guide: Labels of the guide.
-    """
-
-    adversarial: Tensor | None
-    natural: Tensor | None
-    guides: Sequence[Tensor]
-    cached: Tensor | None
-    y_student: Tensor
-    y_guide: Tensor
-
-
-@dataclass
-class EpochSoFar:
-    """Where an epoch is: at its start, or where a checkpoint left it.
-
-    :param step: Batches that were trained on.
-    :param skipped: Of which so many were left out, for NaN or Inf.
-    :param seconds: What they took.
-    :param meter: Sums over them.
-    """
-
-    step: int = 0
-    skipped: int = 0
-    seconds: float = 0.0
-    meter: Meter = field(default_factory=Meter)
 
 
 @dataclass
@@ -124,60 +84,6 @@ class Loop:
     _prepared: Any = None
     _skipped_in_a_row: int = 0
 
-    def epoch(
-        self,
-        stream: Stream,
-        key: Key,
-        progress: Progress,
-        so_far: EpochSoFar,
-        after_step: Callable[[], None] = lambda: None,
-    ) -> dict[str, Any]:
-        """One pass over the data, from where it is.
-
-        :param stream: The data.
-        :param key: Seed, fit and epoch.
-        :param progress: Told of each step.
-        :param so_far: Where the epoch is; moved on with every step.
-        :param after_step: Called after each step.
-        :return: The row of the history.
-        :raises ValueError: If no batch came.
-        :raises NonFiniteError: NaN or Inf arose, and ``on_nonfinite`` does not leave the step out.
-        """
-        meter, before = so_far.meter, so_far.seconds
-        start = time.perf_counter()
-        rates = [learning_rate(optimizer) for optimizer in self.optimizers]
-        seed_everything(key.derive("data"))
-        for step, batch in enumerate(stream.epoch(key, so_far.step), so_far.step):
-            so_far.skipped += not self.step(batch, key._replace(step=step), meter)
-            so_far.step, so_far.seconds = step + 1, before + time.perf_counter() - start
-            progress.update(key.epoch, meter)
-            after_step()
-        if not so_far.step:
-            raise ValueError(f"x: no batch came in epoch {key.epoch}; expected at least one.")
-        meter = meter.summed(self.processes, self.student.device)
-        row: dict[str, Any] = {"fit": key.fit, "epoch": key.epoch, **meter.means(), "learning_rate": rates[0]}
-        if len(rates) > 1:
-            row["guide_learning_rate"] = rates[1]
-        if self.adversary is not None and self.adversary.eps is not None:
-            row["eps"] = self.adversary.eps * self.options.eps_factor(key.epoch)
-        if self.adversary is not None:
-            max_iter = self._max_iter(self.adversary, key.epoch)
-            tally = self.adversary.tally.summed(self.processes)
-            row.update({} if max_iter is None else {"max_iter": max_iter}, **tally.means())
-            self.adversary.tally.clear()
-        if so_far.skipped:
-            row["skipped_steps"] = so_far.skipped
-        only = meter.only_class()
-        if only is not None and all(row.get(name, 0.0) < _ALL_OF_ONE_LABEL for name in _ACCURACIES):
-            row["only_class"] = only
-            logger.warning(
-                "the robust model gave class %d for every sample of epoch %d: it has collapsed to a constant; a lower "
-                "learning rate, eps_warmup_epochs or max_grad_norm may help.",
-                only,
-                key.epoch,
-            )
-        return {**row, "seconds": so_far.seconds, "images_per_second": meter.samples / so_far.seconds}
-
     def step(self, batch: Batch, key: Key, meter: Meter) -> bool:
         """One training step: attack, forwards, loss, backward, optimizer steps.
 
@@ -196,7 +102,9 @@ class Loop:
         x_adv = self._examples(x, y, rows, key, share)
         cached = None if self.guide_cache is None else self.guide_cache.get(rows)
         draws = any(view.draws_in_training for view in (self.student, *self.guides))
-        inputs = self._inputs(x, x_adv, y, key.derive(self._own("defences")) if draws else 0, cached)
+        seed = key.derive(self._own("defences")) if draws else 0
+        views = (self.student, *self.guides)
+        inputs = make_inputs(views, self.natural, self.joint.train_guides, x, x_adv, y, seed, cached)
         if self._prepared is None:
             self._prepared = self.processes.prepared(self.joint, self._has_unused(inputs))
         with self._weights_perturbed(inputs, key.epoch, share) as perturbing:
@@ -255,7 +163,7 @@ class Loop:
                 key,
                 self.options.eps_factor(key.epoch),
                 starts=adversary.starts(x, key, share),
-                max_iter=self._max_iter(adversary, key.epoch),
+                max_iter=self.max_iter(adversary, key.epoch),
                 warm_start=None if self.warm_starts is None else self.warm_starts.get(rows),
                 purpose=self._own("attack"),
             )
@@ -264,29 +172,11 @@ class Loop:
             guide.train() if self.joint.train_guides else guide.evaluate()
         return x_adv
 
-    def _max_iter(self, adversary: Adversary, epoch: int) -> int | None:
+    def max_iter(self, adversary: Adversary, epoch: int) -> int | None:
         """The attack's steps in an epoch, or None where they do not rise."""
         if adversary.ascent is None or not self.options.max_iter_warmup_epochs:
             return None
         return self.options.steps(adversary.ascent.max_iter, epoch)
-
-    def _inputs(self, x: Tensor, x_adv: Tensor | None, y: Tensor, seed: int, cached: Tensor | None) -> Inputs:
-        """Preprocess for each model, all with the same random draws."""
-        adversarial = natural = None
-        y_student = y_guide = y
-        if x_adv is not None:
-            adversarial, y_student = self.student.fit_inputs(x_adv, y, seed)
-        if self.natural != "none":
-            natural, y_student = self.student.fit_inputs(x, y, seed)
-        guide_inputs = []
-        for guide in self.guides if cached is None else ():
-            if self.joint.train_guides:
-                inputs, y_guide = guide.fit_inputs(x, y, seed)
-            else:
-                with torch.no_grad():
-                    inputs = guide.predict_inputs(x)
-            guide_inputs.append(inputs)
-        return Inputs(adversarial, natural, guide_inputs, cached, y_student, y_guide)
 
     def _forward(self, joint: Any, inputs: Inputs, guide_logits: Tensor | None) -> dict[str, Tensor]:
         """The joint module; the guides are not run again where their logits are known."""

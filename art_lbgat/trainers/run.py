@@ -11,20 +11,22 @@ from typing import Any
 from torch import Tensor, nn
 
 from art_lbgat.data.streams import Stream
-from art_lbgat.engine.checkpoint import Checkpoint, read_newest
+from art_lbgat.engine.checkpoint import read_newest
 from art_lbgat.engine.checkpointer import Checkpointer, together
 from art_lbgat.engine.history import History
 from art_lbgat.engine.nonfinite import MAX_ROLLBACKS, ROLLBACK_FACTOR, NonFiniteError, all_finite, describe
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.processes import Processes
-from art_lbgat.engine.randomness import Key, random_states, set_random_states
+from art_lbgat.engine.randomness import Key
 from art_lbgat.engine.selection import NATURAL, ROBUST, Selection
 from art_lbgat.engine.signals import Interrupted, Signals, signal_name
 from art_lbgat.engine.step import learning_rate, scale_learning_rates, step_schedulers
 from art_lbgat.engine.trackers import Trackers
 from art_lbgat.trainers.adversary import Adversary
-from art_lbgat.trainers.loop import EpochSoFar, Loop
+from art_lbgat.trainers.epoch import EpochSoFar, train_epoch
+from art_lbgat.trainers.loop import Loop
 from art_lbgat.trainers.progress import Progress
+from art_lbgat.trainers.state import load_run, run_state
 from art_lbgat.trainers.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -134,7 +136,7 @@ class Run:
     def _epochs(self) -> None:
         while not self._ended():
             key = self.key._replace(epoch=self.epoch)
-            row = self.loop.epoch(self.stream, key, self.progress, self.so_far, self._after_step)
+            row = train_epoch(self.loop, self.stream, key, self.progress, self.so_far, self._after_step)
             error = row.get("loss") if self.validation is None else None  # none where every step was left out
             if self.validation and (self.epoch % self.options.validate_every == 0 or self.epoch == self.nb_epochs):
                 accuracies = self._judged(self.validation)
@@ -231,7 +233,7 @@ class Run:
     def _write(self, *, wait: bool) -> None:
         self._check_weights()
         checkpointer = self.checkpointer
-        parts = {name: part for name, part in self.state().items() if part is not None}
+        parts = {name: part for name, part in run_state(self).items() if part is not None}
         if checkpointer is not None:
             together(self.processes, lambda: checkpointer.write(self.steps, parts, wait=wait))
 
@@ -260,80 +262,7 @@ class Run:
         if found is None:
             raise NonFiniteError(f"{error} There is no checkpoint yet to go back to.") from error
         rollbacks = self.rollbacks + 1
-        self.load(found, same_process=True)  # with the rates as they were, lowered by the returns before it
+        load_run(self, found, same_process=True)  # with the rates as they were, lowered by the returns before it
         scale_learning_rates(self.loop.optimizers, self.schedulers, ROLLBACK_FACTOR ** (rollbacks - self.rollbacks))
         self.rollbacks = rollbacks
         logger.warning("%s Going on from %s with half the learning rate.", error, found.path)
-
-    def state(self) -> dict[str, Any]:
-        """The whole run as trees of plain data and tensors, by part; every process has to ask for it."""
-        loop, adversary = self.loop, self.loop.adversary
-        meter = self.so_far.meter.state(self.processes)
-        tally = None if adversary is None else adversary.tally.summed(self.processes)
-        return {
-            "models": {name: dict(module.state_dict()) for name, module in self.modules.items()},
-            "optimizers": [optimizer.state_dict() for optimizer in loop.optimizers],
-            "average": None if loop.average is None else loop.average.state(),
-            "selection": self.selection.state(),
-            "guide_cache": None if loop.guide_cache is None else loop.guide_cache.state(),
-            "warm_starts": None if loop.warm_starts is None else loop.warm_starts.state(),
-            "randomness": random_states(),
-            "run": {
-                "seed": self.key.seed,
-                "fit": self.key.fit,
-                "epoch": self.epoch,
-                "steps": self.steps,
-                "rollbacks": self.rollbacks,
-                "epoch_so_far": [self.so_far.step, self.so_far.skipped, self.so_far.seconds],
-                "meter": meter,
-                "tally": None if tally is None else [tally.samples, tally.steps, tally.passes],
-                "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
-                "scaler": None if loop.scaler is None else loop.scaler.state_dict(),
-                "stream": self.stream.state(at_start=not self.so_far.step),
-                "history": self.history.rows,
-            },
-        }
-
-    def load(self, found: Checkpoint, *, same_process: bool = False) -> None:
-        """Go on from a checkpoint.
-
-        :param found: The checkpoint.
-        :param same_process: Whether the loaders have gone on since, in this process, and are not to be set back.
-        :raises ValueError: If it is of more epochs than are to be trained, or does not fit.
-        """
-        parts, run, loop = found.parts, found.parts["run"], self.loop
-        done = run["epoch"] - 1 + (run["epoch_so_far"][0] > 0)
-        if done > self.nb_epochs:
-            raise ValueError(
-                f"nb_epochs: {found.path} is in epoch {done} already; expected at least that, got {self.nb_epochs}."
-            )
-        for name, module in self.modules.items():
-            module.load_state_dict(parts["models"][name])
-        stateful = [*loop.optimizers, *self.schedulers, *([] if loop.scaler is None else [loop.scaler])]
-        states = [*parts["optimizers"], *run["schedulers"], *([] if loop.scaler is None else [run["scaler"]])]
-        for each, state in zip(stateful, states, strict=True):
-            each.load_state_dict(state)
-        if loop.average is not None:
-            loop.average.load(parts["average"])
-        self.selection.load(parts["selection"])
-        self._load_memories(parts)
-        self.key = Key(run["seed"], run["fit"])
-        self.epoch, self.steps, self.rollbacks = run["epoch"], run["steps"], run["rollbacks"]
-        self.so_far = EpochSoFar(*run["epoch_so_far"])
-        self.so_far.meter.load(run["meter"], loop.student.device, counted=self.processes.is_main)
-        self.history.rows[:] = run["history"]
-        if not same_process:
-            self.stream.load(run["stream"], self.key._replace(epoch=self.epoch))
-        set_random_states(parts["randomness"])
-        self.progress.skip(self.steps)
-
-    def _load_memories(self, parts: Mapping[str, Any]) -> None:
-        """What is remembered of samples: guide logits, last adversarial examples, steps of attacks that stop early."""
-        loop = self.loop
-        for name in ("guide_cache", "warm_starts"):
-            if getattr(loop, name) is not None:
-                getattr(loop, name).load(parts[name], loop.student.device)
-        if loop.adversary is not None:
-            counts = parts["run"]["tally"] if self.processes.is_main else (0, 0, 0)
-            tally = loop.adversary.tally
-            tally.samples, tally.steps, tally.passes = counts
