@@ -28,8 +28,8 @@ NATURAL, ROBUST = "natural accuracy (%)", "robust accuracy (%)"
 _EPS = "eps (input units)"
 _BOARD_EPS = "eps (inputs in [0, 1])"
 _LIKE_FOR_LIKE = (
-    "Published models are shown as RobustBench reports them, by AutoAttack on the whole test set of that board; they are "
-    "a measure only for results on the same data, threat model and eps."
+    "Published models are shown as RobustBench reports them; they are a measure only for results on the same data, "
+    "threat model and eps."
 )
 _NORMS = {"inf": "Linf", "2": "L2"}
 
