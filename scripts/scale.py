@@ -104,8 +104,8 @@ def main() -> None:
     print(
         f"\nImageNet, {given.epochs} epochs, {given.gpus} GPUs at {given.tflops:g} TFLOP/s, batch {given.batch}: "
         f"{per_image / GIGA:.0f} GFLOP per image, {total / 1e18:.1f} EFLOP, {hours:.0f} GPU-hours, "
-        f"{seconds / 3600:.2f} h; {steps} steps of {per_step * 1000:.0f} ms, {given.batch / given.gpus:g} images per GPU; "
-        f"{given.batch / per_step / given.gpus:.0f} images/s per GPU."
+        f"{seconds / 3600:.2f} h; {steps} steps of {per_step * 1000:.0f} ms, {given.batch / given.gpus:g} images per "
+        f"GPU; {given.batch / per_step / given.gpus:.0f} images/s per GPU."
     )
     bandwidth = traffic / per_step
     print(f"Gradients: {bandwidth / GIGA:.1f} GB/s in and out of each GPU if they are to hide behind the whole step.")

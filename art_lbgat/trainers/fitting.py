@@ -59,7 +59,7 @@ def fit_stream(
         checks.check_rows(stream, "cache_guide")
     if trainer.options.awp_gamma is not None:
         checks.check_perturbable(trainer._view, optimizers)
-    scaler = gradient_scaler(trainer.options, device)
+    scaler, decay = gradient_scaler(trainer.options, device), trainer.options.ema_decay
     adversary = trainer._prepare_adversary()
     warm_starts = None
     if trainer.options.warm_start and adversary is not None:
@@ -101,9 +101,7 @@ def fit_stream(
             optimizers,
             modes,
             processes,
-            average=None
-            if trainer.options.ema_decay is None
-            else Average(trainer._view.module, trainer.options.ema_decay),
+            average=None if decay is None else Average(trainer._view.module, decay),
             guide_cache=GuideCache() if trainer._cache_guide else None,
             scaler=scaler,
             warm_starts=warm_starts,
