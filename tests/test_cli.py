@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import art_lbgat
 from art_lbgat import cli
 from art_lbgat.recipes import RECIPES, Recipe
 
@@ -21,8 +22,41 @@ def invoke(*arguments):
 def test_help_lists_the_commands():
     result = invoke("--help")
     assert result.exit_code == 0
-    for name in ("demo", "recipes", "study"):
-        assert name in result.output
+    for name in (
+        "demo",
+        "train",
+        "evaluate",
+        "benchmark",
+        "leaderboard",
+        "compare",
+        "report",
+        "recipes",
+        "study",
+        "doctor",
+    ):
+        assert re.search(rf"│ {name} +[A-Z]", result.output), name
+        assert invoke(name, "--help").exit_code == 0
+
+
+def test_help_and_version_import_neither_torch_nor_art():
+    """So that they answer in a fraction of a second; completion of options and commands too."""
+    code = (
+        "import sys; from typer.testing import CliRunner; from art_lbgat.cli import app\n"
+        "for arguments in (['--help'], ['--version'], *([c, '--help'] for c in ('train', 'evaluate', 'benchmark', 'doctor'))):\n"
+        "    assert CliRunner().invoke(app, arguments).exit_code == 0\n"
+        "print([m for m in ('torch', 'art', 'numpy', 'pandas', 'robustbench', 'yaml') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_version():
+    assert invoke("--version").output == f"art-lbgat {art_lbgat.__version__}\n"
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "art_lbgat", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"art-lbgat {art_lbgat.__version__}\n"
 
 
 def test_demo_trains_judges_prints_and_saves(tmp_path):
@@ -152,6 +186,9 @@ def test_recipes_prints_the_table_one_recipe_and_a_file(tmp_path):
     path = tmp_path / "mine.yaml"
     assert invoke("recipes", "digits-lbgat", "--save", str(path)).exit_code == 0
     assert Recipe.read(path) == RECIPES["digits-lbgat"]
+    toml = tmp_path / "mine.toml"
+    assert invoke("recipes", "digits-lbgat", "--save", str(toml)).exit_code == 0
+    assert Recipe.read(toml) == RECIPES["digits-lbgat"]
     for arguments in (["digits-lbgat", "--save", str(path)], ["--save", str(tmp_path / "b.yaml")], ["digits-lbga"]):
         result = invoke("recipes", *arguments)
         assert result.exit_code == 2

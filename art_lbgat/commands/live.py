@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
 
 from art_lbgat.commands.reporting import Lines, Reporter, duration, summary
 
 _SECONDS = 0.5  # between two reads of the device
+
+
+class _Display(Progress):
+    """Bars, and below them a line of text, which may be long."""
+
+    detail = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The table of bars, then the line."""
+        yield self.make_tasks_table(self.tasks)
+        yield Text(self.detail, overflow="fold")
 
 
 class Live(Lines):
@@ -20,7 +32,7 @@ class Live(Lines):
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
-        self._progress = Progress(
+        self._progress = _Display(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
@@ -44,7 +56,7 @@ class Live(Lines):
 class _Bars:
     every_seconds = _SECONDS
 
-    def __init__(self, progress: Progress, title: str, batch_size: int) -> None:
+    def __init__(self, progress: _Display, title: str, batch_size: int) -> None:
         self._progress, self._title, self._batch_size = progress, title, batch_size
         self._run: Mapping[str, Any] = {}
         self._since: tuple[float, int] | None = None
@@ -65,8 +77,8 @@ class _Bars:
                 f"epoch {epoch}/{self._run['nb_epochs']}: {summary(values)}, {values['images_per_second']:.0f} images/s"
             )
             self._progress.console.print(f"{self._title}: {line}", highlight=False, markup=False, soft_wrap=True)
-        text = "" if ended else f"{summary(values)}{speed}"
-        self._progress.update(self._steps, completed=0 if ended else in_epoch, text=text)
+        self._progress.detail = "" if ended else summary(values)
+        self._progress.update(self._steps, completed=0 if ended else in_epoch, text=speed)
         self._progress.update(self._epochs, completed=epoch if ended else epoch - 1, text=left)
 
     def _speed(self, step: int, epoch: int, in_epoch: int | None) -> tuple[str, str]:
@@ -79,9 +91,10 @@ class _Bars:
             return "", ""
         rate = (step - first) / (now - since)
         left = (self._run["nb_epochs"] - epoch + 1) * per_epoch - in_epoch
-        return f", {rate * self._batch_size:.0f} images/s", f"{duration(left / rate)} left"
+        return f"{rate * self._batch_size:.0f} images/s", f"{duration(left / rate)} left"
 
     def finish(self, status: str) -> None:
+        self._progress.detail = ""
         self._progress.stop()
         for task in (self._steps, self._epochs):
             self._progress.remove_task(task)

@@ -8,23 +8,24 @@ from typing import Annotated
 import typer
 
 from art_lbgat.commands import shared
+from art_lbgat.commands.choosing import complete_recipe, find_recipe
 
 
 def recipes(
-    recipe: Annotated[str | None, typer.Argument(help="Id of a recipe to show in full; all if left out.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Write the recipe to this YAML file instead.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Id or file of a recipe to show in full; all if left out.", autocompletion=complete_recipe),
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the recipe to this new YAML or TOML file instead.")] = None,
 ) -> None:
     """List the recipes: id, data, model, objective, eps, passes per step, published natural / AutoAttack, source."""
     with shared.one_message():
-        from art_lbgat.checks import check_choice
-        from art_lbgat.recipes import RECIPES
-
         if recipe is None:
             if save is not None:
                 raise ValueError("save: expected the id of one recipe beside it.")
             _print_all()
             return
-        found = RECIPES[check_choice(recipe, "recipe", RECIPES)]
+        found = find_recipe(recipe)
         if save is not None:
             if save.exists():
                 raise ValueError(f"save: {save} exists already; expected a new file.")

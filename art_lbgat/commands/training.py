@@ -13,13 +13,16 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+import torch
+
 from art_lbgat.commands.judging import Judging, images, judge, write_page
 from art_lbgat.commands.plan import Plan
 from art_lbgat.commands.reporting import Reporter, duration
 from art_lbgat.commands.run_directory import RunDirectory
 from art_lbgat.data import DataSet, load_data
+from art_lbgat.engine.checkpointer import together
 from art_lbgat.engine.files import write_text
-from art_lbgat.engine.processes import is_main_process
+from art_lbgat.engine.processes import is_main_process, join_processes
 from art_lbgat.engine.trackers import CSVTracker, ServiceTracker, Tracker
 from art_lbgat.recipes.experiment import Experiment, guide_recipe
 from art_lbgat.weights import save_weights
@@ -86,8 +89,8 @@ def run_training(request: Request, reporter: Reporter) -> None:
     :raises KeyboardInterrupt: It came at another time.
     """
     plan, directory, start = request.plan, request.directory, time.perf_counter()
-    if is_main_process():
-        directory.check_free(plan, resume=request.resume)
+    processes = join_processes(_device(request.device_type))
+    together(processes, lambda: directory.check_free(plan, resume=request.resume))
     with _signals_as_interrupts(_GOES_ON.format(directory.path)), reporter:
         data = load_plan_data(plan)
         experiment = _build(request, data, reporter)
@@ -99,6 +102,12 @@ def run_training(request: Request, reporter: Reporter) -> None:
     took = time.perf_counter() - start
     reporter.say(f"{duration(took)}; saved in {directory.path}")
     reporter.event("done", output=str(directory.path), seconds=took)
+
+
+def _device(device_type: str | None) -> torch.device:
+    """Where the classifiers will be."""
+    gpu = device_type != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
 
 
 def _build(request: Request, data: DataSet, reporter: Reporter) -> Experiment:

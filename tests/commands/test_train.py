@@ -1,0 +1,249 @@
+"""``art-lbgat train``: the directory of a run, going on, refusing, progress, dry run."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from art_lbgat.commands import training
+from art_lbgat.recipes import RECIPES, Recipe
+from art_lbgat.recipes.files import read_mapping
+from tests.commands.conftest import SHORT, done, invoke
+from tests.conftest import states_equal
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+FILES = {"checkpoints", "config.toml", "history.csv", "results.csv", "table.md", "model.safetensors",
+         "guide-0.safetensors"}  # fmt: skip
+
+
+def same_weights(first, second):
+    return states_equal(load_file(first / "model.safetensors"), load_file(second / "model.safetensors"))
+
+
+def test_a_run_is_one_directory_that_reads_back(run):
+    assert {path.name for path in run.iterdir()} == FILES
+    recipe = RECIPES["digits-lbgat"].override(nb_epochs=1)
+    assert Recipe.read(run / "config.toml") == recipe
+    assert read_mapping(run / "config.toml")["run"] == {"seed": 0, "input_shape": [1, 8, 8], "nb_classes": 10}
+    history = pd.read_csv(run / "history.csv")
+    assert list(history.epoch) == [1]
+    assert list(history.kept) == [True]
+    results = pd.read_csv(run / "results.csv")
+    assert list(results.attack) == ["natural", "pgd-20"]
+    assert set(results.n) == {20}
+    shown = f"{100 * results.accuracy[0]:.2f}"
+    assert f"| natural | 0 | 20 | {shown} |" in (run / "table.md").read_text()
+    experiment = recipe.build(seed=0, verbose=False)  # the same training by hand ends in the same bits
+    experiment.fit()
+    assert states_equal(load_file(run / "model.safetensors"), experiment.classifier.model.state_dict())
+    assert states_equal(load_file(run / "guide-0.safetensors"), experiment.guides[0].model.state_dict())
+
+
+def test_what_was_written_is_what_trains_again(run, tmp_path):
+    done("train", run / "config.toml", "--output", tmp_path / "again", "--n-test", "20", "--no-report")
+    assert same_weights(run, tmp_path / "again")
+
+
+def test_settings_of_recipe_and_run_and_the_seed_reach_the_training(tmp_path):
+    done("train", "digits-madry", "--output", tmp_path / "a", *SHORT, "--seed", "3", "--limit", "100", "--set", "eps=0.1",
+         "--set", "checkpoint_every=2 epochs", "--set", "awp_gamma=none", "--set", "max_iter_warmup_epochs=2")  # fmt: skip
+    written = read_mapping(tmp_path / "a" / "config.toml")
+    assert written["eps"] == 0.1
+    assert written["run"] == {"seed": 3, "limit": 100, "checkpoint_every": "2 epochs", "max_iter_warmup_epochs": 2,
+                              "input_shape": [1, 8, 8], "nb_classes": 10}  # fmt: skip
+    assert pd.read_csv(tmp_path / "a" / "history.csv").max_iter[0] == 3  # half of 5, rounded up
+    manifest = json.loads(next((tmp_path / "a").rglob("manifest.json")).read_text())
+    assert manifest["facts"]["settings"]["options"]["seed"] == 3
+
+
+def test_frozen_guides_are_trained_first_and_kept(tmp_path):
+    command = ("train", "digits-bgat", "--output", tmp_path / "a", *SHORT, "--limit", "100")
+    result = done(*command)
+    assert result.stderr.count("guide 0: epoch ") == 25
+    assert (tmp_path / "a" / "checkpoints" / "guide-0" / "fit-001").is_dir()
+    assert len(pd.read_csv(tmp_path / "a" / "guide-0-history.csv")) == 25
+    guide = tmp_path / "a" / "guide-0.safetensors"
+    given = done("train", "digits-bgat", "--output", tmp_path / "b", *SHORT, "--limit", "100", "--guide-weights", guide)
+    assert "guide 0" not in given.stderr
+    assert same_weights(tmp_path / "a", tmp_path / "b")
+    again = done(*command, "--resume")  # neither is trained anew
+    assert "guide 0: all 25 epochs are done" in again.stderr
+
+
+def test_autoattack_judges_the_first_images_of_each_class(tmp_path, few_queries):
+    done("train", "digits-natural", "--output", tmp_path / "a", *SHORT, "--limit", "100", "--n-autoattack", "10")
+    results = pd.read_csv(tmp_path / "a" / "results.csv").set_index("attack")
+    assert results.n["autoattack (standard)"] == 10
+
+
+def test_the_page_holds_the_table_and_the_configuration(tmp_path):
+    done(
+        "train", "digits-lbgat", "--output", tmp_path / "a", "--set", "nb_epochs=1", "--n-test", "30", "--limit", "100"
+    )
+    page = (tmp_path / "a" / "report.html").read_text()
+    natural = pd.read_csv(tmp_path / "a" / "results.csv").accuracy[0]
+    assert f"{100 * natural:.1f}" in page
+    assert "guide_ce_weight" in page
+    assert "LBGAT on digits" in page
+
+
+def test_a_finished_run_is_refused_and_goes_on_with_resume(run, tmp_path):
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    before = (copied / "config.toml").read_text()
+    assert invoke("train", "digits-lbgat", "--output", copied, *SHORT).exit_code == 2
+    assert invoke("train", "digits-lbgat", "--output", copied, *SHORT, "--set", "eps=0.1").exit_code == 2
+    refused = invoke("train", "digits-lbgat", "--output", copied, *SHORT, "--set", "eps=0.1", "--resume")
+    assert refused.exit_code == 2
+    assert "attack.eps: 0.3 -> 0.1" in refused.output
+    assert (copied / "config.toml").read_text() == before  # nothing was touched
+    assert (copied / "results.csv").read_bytes() == (run / "results.csv").read_bytes()
+    more = done("train", "--output", copied, "--resume", "--set", "nb_epochs=2", "--n-test", "20", "--no-report")
+    assert "goes on in epoch 2 of 2" in more.stderr
+    assert list(pd.read_csv(copied / "history.csv").epoch) == [1, 2]
+    assert read_mapping(copied / "config.toml")["nb_epochs"] == 2
+    whole = tmp_path / "whole"
+    done("train", "digits-lbgat", "--set", "nb_epochs=2", "--n-test", "20", "--no-report", "--output", whole)
+    assert same_weights(copied, whole)
+
+
+def test_a_stop_while_judging_is_130_and_the_same_command_ends_it(tmp_path, monkeypatch):
+    real = training.judge
+
+    def stopped(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    command = ("train", "digits-madry", "--output", tmp_path / "a", *SHORT, "--limit", "100")
+    monkeypatch.setattr(training, "judge", stopped)
+    found = signal.getsignal(signal.SIGTERM)
+    result = invoke(*command)
+    assert result.exit_code == 130
+    assert "interrupted: the same command goes on" in result.stderr
+    assert signal.getsignal(signal.SIGTERM) == found
+    assert not (tmp_path / "a" / "results.csv").exists()
+    monkeypatch.setattr(training, "judge", real)
+    assert "all 1 epochs are done" in done(*command).stderr
+    assert (tmp_path / "a" / "results.csv").exists()
+
+
+def test_sigterm_ends_a_training_with_130_and_the_same_command_goes_on_to_the_same_bits(tmp_path):
+    command = [sys.executable, "-m", "art_lbgat", "train", "digits-lbgat", "--set", "nb_epochs=6", "--n-test", "20",
+               "--no-report", "--output"]  # fmt: skip
+    path = tmp_path / "stopped"
+    process = subprocess.Popen([*command, path], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    while not (path / "history.csv").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "SIGTERM: stopped in epoch" in errors
+    assert "Traceback" not in errors
+    assert not (path / "results.csv").exists()
+    assert "goes on from" in done(*map(str, command[3:]), path).stderr
+    done(*command[3:], tmp_path / "whole")
+    assert same_weights(path, tmp_path / "whole")
+    columns = ["epoch", "loss", "guidance_mse", "train_robust_accuracy"]
+    histories = [pd.read_csv(each / "history.csv")[columns] for each in (path, tmp_path / "whole")]
+    pd.testing.assert_frame_equal(*histories, rtol=1e-12)
+
+
+def test_torchrun_trains_with_two_processes_and_one_of_them_writes(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "art_lbgat",
+               "train", "digits-lbgat", *SHORT, "--n-autoattack", "4", "--limit", "100", "--output", tmp_path / "two"]  # fmt: skip
+    both = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert both.returncode == 0, both.stderr
+    assert both.stderr.count("LBGAT: epoch 1/1") == 1
+    assert both.stdout.count("saved in") == 1
+    assert {path.name for path in (tmp_path / "two").iterdir()} == FILES
+    manifest = json.loads(next((tmp_path / "two").rglob("manifest.json")).read_text())
+    assert manifest["facts"]["surroundings"]["processes"] == 2
+    done("train", "digits-lbgat", *SHORT, "--limit", "100", "--output", tmp_path / "one")
+    losses = [pd.read_csv(tmp_path / name / "history.csv").loss[0] for name in ("one", "two")]
+    assert losses[0] == pytest.approx(losses[1], rel=0.2)  # BatchNorm has the statistics of each share
+
+
+def test_json_lines_are_all_that_is_on_stdout(tmp_path):
+    result = done("train", "digits-madry", "--output", tmp_path / "a", *SHORT, "--limit", "100", "--json-lines")
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [each["event"] for each in events] == ["start", "epoch", "finished", "trained", "result", "result", "done"]
+    assert events[0]["nb_epochs"] == 1
+    assert events[0]["steps_per_epoch"] == 2
+    assert events[1]["loss"] == pd.read_csv(tmp_path / "a" / "history.csv").loss[0]
+    assert [each["attack"] for each in events[4:6]] == ["natural", "pgd-20"]
+    assert result.stderr == ""
+
+
+def test_quiet_is_quiet_and_a_log_has_a_line_per_epoch_without_colour(tmp_path):
+    quiet = done("train", "digits-madry", "--output", tmp_path / "a", *SHORT, "--limit", "100", "--quiet")
+    assert quiet.output == ""
+    loud = done("train", "digits-madry", "--output", tmp_path / "b", *SHORT, "--limit", "100")
+    assert re.fullmatch(r"PGD-AT: epoch 1/1: loss [\d.]+, robust [\d.]+ %, \d+ images/s\n", loud.stderr)
+    assert "pgd-20" in loud.stdout
+    assert "\x1b" not in loud.output
+
+
+def test_dry_run_measures_and_writes_nothing(tmp_path):
+    result = done("train", "digits-lbgat6", "--dry-run", "--output", tmp_path / "a", "--set", "awp_gamma=0.01")
+    assert not (tmp_path / "a").exists()
+    assert "awp_gamma = 0.01" in result.stdout
+    assert "parameters: classifier 13,026, guide 0 13,026" in result.stdout
+    assert f"passes per step: {RECIPES['digits-lbgat6'].override(awp_gamma=0.01).cost}" in result.stdout
+    assert "steps: 17 per epoch, 425 in all" in result.stdout
+    assert re.search(r"time, by two steps of [\d.e-]+ s: training [\d.]+ s", result.stdout)
+    assert re.search(r"memory: [\d,]+ MiB", result.stdout)
+
+
+def test_dry_run_counts_guides_and_validation(tmp_path):
+    result = done("train", "digits-bgat", "--dry-run", "--json-lines", "--set", "keep=best", "--limit", "100")
+    (plan,) = map(json.loads, result.stdout.splitlines())
+    assert plan["event"] == "plan"
+    assert plan["steps_per_epoch"] == 2
+    assert plan["training"] == pytest.approx(25 * 2 * plan["step"])
+    assert plan["guides"] > 0
+    assert plan["validation"] > 0
+    assert plan["configuration"]["run"] == {"seed": 0, "limit": 100}
+
+
+def test_dry_run_leaves_global_generators_alone():
+    torch.manual_seed(5)
+    np.random.seed(5)
+    expected = torch.rand(1), np.random.rand()
+    torch.manual_seed(5)
+    np.random.seed(5)
+    done("train", "digits-madry", "--dry-run", "--limit", "100")
+    assert (torch.rand(1), np.random.rand()) == expected
+
+
+def test_another_failure_is_1_and_one_message_and_debug_shows_where(tmp_path, monkeypatch):
+    def broken(*args):
+        raise KeyError("gone")
+
+    monkeypatch.setattr(training, "judge", broken)
+    command = ("train", "digits-madry", "--output", tmp_path / "a", *SHORT, "--limit", "100", "-q")
+    result = invoke(*command)
+    assert result.exit_code == 1
+    assert result.stderr == "error: KeyError: 'gone' (art-lbgat --debug ... shows where)\n"
+    shown = invoke("--debug", *command)
+    assert shown.exit_code == 1
+    assert "Traceback" in shown.stderr
+    assert 'raise KeyError("gone")' in shown.stderr
+
+
+def test_nan_is_a_failure_and_no_bad_input(tmp_path):
+    result = invoke("train", "digits-madry", "--output", tmp_path / "a", *SHORT, "--set", "learning_rate=1e30", "-q")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.stderr
