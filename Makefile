@@ -37,7 +37,8 @@ faults: $(STAMP) ## Inject every fault of docs/reliability.md and write its tabl
 bench: $(STAMP) ## Time steps, memory, start-up, evaluation and data against others (about 12 minutes)
 	$(BIN)/python -m tests.benchmarks
 
-docs: $(STAMP) ## Check that every local link in the docs leads somewhere
+docs: $(STAMP) ## Build the docs into docs/_build, warnings being errors; check their links, run their code
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 	$(BIN)/python -m pytest -q tests/test_docs.py
 
 audit: $(STAMP) ## Known vulnerabilities of the pinned packages (pip-audit asks PyPI; needs the network)
@@ -46,5 +47,5 @@ audit: $(STAMP) ## Known vulnerabilities of the pinned packages (pip-audit asks 
 	"had: $$(tail -n 1 $(VENV)/audit.log)"; exit 1; }
 
 clean: ## Remove the environment and everything that was built
-	rm -rf $(VENV) build dist results .coverage* htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build results .coverage* htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

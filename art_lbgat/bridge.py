@@ -39,7 +39,7 @@ class TensorView:
     :raises ValueError: If its forward pass cannot be followed exactly on tensors, and why.
     """
 
-    #: Whether :meth:`logits` are those after the postprocessing defences, as ``predict`` gives them; an attack in
+    #: Whether :meth:`TensorView.logits` are those after the postprocessing defences, as ``predict`` gives them; an attack in
     #: training ignores these, as ART's do.
     postprocesses = False
 

@@ -47,7 +47,7 @@ def ascend(
     :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``; not needed for ``objective="kl"`` unless it stops
         early.
     :param bounds: Range of valid inputs, or None.
-    :param starts: The unit random numbers of each restart, from :func:`draw_start`.
+    :param starts: The unit random numbers of each restart, from :func:`~art_lbgat.attacks.ascent.draw_start`.
     :param estimator_loss: The loss object for ``objective="estimator"``.
     :param warm_start: Points ``(N, ...)`` that, projected onto ball and range, are the first start instead.
     :param tally: Told of the steps and passes where the ascent stops early.

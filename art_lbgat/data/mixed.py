@@ -24,7 +24,7 @@ class MixedData:
     """Data to train on, and extra data of which every batch holds a fixed share.
 
     :param data: :class:`~art_lbgat.data.Images` or arrays ``(x, y)``; an epoch is each of these samples once.
-    :param extra: The same, or the path of an ``.npz`` archive (see :func:`~art_lbgat.data.archives.read_npz_images`).
+    :param extra: The same, or the path of an ``.npz`` archive (see :func:`~art_lbgat.data.read_npz_images`).
     :param extra_fraction: Share of each batch that comes from ``extra``, in (0, 1).
     :raises TypeError: If ``data`` or ``extra`` is something else.
     :raises ValueError: ``extra_fraction`` outside (0, 1), no samples, or samples of different shapes.

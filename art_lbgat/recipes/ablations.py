@@ -23,7 +23,7 @@ _PAPER = ("wrn-34-10", "inception-resnet-v2")
 def ablation(name: str, base: Recipe) -> dict[str, Recipe]:
     """The recipes of one ablation, by label.
 
-    :param name: One of :data:`ABLATIONS`.
+    :param name: A key of ``ABLATIONS``.
     :param base: The recipe that is varied, of method ``lbgat`` or ``bgat``.
     :return: A recipe per label; all else is that of ``base``.
     :raises ValueError: An unknown name, or a base without a guide.

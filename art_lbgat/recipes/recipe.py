@@ -65,7 +65,7 @@ class Recipe:
     """Everything that decides a run, except seed, device and where the data lies.
 
     :param id: Its name.
-    :param method: One of :data:`METHODS`.
+    :param method: ``"natural"``, ``"madry"``, ``"alp"``, ``"trades"``, ``"mart"``, ``"fast-at"``, ``"bgat"`` or ``"lbgat"``.
     :param data: A name that :func:`art_lbgat.data.load_data` knows.
     :param model: The robust model, a name that :func:`art_lbgat.models.create_model` knows.
     :param guides: The guides' models: one for ``lbgat``, one or several for ``bgat``, none otherwise.
@@ -324,7 +324,13 @@ class Recipe:
         )
 
     def build(self, root: str | Path | None = None, **options: Any) -> Experiment:
-        """Classifier, guides, trainer and data, see :func:`art_lbgat.recipes.experiment.build`."""
+        """Classifier, guides, trainer and data, ready to ``fit``.
+
+        :param root: Where the data lies; None for the digits.
+        :param options: What ``art_lbgat.recipes.experiment.build`` takes: ``seed``, ``data``, ``limit``,
+            ``guide_weights``, ``device_type``, ``verbose``, and ``run``, fields of :class:`~art_lbgat.RunOptions`.
+        :return: The experiment.
+        """
         from art_lbgat.recipes.experiment import build
 
         return build(self, root, **options)

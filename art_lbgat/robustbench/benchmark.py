@@ -68,7 +68,7 @@ def benchmark(
     :param n_examples: How many of the first images; None for all, which the standard wants.
     :param data_dir: Where torchvision looks for CIFAR; for ImageNet the folder that holds ``val``.
     :param corruptions_data_dir: Holds ``CIFAR-10-C`` and its like; None for ``data_dir``.
-    :param preprocessing: For ImageNet, see :func:`~art_lbgat.robustbench.images.load_images`.
+    :param preprocessing: For ImageNet, see ``art_lbgat.robustbench.images.load_images``.
     :param attacks: ``"standard"`` or a list of AutoAttack's attacks, which is labelled.
     :param batch_size: Images judged together; random starts of AutoAttack depend on it.
     :param seed: Seed of each batch of each attack.
@@ -82,7 +82,7 @@ def benchmark(
     :raises ValueError: Bad arguments; a classifier of another input shape or with too few classes; logits that are not
         finite; a state file of another run.
     :raises FileNotFoundError: If the images are not there and cannot be fetched, with what to put where.
-    :raises ImportError: See :func:`~art_lbgat.robustbench.compat.import_robustbench`.
+    :raises ImportError: See :func:`~art_lbgat.robustbench.import_robustbench`.
     """
     _check_options(data_dir, corruptions_data_dir, state_path, model_name, architecture, verbose)
     view = JudgedView(classifier)

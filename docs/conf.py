@@ -1,0 +1,79 @@
+"""Sphinx: the pages of this folder and the docstrings of the package as HTML. Nothing is fetched."""
+
+import os
+import re
+from pathlib import Path
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # signatures show the same defaults on every machine
+
+import typer
+from sphinx.application import Sphinx
+from typer.cli import get_docs_for_click
+
+from art_lbgat import __version__
+from art_lbgat.cli import app as cli
+from art_lbgat.recipes import RECIPES, Recipe
+
+project, author, release = "art-lbgat", "The art-lbgat developers", __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+html_theme, html_title = "furo", f"art-lbgat {release}"
+html_copy_source = False
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_typehints_format = "short"
+
+# Every name in a docstring has to be found, but for types of other packages, whose inventories would have to be
+# fetched, and those that annotations name in the short form of imports for type checkers.
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:class", r"(abc|art|collections|matplotlib|numpy|os|pandas|pathlib|pd|torch|types|typing_extensions)\..*"),
+    ("py:class", r"Attack|Axes|Mapping\[str|NDArray.*|Path|PyTorchClassifier|Report|Tensor"),
+    ("py:class", r"art_lbgat\.engine\.options\.RunFields|art_lbgat\.checks\._T"),
+    ("py:data", "COLUMNS"),
+]
+
+
+def command_line() -> str:
+    """Every command with its options, as Typer documents them."""
+    group = typer.main.get_command(cli)
+    text = get_docs_for_click(obj=group, ctx=typer.Context(group), name="art-lbgat", title="Command line")
+    return re.sub(r"^# .*\n", "", text, count=1)
+
+
+def recipes_table() -> str:
+    """A row for each recipe: what is trained, how, and what was published for it, in percent."""
+    rows = ["| id | objective | network / guides | eps | epochs | passes | natural | AutoAttack | PGD-20 | source |"]
+    rows.append("|" + "---|" * 10)
+    return "\n".join([*rows, *map(_recipe_row, RECIPES.values())])
+
+
+def _recipe_row(recipe: Recipe) -> str:
+    published, eps = recipe.published, recipe.eps * 255
+    numbers = ["", "", ""] if published is None else [published.natural, published.autoattack, published.pgd_20]
+    radius = f"{eps:g}/255" if abs(eps - round(eps)) < 1e-9 else f"{recipe.eps:g}"
+    cells = [f"`{recipe.id}`", recipe.objective, " / ".join([recipe.model, ", ".join(recipe.guides)]).rstrip(" /"),
+             "" if recipe.attack is None else radius, recipe.nb_epochs, recipe.cost,
+             *("" if each is None else each for each in numbers), recipe.source]  # fmt: skip
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+GENERATED = {"<!-- command line -->": command_line, "<!-- recipes -->": recipes_table}
+ROOT = Path(__file__).parent.parent
+
+
+def complete(_app: Sphinx, _docname: str, source: list[str]) -> None:
+    """Put in what is made from the package, and let links to files above ``docs`` be downloads of them."""
+    for mark, make in GENERATED.items():
+        if mark in source[0]:
+            source[0] = source[0].replace(mark, make())
+    source[0] = re.sub(r"\[([^\]]+)\]\((\.\./[A-Z]+\.md)\)", r"{download}`\1 <\2>`", source[0])
+
+
+def setup(app: Sphinx) -> None:
+    """Sphinx's own entry point."""
+    app.connect("source-read", complete)
