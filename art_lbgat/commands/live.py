@@ -62,6 +62,7 @@ class _Bars:
         self._since: tuple[float, int] | None = None
 
     def start(self, run: Mapping[str, Any]) -> None:
+        """See :class:`~art_lbgat.engine.trackers.Tracker`."""
         self._run = run
         self._progress.start()
         total, done = run["nb_epochs"], run["epoch"] - 1
@@ -69,6 +70,7 @@ class _Bars:
         self._steps = self._progress.add_task("steps", total=run["steps_per_epoch"], text="")
 
     def log(self, values: Mapping[str, Any], step: int, epoch: int) -> None:
+        """See :class:`~art_lbgat.engine.trackers.Tracker`."""
         in_epoch = values.get("step_in_epoch")
         ended = in_epoch is None
         speed, left = self._speed(step, epoch, self._run["steps_per_epoch"] if ended else in_epoch)
@@ -94,6 +96,7 @@ class _Bars:
         return f"{rate * self._batch_size:.0f} images/s", f"{duration(left / rate)} left"
 
     def finish(self, status: str) -> None:
+        """See :class:`~art_lbgat.engine.trackers.Tracker`."""
         self._progress.detail = ""
         self._progress.stop()
         for task in (self._steps, self._epochs):

@@ -93,13 +93,16 @@ class _Events:
         self._reporter, self._title = reporter, title
 
     def start(self, run: Mapping[str, Any]) -> None:
+        """See :class:`~art_lbgat.engine.trackers.Tracker`."""
         names = ("trainer", "seed", "nb_epochs", "steps_per_epoch", "epoch")
         self._reporter.event("start", run=self._title, **{name: run[name] for name in names})
 
     def log(self, values: Mapping[str, Any], step: int, epoch: int) -> None:
+        """See :class:`~art_lbgat.engine.trackers.Tracker`."""
         self._reporter.event("epoch", run=self._title, step=step, **{k: v for k, v in values.items() if k != "fit"})
 
     def finish(self, status: str) -> None:
+        """See :class:`~art_lbgat.engine.trackers.Tracker`."""
         self._reporter.event(status, run=self._title)
 
 
@@ -111,6 +114,7 @@ class _EpochLines:
         self._nb_epochs, self._first, self._since = 0, 1, 0.0
 
     def start(self, run: Mapping[str, Any]) -> None:
+        """See :class:`~art_lbgat.engine.trackers.Tracker`."""
         self._nb_epochs, self._first, self._since = run["nb_epochs"], run["epoch"], time.monotonic()
         if run["epoch"] > run["nb_epochs"]:
             self._write(f"{self._title}: all {run['nb_epochs']} epochs are done")
@@ -118,13 +122,14 @@ class _EpochLines:
             self._write(f"{self._title}: goes on in epoch {run['epoch']} of {run['nb_epochs']}")
 
     def log(self, values: Mapping[str, Any], step: int, epoch: int) -> None:
+        """See :class:`~art_lbgat.engine.trackers.Tracker`."""
         seconds = (time.monotonic() - self._since) / (epoch - self._first + 1)
         left = f", {duration(seconds * (self._nb_epochs - epoch))} left" if epoch < self._nb_epochs else ""
         speed = f"{values['images_per_second']:.0f} images/s"
         self._write(f"{self._title}: epoch {epoch}/{self._nb_epochs}: {summary(values)}, {speed}{left}")
 
     def finish(self, status: str) -> None:
-        pass
+        """See :class:`~art_lbgat.engine.trackers.Tracker`."""
 
 
 def make_reporter(*, quiet: bool, json_lines: bool) -> Reporter:

@@ -60,12 +60,14 @@ class _OnStart:
     status: str = field(default="", init=False)
 
     def start(self, run: Mapping[str, Any]) -> None:
+        """See :class:`~art_lbgat.engine.trackers.Tracker`."""
         self.action(run)
 
     def log(self, values: Mapping[str, Any], step: int, epoch: int) -> None:
-        pass
+        """See :class:`~art_lbgat.engine.trackers.Tracker`."""
 
     def finish(self, status: str) -> None:
+        """See :class:`~art_lbgat.engine.trackers.Tracker`."""
         self.status = status
 
 
@@ -186,6 +188,7 @@ def _signals_as_interrupts(message: str) -> Iterator[None]:
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        """As Ctrl-C."""
         raise KeyboardInterrupt(message)
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
