@@ -34,7 +34,7 @@ class Images(Dataset[tuple[Tensor, int]]):
         if labels.dtype.kind not in "iu":
             raise TypeError(f"y: expected class indices as whole numbers, got dtype {labels.dtype}.")
         if labels.shape != (len(images),):
-            raise ValueError(f"y: expected {len(images)} labels (N,), one per image, got shape {labels.shape}.")
+            raise ValueError(f"y: expected {len(images)} labels (N,), one per image of x, got shape {labels.shape}.")
         if labels.min() < 0:
             raise ValueError(f"y: expected class indices >= 0, got {labels.min()}.")
         self.scale = check_number(scale, "scale", exclusive=True)

@@ -113,7 +113,7 @@ def _flagged(row: Row, subject: Subject, plan: Plan) -> Row:
 def _check_radii(eps: Any) -> list[float]:
     if not hasattr(eps, "__iter__") or isinstance(eps, str):
         raise TypeError(f"eps: expected a sequence of radii, got {eps!r}.")
-    radii = sorted(check_number(float(e) if hasattr(e, "item") else e, "eps") for e in eps)
+    radii = sorted(check_number(e.item() if getattr(e, "ndim", None) == 0 else e, "eps") for e in eps)
     if not radii or len(set(radii)) != len(radii):
         raise ValueError(f"eps: expected at least one radius, all different, got {radii}.")
     return radii

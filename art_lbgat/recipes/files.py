@@ -52,8 +52,11 @@ def write_mapping(path: str | Path, values: Mapping[str, Any]) -> None:
     import tomli_w
     import yaml
 
+    path = check_path(path, "path")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path: there is no directory {path.parent} to write {path.name} to.")
     text = tomli_w.dumps(values) if is_toml(path) else yaml.safe_dump(dict(values), sort_keys=False)
-    write_text(check_path(path, "path"), text)
+    write_text(path, text)
 
 
 def without_null(values: Mapping[str, Any]) -> dict[str, Any]:

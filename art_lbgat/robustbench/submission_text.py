@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from art_lbgat.checks import check_count, check_number
+from art_lbgat.checks import check_count, check_number, check_text
 from art_lbgat.robustbench.comparison import differences
 from art_lbgat.robustbench.result import BenchmarkResult
 from art_lbgat.robustbench.standard import EPS, NORMS, is_published_eps
@@ -70,7 +70,7 @@ class Claim:
         for name in ("checkpoint_url", "architecture_url"):
             if getattr(self, name) is not None:
                 _check_url(getattr(self, name), name)
-        if self.model_license not in (None, "MIT"):
+        if self.model_license is not None and check_text(self.model_license, "model_license") != "MIT":
             _check_url(self.model_license, "model_license")
 
 
