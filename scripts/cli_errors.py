@@ -39,6 +39,9 @@ art-lbgat train digits-lbgat --output NEW --set seed=1
 art-lbgat train digits-lbgat --output NEW --set precision=fp8
 art-lbgat train digits-lbgat --output NEW --device cuda
 art-lbgat train digits-lbgat --output NEW --nb-epochs 0
+art-lbgat train digits-lbgat --output NEW --n-test 0
+art-lbgat train digits-lbgat --output NEW --tracker tensorbord
+art-lbgat train digits-lbgat --output NEW --guide-weights NEW/guide.safetensors
 art-lbgat train digits-lbgat --output NEW --quiet --json-lines
 art-lbgat train digits-lbgat --output NEW --resume
 art-lbgat train digits-lbgat --output BUSY

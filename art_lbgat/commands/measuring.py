@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from art_lbgat.commands.plan import Plan
 from art_lbgat.data import DataSet
 from art_lbgat.evaluation import evaluate
 from art_lbgat.recipes.experiment import Experiment, guide_recipe, training_images
+from art_lbgat.trainers import NaturalTrainer
 
 _STEPS = 2
 
@@ -82,7 +84,13 @@ def _seconds_of_step(experiment: Experiment) -> float:
     few = images.subset(np.arange(min(len(images.y), _STEPS * recipe.batch_size)))
     augmentation = None if recipe.augmentation == "none" else recipe.augmentation
     how: dict[str, Any] = {"batch_size": recipe.batch_size, "nb_epochs": 2, "augmentation": augmentation}
-    experiment.trainer.fit(few, **how)
+    logger = logging.getLogger("art_lbgat")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # what it warns of is said when the training itself begins
+    try:
+        experiment.trainer.fit(few, **how)
+    finally:
+        logger.setLevel(level)
     return float(experiment.trainer.history["seconds"].iloc[-1]) / max(1, -(-len(few.y) // recipe.batch_size))
 
 
@@ -90,8 +98,6 @@ def _seconds_of_guides(experiment: Experiment, n: int) -> float:
     total = 0.0
     for guide in experiment.guides:
         recipe = guide_recipe(experiment.recipe).override(keep="last")
-        from art_lbgat.trainers import NaturalTrainer
-
         trainer = NaturalTrainer(guide, options=recipe.run_options(experiment.seed, verbose=False))
         alone = Experiment(recipe, guide, [], trainer, experiment.data, experiment.seed, guides_trained=True)
         total += _seconds_of_step(alone) * -(-n // recipe.batch_size) * recipe.nb_epochs

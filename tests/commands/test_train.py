@@ -17,6 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from art_lbgat.commands import training
+from art_lbgat.commands.plan import make_plan
+from art_lbgat.commands.run_directory import RunDirectory
+from art_lbgat.engine.checkpoint import locked
 from art_lbgat.recipes import RECIPES, Recipe
 from art_lbgat.recipes.files import read_mapping
 from tests.commands.conftest import SHORT, done, invoke
@@ -193,6 +196,21 @@ def test_quiet_is_quiet_and_a_log_has_a_line_per_epoch_without_colour(tmp_path):
     assert re.fullmatch(r"PGD-AT: epoch 1/1: loss [\d.]+, robust [\d.]+ %, \d+ images/s\n", loud.stderr)
     assert "pgd-20" in loud.stdout
     assert "\x1b" not in loud.output
+
+
+def test_a_service_is_told_too(tmp_path):
+    pytest.importorskip("tensorboard")
+    done("train", "digits-madry", "--output", tmp_path / "a", *SHORT, "--limit", "100", "--tracker", "tensorboard")
+    assert list((tmp_path / "a" / "tracker").rglob("events.out.tfevents*"))
+
+
+def test_two_runs_in_one_directory_are_refused(tmp_path):
+    RunDirectory(tmp_path / "a").write_plan(make_plan("digits-madry", {"nb_epochs": 1}, limit=100), {})
+    with locked(tmp_path / "a" / "checkpoints" / "fit-001"):
+        result = invoke("train", "digits-madry", "--output", tmp_path / "a", *SHORT, "--limit", "100")
+    assert result.exit_code == 2
+    assert "another run is using" in result.stderr
+    assert not (tmp_path / "a" / "history.csv").exists()
 
 
 def test_dry_run_measures_and_writes_nothing(tmp_path):
