@@ -39,8 +39,8 @@ class TensorView:
     :raises ValueError: If its forward pass cannot be followed exactly on tensors, and why.
     """
 
-    #: Whether :meth:`TensorView.logits` are those after the postprocessing defences, as ``predict`` gives them; an attack in
-    #: training ignores these, as ART's do.
+    #: Whether :meth:`TensorView.logits` are those after the postprocessing defences, as ``predict`` gives them; an
+    #: attack in training ignores these, as ART's do.
     postprocesses = False
 
     def __init__(self, classifier: PyTorchClassifier, name: str = "classifier") -> None:
@@ -90,7 +90,10 @@ class TensorView:
         return float(np.max(np.asarray(high, dtype=np.float64) - np.asarray(low, dtype=np.float64)))
 
     def takes(self, x: Tensor) -> bool:
-        """Whether ``x`` has the shape and range of the classifier's inputs: one answer from the device, and no copy."""
+        """Whether ``x`` has the shape and range of the classifier's inputs: one answer from the device, and no copy.
+
+        :param x: Any tensor.
+        """
         if len(x) == 0 or tuple(x.shape[1:]) != tuple(self.classifier.input_shape):
             return False
         good = torch.isfinite(x).all()
@@ -119,7 +122,10 @@ class TensorView:
         return outputs + (logits - logits.detach())  # plus zero, so the value is theirs to the bit
 
     def predict_inputs(self, x: Tensor) -> Tensor:
-        """What the module is given at prediction: ``preprocessing(x)``, differentiable in ``x``."""
+        """What the module is given at prediction: ``preprocessing(x)``, differentiable in ``x``.
+
+        :param x: Raw inputs, ``(N, ...)``.
+        """
         if self._identity:
             return x
         inputs: Tensor
@@ -161,6 +167,7 @@ class TensorView:
     def output(self, inputs: Tensor) -> Tensor:
         """The module's output on preprocessed inputs, checked to be logits of shape ``(N, C)``.
 
+        :param inputs: Preprocessed inputs, ``(N, ...)``.
         :raises ValueError: If the module returns anything else.
         """
         return check_logits(self.module(inputs), self.classifier.nb_classes, self.name)
@@ -179,6 +186,9 @@ class JudgedView(TensorView):
 def check_logits(output: Any, nb_classes: int, name: str) -> Tensor:
     """Return ``output`` if it is a tensor of shape ``(N, nb_classes)``.
 
+    :param output: What a module returned.
+    :param nb_classes: ``C``.
+    :param name: The name of the argument, for the message.
     :raises ValueError: If it is not, naming the argument and what came.
     """
     if not isinstance(output, Tensor):
@@ -192,13 +202,20 @@ def check_logits(output: Any, nb_classes: int, name: str) -> Tensor:
 
 
 def hard_if_one_hot(labels: Tensor) -> Tensor:
-    """Indices ``(N,)`` if every row is exactly one-hot, else the float32 probabilities ``(N, C)`` as they are."""
+    """Indices ``(N,)`` if every row is exactly one-hot, else the float32 probabilities ``(N, C)`` as they are.
+
+    :param labels: Rows, ``(N, C)``.
+    """
     one_hot = bool(((labels == 0) | (labels == 1)).all() and (labels.sum(dim=1) == 1).all())
     return labels.argmax(dim=1) if one_hot else labels.float()
 
 
 def label_rows(y: Tensor, nb_classes: int) -> Tensor:
-    """Labels as float32 rows ``(N, C)``: indices become one-hot, rows stay as they are."""
+    """Labels as float32 rows ``(N, C)``: indices become one-hot, rows stay as they are.
+
+    :param y: Indices ``(N,)`` or rows ``(N, C)``.
+    :param nb_classes: ``C``.
+    """
     return y if y.ndim == 2 else nn.functional.one_hot(y, nb_classes).float()
 
 

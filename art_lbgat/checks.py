@@ -32,6 +32,8 @@ class Declares(Protocol):
 def as_array(value: Any, name: str) -> NDArray[Any]:
     """``value`` as a numeric numpy array, without a copy where it is one.
 
+    :param value: What came.
+    :param name: The name of the argument, for the message.
     :raises TypeError: If it cannot be one, or holds objects, strings or complex numbers.
     """
     try:
@@ -120,6 +122,9 @@ def check_labels(y: Any, nb_classes: int, name: str = "y", length: int | None = 
 def check_count(value: Any, name: str, minimum: int = 1) -> int:
     """A whole number of at least ``minimum``.
 
+    :param value: What came.
+    :param name: The name of the argument, for the message.
+    :param minimum: The smallest that is allowed.
     :raises TypeError: If it is not a whole number.
     :raises ValueError: If it is too small.
     """
@@ -133,6 +138,10 @@ def check_count(value: Any, name: str, minimum: int = 1) -> int:
 def check_number(value: Any, name: str, minimum: float = 0.0, exclusive: bool = False) -> float:
     """A finite number of at least (or above) ``minimum``.
 
+    :param value: What came.
+    :param name: The name of the argument, for the message.
+    :param minimum: The smallest that is allowed.
+    :param exclusive: Whether ``minimum`` itself is refused.
     :raises TypeError: If it is not a real number.
     :raises ValueError: If it is NaN, infinite or too small.
     """
@@ -148,6 +157,9 @@ def check_number(value: Any, name: str, minimum: float = 0.0, exclusive: bool = 
 def check_choice(value: Any, name: str, choices: Iterable[Any]) -> Any:
     """``value`` if it is one of ``choices``.
 
+    :param value: What came.
+    :param name: The name of the argument, for the message.
+    :param choices: What is allowed.
     :raises ValueError: If it is not, with the nearest choice.
     """
     allowed = list(choices)
@@ -162,6 +174,8 @@ def check_choice(value: Any, name: str, choices: Iterable[Any]) -> Any:
 def check_name(value: Any, name: str) -> str:
     """A name that becomes one part of a path and can lead nowhere else: no separator, ``..``, NUL or other odd sign.
 
+    :param value: What came.
+    :param name: The name of the argument, for the message.
     :raises TypeError: If it is no text.
     :raises ValueError: If it is empty, longer than 100 or begins with a dot, or has another character than those named.
     """
@@ -178,6 +192,9 @@ def check_name(value: Any, name: str) -> str:
 def check_seed(value: Any, name: str = "seed", maximum: int = 2**62) -> int:
     """A whole number that seeds generators: from 0 to ``maximum``, which is 2**32 - 1 for those of numpy alone.
 
+    :param value: What came.
+    :param name: The name of the argument, for the message.
+    :param maximum: The largest that is allowed.
     :raises TypeError: If it is not a whole number.
     :raises ValueError: If it is negative or too large.
     """
@@ -189,6 +206,8 @@ def check_seed(value: Any, name: str = "seed", maximum: int = 2**62) -> int:
 def check_share(value: Any, name: str) -> float:
     """A number in (0, 1).
 
+    :param value: What came.
+    :param name: The name of the argument, for the message.
     :raises TypeError: If it is not a real number.
     :raises ValueError: If it is outside.
     """
@@ -200,6 +219,8 @@ def check_share(value: Any, name: str) -> float:
 def check_flag(value: Any, name: str) -> bool:
     """True or False.
 
+    :param value: What came.
+    :param name: The name of the argument, for the message.
     :raises TypeError: If it is anything else.
     """
     if not isinstance(value, bool):
@@ -210,6 +231,8 @@ def check_flag(value: Any, name: str) -> bool:
 def check_text(value: Any, name: str) -> str:
     """A text.
 
+    :param value: What came.
+    :param name: The name of the argument, for the message.
     :raises TypeError: If it is anything else.
     """
     if not isinstance(value, str):
@@ -220,6 +243,9 @@ def check_text(value: Any, name: str) -> str:
 def check_kind(value: Any, name: str, kind: type[_T]) -> _T:
     """An object of one type.
 
+    :param value: What came.
+    :param name: The name of the argument, for the message.
+    :param kind: The type that is expected.
     :raises TypeError: If it is of another.
     """
     if not isinstance(value, kind):
@@ -230,6 +256,8 @@ def check_kind(value: Any, name: str, kind: type[_T]) -> _T:
 def check_path(value: Any, name: str) -> Path:
     """A path, whether there is something or not.
 
+    :param value: What came.
+    :param name: The name of the argument, for the message.
     :raises TypeError: If it is no text or path.
     :raises ValueError: If it is empty or holds a NUL.
     """
@@ -264,6 +292,7 @@ def _article(noun: str) -> str:
 def check_norm(norm: Any) -> float:
     """``norm`` as ``math.inf`` or 2.0; ART's spelling ``"inf"`` is taken too.
 
+    :param norm: What came.
     :raises ValueError: If it is any other norm.
     """
     if isinstance(norm, (str, Real)) and norm in ("inf", math.inf):

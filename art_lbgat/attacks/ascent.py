@@ -62,16 +62,24 @@ class Ascent:
             check_count(self.early_stop_steps, "early_stop_steps", minimum=0)
 
     def scaled(self, factor: float) -> Ascent:
-        """The same ascent in a ball of ``factor * eps``, with steps of ``factor * eps_step`` (eps warm-up)."""
+        """The same ascent in a ball of ``factor * eps``, with steps of ``factor * eps_step`` (eps warm-up).
+
+        :param factor: The share of the full radius.
+        """
         return self if factor == 1 else replace(self, eps=self.eps * factor, eps_step=self.eps_step * factor)
 
     def shortened(self, max_iter: int | None) -> Ascent:
-        """The same ascent with ``max_iter`` steps; None leaves it as it is."""
+        """The same ascent with ``max_iter`` steps; None leaves it as it is.
+
+        :param max_iter: Number of steps, or None.
+        """
         return self if max_iter is None else replace(self, max_iter=max_iter)
 
     def rows(self, rows: slice | Tensor, length: int) -> Ascent:
         """The same ascent for some of ``length`` samples: radii that are given per sample are taken for these.
 
+        :param rows: Which samples, as an index.
+        :param length: How many samples there are in all.
         :raises ValueError: If there are not ``length`` of them.
         """
         changed: dict[str, Any] = {}
@@ -84,7 +92,10 @@ class Ascent:
         return replace(self, **changed) if changed else self
 
     def on(self, device: torch.device) -> Ascent:
-        """The same ascent, radii that are given per sample on ``device``."""
+        """The same ascent, radii that are given per sample on ``device``.
+
+        :param device: The device.
+        """
         radii = {"eps": self.eps, "eps_step": self.eps_step}
         changed: dict[str, Any] = {name: r.to(device) for name, r in radii.items() if isinstance(r, Tensor)}
         return replace(self, **changed) if changed else self
@@ -105,6 +116,8 @@ class Ascent:
 def draw_start(ascent: Ascent, x: Tensor, generator: torch.Generator | None = None) -> Tensor | None:
     """The unit random numbers of one start, on the device of ``x``; None where the start is ``x`` itself.
 
+    :param ascent: What is run; its start and norm count.
+    :param x: Natural inputs, ``(N, ...)``; only shape, dtype and device count.
     :param generator: A CPU generator; None draws from torch's global one.
     """
     if ascent.start == "none":

@@ -27,6 +27,15 @@ class TensorAttack(EvasionAttack):
     A subclass says with :meth:`ascent` what is run. ``generate`` is ART's numpy interface, ``perturb`` stays on
     tensors. Model modes and ``requires_grad`` are as before afterwards, parameters never get a gradient, BatchNorm
     buffers do not move. Random starts come from torch's global generator unless one is passed.
+
+    :param estimator: The classifier to attack.
+    :param norm: ``np.inf`` (or ``"inf"``) or 2.
+    :param eps: Radius of the ball, in raw input units; a number, or one per sample.
+    :param eps_step: Length of a step, likewise.
+    :param max_iter: Number of steps.
+    :param batch_size: Chunk of ``generate``.
+    :param verbose: Show a progress bar in ``generate``.
+    :param early_stop_steps: See :mod:`art_lbgat.attacks.early_stop`; None takes all steps.
     """
 
     attack_params: ClassVar[list[str]] = [

@@ -41,7 +41,10 @@ class Tally:
         self.samples = self.steps = self.passes = 0
 
     def summed(self, processes: Processes) -> Tally:
-        """The counts over all processes, which all have to ask for them."""
+        """The counts over all processes, which all have to ask for them.
+
+        :param processes: The processes.
+        """
         return Tally(*processes.total(torch.tensor([self.samples, self.steps, self.passes])).tolist())
 
 

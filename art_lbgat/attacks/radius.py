@@ -55,7 +55,11 @@ def check_ascent_radius(value: Any, name: str) -> None:
 
 
 def as_radius(value: Any, ndim: int) -> Radius:
-    """A checked value as the loop takes it: a float, or a float32 tensor ``(N, 1, ..., 1)`` with ``ndim`` axes."""
+    """A checked value as the loop takes it: a float, or a float32 tensor ``(N, 1, ..., 1)`` with ``ndim`` axes.
+
+    :param value: A number, or an array of one per sample.
+    :param ndim: Number of axes of a batch.
+    """
     if not isinstance(value, (np.ndarray, Tensor, list, tuple)):
         return float(value)
     array = as_array(value, "eps").astype(np.float32)

@@ -57,12 +57,17 @@ class Stream(Protocol):
         """
 
     def load(self, state: Mapping[str, Any], key: Key) -> None:
-        """Go on from a state: the next epoch that is asked for is that of ``key``."""
+        """Go on from a state: the next epoch that is asked for is that of ``key``.
+
+        :param state: What the stream gave as its state.
+        :param key: The place of the next epoch in the run.
+        """
 
 
 def check_augmentation(augmentation: Any) -> None:
     """Refuse what cannot be applied to batches.
 
+    :param augmentation: What came.
     :raises TypeError: If it is neither None nor can be called.
     """
     if augmentation is not None and not callable(augmentation):
@@ -118,7 +123,11 @@ def join_single(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def joined(first: Batch, second: Batch) -> Batch:
-    """Both batches as one, soft labels if either has some."""
+    """Both batches as one, soft labels if either has some.
+
+    :param first: A batch.
+    :param second: The batch after it.
+    """
     rows = None if first.rows is None or second.rows is None else torch.cat([first.rows, second.rows])
     y = torch.cat([_like(first.y, second.y), _like(second.y, first.y)])
     return Batch(torch.cat([first.x, second.x]), y, rows)

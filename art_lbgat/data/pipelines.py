@@ -73,7 +73,10 @@ def apply(
 
 
 def mixes_labels(augmentation: object) -> bool:
-    """Whether an augmentation takes and gives labels too."""
+    """Whether an augmentation takes and gives labels too.
+
+    :param augmentation: An augmentation, or None.
+    """
     return bool(getattr(augmentation, "mixes_labels", False))
 
 

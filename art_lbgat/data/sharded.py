@@ -98,7 +98,11 @@ class ShardedStream(BatchStream):
 
 
 def can_be_sharded(source: Any, processes: Processes) -> bool:
-    """Whether every process can read its own rows of what ``source`` gives: its batches are lists of indices."""
+    """Whether every process can read its own rows of what ``source`` gives: its batches are lists of indices.
+
+    :param source: A loader or a data set.
+    :param processes: The processes.
+    """
     if processes.world == 1 or not isinstance(source, DataLoader):
         return False
     return source.batch_sampler is not None and not isinstance(source.dataset, IterableDataset)

@@ -112,7 +112,10 @@ class CutMix:
 
 @contextmanager
 def seeded(generator: torch.Generator) -> Iterator[None]:
-    """The global generators seeded by one draw from ``generator`` inside the block, as found after it."""
+    """The global generators seeded by one draw from ``generator`` inside the block, as found after it.
+
+    :param generator: A CPU generator.
+    """
     seed = int(torch.randint(2**62, (), generator=generator))
     with preserved_randomness():
         seed_everything(seed)

@@ -188,12 +188,20 @@ def plot_calibration(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def outside_legend(ax: Axes, **options: Any) -> None:
-    """The legend at the right of ``ax``, where it hides nothing."""
+    """The legend at the right of ``ax``, where it hides nothing.
+
+    :param ax: The axes.
+    :param options: More arguments of ``ax.legend``.
+    """
     ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, fontsize="small", **options)
 
 
 def make_axes(ax: Axes | None, size: tuple[float, float] = (7.2, 4.2)) -> Axes:
-    """``ax``, or the axes of a new figure of ``size`` inches."""
+    """``ax``, or the axes of a new figure of ``size`` inches.
+
+    :param ax: Axes that are there, or None.
+    :param size: Width and height of a new figure, in inches.
+    """
     if ax is not None:
         return ax
     made: Axes = pyplot().subplots(figsize=size, layout="constrained")[1]

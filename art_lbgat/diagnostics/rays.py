@@ -80,7 +80,11 @@ def directions(x: Any, y: Any, x_adv: Any = None, *, seed: int | None = None) ->
 
 
 def nearest_of_another_class(images: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.int64]:
-    """``argmin {||x_j - x_i||_2 : y_j != y_i}`` for each ``i``, the first of several; int64 ``(N,)``."""
+    """``argmin {||x_j - x_i||_2 : y_j != y_i}`` for each ``i``, the first of several; int64 ``(N,)``.
+
+    :param images: Images as rows, ``(N, D)``.
+    :param labels: Their classes, ``(N,)``.
+    """
     flat = torch.from_numpy(images.reshape(len(images), -1))
     target = torch.from_numpy(labels.astype(np.int64))
     found = []

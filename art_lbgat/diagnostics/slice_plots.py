@@ -105,7 +105,10 @@ def add_legend(frame: pd.DataFrame, ax: Axes) -> None:
 
 
 def class_colours(predicted: Any) -> dict[int, str]:
-    """A colour for each class that occurs, in the order of the classes; beyond ten they repeat."""
+    """A colour for each class that occurs, in the order of the classes; beyond ten they repeat.
+
+    :param predicted: Class indices.
+    """
     return {int(k): CLASS_COLOURS[i % len(CLASS_COLOURS)] for i, k in enumerate(np.unique(predicted))}
 
 

@@ -39,7 +39,10 @@ class Plane(NamedTuple):
     coordinates: Tensor
 
     def points(self, uv: Tensor) -> Tensor:
-        """The images at coordinates ``(n, 2)``, float64 ``(n, *S)``."""
+        """The images at coordinates ``(n, 2)``, float64 ``(n, *S)``.
+
+        :param uv: Coordinates in the plane.
+        """
         flat = self.origin.flatten() + uv @ self.axes.flatten(1)
         return flat.reshape(len(uv), *self.origin.shape)
 

@@ -46,6 +46,8 @@ def make_views(models: Models, name: str = "models", minimum: int = 1, same_clas
 def check_alike(views: list[TensorView], same_classes: bool = True) -> None:
     """Refuse classifiers that cannot be compared.
 
+    :param views: The classifiers.
+    :param same_classes: Whether they need the same number of classes.
     :raises ValueError: If they differ in ``nb_classes`` or ``input_shape``.
     """
     first = views[0]
@@ -77,7 +79,10 @@ def make_images(x: Any, views: Views, name: str = "x", like: Tensor | None = Non
 
 
 def to_tensor(array: Any) -> Tensor:
-    """A new float32 tensor on the CPU, in C order, so that the memory format of the array changes no bit."""
+    """A new float32 tensor on the CPU, in C order, so that the memory format of the array changes no bit.
+
+    :param array: Anything that numpy reads as an array of numbers.
+    """
     with torch.inference_mode(False):
         return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
 
@@ -120,6 +125,9 @@ def make_labels(y: Any, views: Views, n: int) -> Tensor:
 def make_logits(view: TensorView, x: Tensor, batch_size: int) -> Tensor:
     """Logits as float64 ``(N, C)`` on the CPU, of the model in eval mode; everything is left as found.
 
+    :param view: The classifier.
+    :param x: Raw inputs, ``(N, ...)``, on the CPU.
+    :param batch_size: Inputs per forward pass.
     :raises ValueError: NaN or Inf among them.
     """
     check_count(batch_size, "batch_size")
@@ -135,7 +143,11 @@ def make_logits(view: TensorView, x: Tensor, batch_size: int) -> Tensor:
 
 
 def inside_bounds(points: Tensor, view: TensorView) -> NDArray[np.bool_]:
-    """Whether each point lies in ``clip_values`` (all do where there are none), bool ``(N,)``."""
+    """Whether each point lies in ``clip_values`` (all do where there are none), bool ``(N,)``.
+
+    :param points: Inputs, ``(N, ...)``.
+    :param view: The classifier.
+    """
     bounds = view.bounds()
     if bounds is None:
         return np.ones(len(points), dtype=bool)

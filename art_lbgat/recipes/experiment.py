@@ -120,7 +120,11 @@ def _load_guide(guide: PyTorchClassifier, weights: Any) -> None:
 
 
 def training_images(recipe: Recipe, data: DataSet) -> Images:
-    """What is trained on: the training part; with ``selection="test"`` the validation part too, as in the papers."""
+    """What is trained on: the training part; with ``selection="test"`` the validation part too, as in the papers.
+
+    :param recipe: The recipe; its ``selection`` counts.
+    :param data: Its data set.
+    """
     train, held = data.train_images, data.validation_images
     if recipe.selection != "test":
         return train
@@ -128,7 +132,11 @@ def training_images(recipe: Recipe, data: DataSet) -> Images:
 
 
 def fit_options(recipe: Recipe, data: DataSet) -> dict[str, Any]:
-    """What ``fit`` is given beside the training images."""
+    """What ``fit`` is given beside the training images.
+
+    :param recipe: The recipe.
+    :param data: Its data set.
+    """
     validation = None
     if recipe.keep != "last":
         validation = data.test if recipe.selection == "test" else data.validation

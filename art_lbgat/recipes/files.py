@@ -22,6 +22,7 @@ NONE = "none"
 def read_mapping(path: str | Path) -> dict[str, Any]:
     """What a YAML file holds, or a TOML file (whose name ends in ``.toml``).
 
+    :param path: The file.
     :raises FileNotFoundError: If there is no such file.
     :raises TypeError: If it holds no mapping from names to values.
     :raises ValueError: If it is no YAML, or no TOML.
@@ -60,11 +61,17 @@ def write_mapping(path: str | Path, values: Mapping[str, Any]) -> None:
 
 
 def without_null(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that are not None, of mappings in it too."""
+    """The values that are not None, of mappings in it too.
+
+    :param values: A mapping.
+    """
     found = {name: without_null(value) if isinstance(value, Mapping) else value for name, value in values.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def is_toml(path: str | Path) -> bool:
-    """Whether the name of a file says that it is TOML."""
+    """Whether the name of a file says that it is TOML.
+
+    :param path: The file.
+    """
     return check_path(path, "path").suffix.lower() == ".toml"

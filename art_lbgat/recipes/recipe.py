@@ -65,7 +65,8 @@ class Recipe:
     """Everything that decides a run, except seed, device and where the data lies.
 
     :param id: Its name.
-    :param method: ``"natural"``, ``"madry"``, ``"alp"``, ``"trades"``, ``"mart"``, ``"fast-at"``, ``"bgat"`` or ``"lbgat"``.
+    :param method: ``"natural"``, ``"madry"``, ``"alp"``, ``"trades"``, ``"mart"``, ``"fast-at"``, ``"bgat"`` or
+        ``"lbgat"``.
     :param data: A name that :func:`art_lbgat.data.load_data` knows.
     :param model: The robust model, a name that :func:`art_lbgat.models.create_model` knows.
     :param guides: The guides' models: one for ``lbgat``, one or several for ``bgat``, none otherwise.
@@ -299,6 +300,7 @@ class Recipe:
     def override(self, **changes: Any) -> Recipe:
         """The recipe with other values in some fields; without its published result, which is no longer its own.
 
+        :param changes: Fields and their new values.
         :raises TypeError: A field that does not exist, with the nearest that does.
         :raises ValueError: A value that does not fit.
         """
@@ -312,6 +314,8 @@ class Recipe:
         """The recipe for another number of epochs: milestones, warm-up and the start of AWP keep their share of it.
 
         With few epochs, milestones that fall on the same epoch become one.
+
+        :param nb_epochs: The number of epochs.
         """
         check_count(nb_epochs, "nb_epochs")
         share = nb_epochs / self.nb_epochs
@@ -347,13 +351,17 @@ class Recipe:
         return without_null(values)
 
     def save(self, path: str | Path) -> None:
-        """Write the recipe as YAML, or as TOML where the name ends in ``.toml``; every field by name."""
+        """Write the recipe as YAML, or as TOML where the name ends in ``.toml``; every field by name.
+
+        :param path: The file; one that exists is replaced.
+        """
         write_mapping(path, self.as_toml() if is_toml(path) else self.as_dict())
 
     @classmethod
     def read(cls, path: str | Path) -> Recipe:
         """Read what :meth:`save` wrote; fields that are left out have their defaults, a table ``run`` is passed over.
 
+        :param path: The file.
         :raises FileNotFoundError: If there is no such file.
         :raises TypeError: If it is no mapping, or has an unknown field (with the nearest that exists).
         :raises ValueError: If it is no YAML (or TOML), or has a value that does not fit.

@@ -96,7 +96,10 @@ class Comparison:
 
 
 def place(rows: pandas.DataFrame) -> int:
-    """The rank of the row marked ``own`` among ``rows`` alone, 1 for the best."""
+    """The rank of the row marked ``own`` among ``rows`` alone, 1 for the best.
+
+    :param rows: Rows of a leaderboard with the columns ``own`` and ``rank``.
+    """
     ranks = rows["rank"]
     return 1 + int((ranks < int(ranks[rows["own"]].iloc[0])).sum())
 
@@ -192,7 +195,10 @@ def differences(result: BenchmarkResult) -> tuple[str, ...]:
 
 
 def architecture_key(name: str) -> str:
-    """What is the same for two spellings of an architecture, such as ``"wrn-34-10"`` and ``"WideResNet-34-10"``."""
+    """What is the same for two spellings of an architecture, such as ``"wrn-34-10"`` and ``"WideResNet-34-10"``.
+
+    :param name: As it is written somewhere.
+    """
     plain = re.sub(r"(?<![0-9])[^a-z0-9]+|[^a-z0-9]+(?![0-9])", "", name.lower())
     return re.sub(r"^wrn(?=\d)", "wideresnet", plain)
 

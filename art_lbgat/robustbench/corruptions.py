@@ -30,6 +30,9 @@ SEVERITIES = (1, 2, 3, 4, 5)
 def corruption_kinds(package: Any, dataset: Dataset, threat_model: ThreatModel) -> tuple[str, ...]:
     """The kinds of corruption of a leaderboard.
 
+    :param package: The ``robustbench`` package.
+    :param dataset: The data set.
+    :param threat_model: ``"corruptions"`` or ``"corruptions_3d"``.
     :raises ValueError: If there is none for the data set.
     """
     enums = package.model_zoo.enums

@@ -71,7 +71,10 @@ class Entry(NamedTuple):
         return 3, height, width
 
     def files(self, model_dir: str | Path) -> dict[Path, str]:
-        """The files that hold its weights in a directory of models, each with the address it can be fetched from."""
+        """The files that hold its weights in a directory of models, each with the address it can be fetched from.
+
+        :param model_dir: The directory of models.
+        """
         path = Path(model_dir) / self.dataset / self.threat_model / f"{self.name}.pt"
         drive = self.published["gdrive_id"]
         if self.source != "google drive":
@@ -95,7 +98,10 @@ class Entry(NamedTuple):
         return Path(torch.hub.get_dir()) / "checkpoints" / self.url.rpartition("/")[2]
 
     def present(self, model_dir: str | Path) -> bool:
-        """Whether all its weights are on disk, in the directory or (timm, torchvision) in torch hub's cache."""
+        """Whether all its weights are on disk, in the directory or (timm, torchvision) in torch hub's cache.
+
+        :param model_dir: The directory of models.
+        """
         return all(path.is_file() for path in self.files(model_dir)) or (
             self.source != "google drive" and self.cached.is_file()
         )

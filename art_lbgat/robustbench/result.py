@@ -144,6 +144,7 @@ class BenchmarkResult:
     def from_json(cls, text: str) -> BenchmarkResult:
         """The result that :meth:`to_json` wrote.
 
+        :param text: The text.
         :raises ValueError: If the text is no such result; the label is read anew from the differences.
         """
         try:
@@ -157,7 +158,10 @@ class BenchmarkResult:
             raise ValueError(f"text: expected what BenchmarkResult.to_json wrote ({error}).") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`to_json` to a file; of several processes the main one does."""
+        """Write :meth:`to_json` to a file; of several processes the main one does.
+
+        :param path: The file; one that exists is replaced.
+        """
         if declared_world() == 1 or is_main_process():
             check_path(path, "path").write_text(self.to_json() + "\n", encoding="utf-8")
 
@@ -165,6 +169,7 @@ class BenchmarkResult:
     def load(cls, path: str | os.PathLike[str]) -> BenchmarkResult:
         """Read what :meth:`save` wrote.
 
+        :param path: The file.
         :raises ValueError: If the file is no such result.
         """
         place = check_path(path, "path")

@@ -40,6 +40,7 @@ EPS = {
 def check_dataset(dataset: str) -> Dataset:
     """``dataset`` if RobustBench has it.
 
+    :param dataset: What came.
     :raises ValueError: If it has not.
     """
     found: Dataset = check_choice(dataset, "dataset", DATASETS)
@@ -49,6 +50,7 @@ def check_dataset(dataset: str) -> Dataset:
 def check_threat_model(threat_model: str) -> ThreatModel:
     """``threat_model`` if RobustBench has it.
 
+    :param threat_model: What came.
     :raises ValueError: If it has not.
     """
     found: ThreatModel = check_choice(threat_model, "threat_model", THREAT_MODELS)
@@ -56,7 +58,12 @@ def check_threat_model(threat_model: str) -> ThreatModel:
 
 
 def is_published_eps(dataset: str, threat_model: str, eps: float | None) -> bool:
-    """Whether ``eps`` is the radius of that leaderboard, to 1e-6; None only where there is none (corruptions)."""
+    """Whether ``eps`` is the radius of that leaderboard, to 1e-6; None only where there is none (corruptions).
+
+    :param dataset: The data set.
+    :param threat_model: The threat model.
+    :param eps: The radius, or None.
+    """
     published = EPS.get((dataset, threat_model))
     if eps is None or published is None:
         return eps is None and published is None

@@ -174,7 +174,10 @@ def issue_text(result: BenchmarkResult, paper: Paper, claim: Claim, checks: Sequ
 
 
 def eps_text(result: BenchmarkResult) -> str | None:
-    """The radius as the leaderboard writes it: ``"8/255"`` where it is the published one, else a decimal number."""
+    """The radius as the leaderboard writes it: ``"8/255"`` where it is the published one, else a decimal number.
+
+    :param result: What ``benchmark`` gave.
+    """
     published = EPS.get((result.dataset, result.threat_model))
     if published is not None and is_published_eps(result.dataset, result.threat_model, result.eps):
         return published.text
@@ -182,7 +185,10 @@ def eps_text(result: BenchmarkResult) -> str | None:
 
 
 def percent(value: float) -> str:
-    """An accuracy in [0, 1] as the leaderboard writes it: ``0.5357`` as ``"53.57"``."""
+    """An accuracy in [0, 1] as the leaderboard writes it: ``0.5357`` as ``"53.57"``.
+
+    :param value: The accuracy.
+    """
     return f"{100 * value:.2f}"
 
 

@@ -72,11 +72,18 @@ class StudyOptions:
             raise ValueError(f"arms: expected recipes on the same data, got {sorted(data)}.")
 
     def recipe(self, arm: str) -> Recipe:
-        """The recipe of an arm, for the number of epochs of this study."""
+        """The recipe of an arm, for the number of epochs of this study.
+
+        :param arm: The name of the arm.
+        """
         return self._scaled(self.arms[arm])
 
     def guide_recipe(self, recipe: Recipe, model: str) -> Recipe:
-        """The recipe that trains one frozen guide of ``recipe``, judged at its eps and norm."""
+        """The recipe that trains one frozen guide of ``recipe``, judged at its eps and norm.
+
+        :param recipe: The recipe of an arm.
+        :param model: The network of the guide.
+        """
         found = guide_recipe(recipe, model)
         return self._scaled(found).override(eps=recipe.eps, norm=recipe.norm)
 

@@ -68,7 +68,11 @@ class Task:
 
 
 def finished(task: Task, folder: Path) -> dict[str, Any] | None:
-    """The row of a run that ended earlier, or None where it did not, or its record is damaged."""
+    """The row of a run that ended earlier, or None where it did not, or its record is damaged.
+
+    :param task: The run.
+    :param folder: Where finished runs are kept.
+    """
     try:
         record = json.loads((folder / f"{task.key}.json").read_text(encoding="utf-8"))
         row = record["row"]

@@ -55,7 +55,10 @@ def summarize(runs: pandas.DataFrame, baseline: str | None = None) -> pandas.Dat
 
 
 def half_interval(values: np.ndarray) -> float:
-    """Half the width of the 95 % confidence interval of the mean (Student's t); NaN for fewer than two values."""
+    """Half the width of the 95 % confidence interval of the mean (Student's t); NaN for fewer than two values.
+
+    :param values: One value per seed, ``(n,)``.
+    """
     from scipy.stats import t
 
     if len(values) < 2:
@@ -64,7 +67,11 @@ def half_interval(values: np.ndarray) -> float:
 
 
 def cell(mean: float, spread: float) -> str:
-    """``mean ± spread`` with one decimal; the mean alone where there is no spread, nothing where there is no mean."""
+    """``mean ± spread`` with one decimal; the mean alone where there is no spread, nothing where there is no mean.
+
+    :param mean: The mean.
+    :param spread: What follows the sign; NaN for none.
+    """
     if math.isnan(mean):
         return ""
     return f"{mean:.1f}" if math.isnan(spread) else f"{mean:.1f} ± {spread:.1f}"
