@@ -97,7 +97,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
             file = path / Path(name).name  # a name with a directory in it leads nowhere else
             contents[name] = _bytes(file)
             if len(contents[name]) != expected["bytes"]:
-                raise ValueError(f"{file} is truncated: {len(contents[name])} of {expected['bytes']} bytes.")
+                raise ValueError(
+                    f"{file} is damaged: it has {len(contents[name])} bytes instead of {expected['bytes']}."
+                )
             if hashlib.sha256(contents[name]).hexdigest() != expected["sha256"]:
                 raise ValueError(f"{file} is damaged: its SHA-256 is not that of the manifest.")
         trees = json.loads(contents[_STATE])
