@@ -31,6 +31,13 @@ def test_local_links_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+def test_the_index_links_every_page():
+    """Also for who reads the files as they are, without Sphinx."""
+    index = (ROOT / "docs" / "index.md").read_text()
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert pages == set(re.findall(r"\]\((\S+?\.md)\)", index)) - {"reference/index.md"}
+
+
 def run(code, folder):
     """In a process of its own: with one epoch and a few samples."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -15,7 +15,8 @@ MODULES = sorted(
     if not any(part.startswith("_") for part in module.name.split("."))
 )
 NOT_YET = ("commands", "engine", "evaluation", "report", "trainers")  # rooms whose parameters are not all named so far
-ELSEWHERE = re.compile(r"\b([Ss]ee|As|(arguments|fields) of) :(class|meth|func):`")  # documented where this points
+# A docstring may say where its parameters are documented.
+ELSEWHERE = re.compile(r"\b([Ss]ee|As|(arguments|arguments and errors|fields) of) :(class|meth|func):`")
 
 
 def public(holder, module):
@@ -23,7 +24,8 @@ def public(holder, module):
     for name, thing in vars(holder).items():
         function = inspect.unwrap(getattr(thing, "__func__", thing))
         known = inspect.isclass(function) or inspect.isfunction(function) or isinstance(function, property)
-        if known and not name.startswith("_") and getattr(function, "__module__", module) == module:
+        here = getattr(function, "__module__", module) == module and getattr(function, "__name__", name) == name
+        if known and here and not name.startswith("_"):
             yield name, function
 
 
