@@ -7,7 +7,10 @@ from pathlib import Path
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # signatures show the same defaults on every machine
 
 import typer
+from docutils.nodes import SkipNode, math, math_block
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
 from typer.cli import get_docs_for_click
 
 from art_lbgat import __version__
@@ -19,6 +22,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 html_theme, html_title = "furo", f"art-lbgat {release}"
 html_copy_source = False
+html_math_renderer = "mathml"
+smartquotes = False  # two dashes before an option stay two
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -74,6 +79,15 @@ def complete(_app: Sphinx, _docname: str, source: list[str]) -> None:
     source[0] = re.sub(r"\[([^\]]+)\]\((\.\./[A-Z]+\.md)\)", r"{download}`\1 <\2>`", source[0])
 
 
+def show_math(translator: HTML5Translator, node: math | math_block) -> None:
+    """An equation as MathML, which browsers show without a script from somewhere."""
+    block = isinstance(node, math_block)
+    equation = tex2mathml(node.astext(), as_block=block)
+    translator.body.append(f"<div style='overflow: auto hidden; padding: 0.4em 0'>{equation}</div>" if block else equation)
+    raise SkipNode
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx's own entry point."""
+    app.add_html_math_renderer("mathml", (show_math, None), (show_math, None))
     app.connect("source-read", complete)
