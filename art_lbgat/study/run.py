@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,8 @@ def finished(task: Task, folder: Path) -> dict[str, Any] | None:
 def run(task: Task, folder: Path) -> dict[str, Any]:
     """Train and judge; write the weights, then the record, so that a record means that all is there.
 
+    A run that was stopped in training goes on from its last checkpoint, with the bits of one never stopped.
+
     :param task: What to run.
     :param folder: Where its files go, and where those of its guides are.
     :return: The row of the table; accuracies in [0, 1].
@@ -92,11 +95,13 @@ def run(task: Task, folder: Path) -> dict[str, Any]:
     recipe, options = task.recipe, task.options
     size = {} if recipe.image_size is None else {"size": recipe.image_size}
     data = load_data(recipe.data, options.root, seed=task.seed, limit=options.limit, **size)
+    checkpoints = folder / f"{task.key}.checkpoints"
     experiment = recipe.build(
         data=data,
         seed=task.seed + _INDEX_SEED * task.index,
         guide_weights=[folder / f"{key}.safetensors" for key in task.guides] or None,
         verbose=False,
+        run={"checkpoint_dir": checkpoints},
     )
     start = time.perf_counter()
     experiment.fit()
@@ -115,6 +120,7 @@ def run(task: Task, folder: Path) -> dict[str, Any]:
         "n_train": len(training_images(recipe, data)),
         "nb_epochs": int(experiment.trainer.history.epoch.iloc[-1]),
     }
+    shutil.rmtree(checkpoints)  # what they were for is done
     path = folder / f"{task.key}.json"
     written = path.with_suffix(".tmp")
     written.write_text(json.dumps({"settings": task.settings, "row": row}, indent=1), encoding="utf-8")

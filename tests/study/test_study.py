@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from art_lbgat.engine.signals import Interrupted
 from art_lbgat.recipes import RECIPES
 from art_lbgat.study import StudyOptions, plan, run_study, summarize
 from art_lbgat.study.run import Task, finished, initialize, run
@@ -255,3 +256,28 @@ def test_workers_share_the_cores(monkeypatch):
     assert calls == [3, True]
     assert options("madry", workers=None).processes() >= 1
     assert options("madry", workers=3).processes() == 3
+
+
+def test_a_run_that_was_stopped_in_training_goes_on_with_the_same_bits(tmp_path):
+    folders = [tmp_path / name for name in ("whole", "stopped")]
+    task = Task(options("madry").recipe("madry"), 0, options("madry", nb_epochs=3, limit=200))
+    for folder in folders:
+        folder.mkdir()
+    run(task, folders[0])
+    with pytest.MonkeyPatch.context() as patch:
+        steps, original = [], torch.optim.SGD.step
+
+        def step(self, *args, **kwargs):
+            steps.append(1)
+            if len(steps) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(self, *args, **kwargs)
+
+        patch.setattr(torch.optim.SGD, "step", step)
+        with pytest.raises(Interrupted):
+            run(task, folders[1])
+    assert list(folders[1].glob("*.checkpoints/fit-001/step-*"))
+    run(task, folders[1])
+    first, second = (next(folder.glob("*.safetensors")) for folder in folders)
+    assert first.read_bytes() == second.read_bytes()
+    assert not list(folders[1].glob("*.checkpoints"))
