@@ -209,7 +209,7 @@ def together(processes: Processes, action: Callable[[], None]) -> None:
     if error is not None:
         raise error
     if failed:
-        raise RuntimeError("the main process could not read or write its checkpoint; its own error says why.")
+        raise RuntimeError("the main process failed; its own error says why.")
 
 
 def _copied(tree: Any) -> Any:
