@@ -15,16 +15,20 @@ set -euo pipefail
 directory=${1:?usage: sbatch examples/slurm.sh DIRECTORY}
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
+# What an earlier job left is not what this one says.
+rm -f "$directory"/fit-*/interrupted.json
+
 # torchrun dies of SIGUSR1 and leaves its workers alone, unless it is told to hand the signal on.
 # After the signal the workers write a checkpoint and end with 130, of which torchrun makes a 1.
+code=0
 srun torchrun \
     --nnodes "$SLURM_NNODES" --nproc-per-node 8 --max-restarts 3 \
     --rdzv-backend c10d --rdzv-endpoint "$head:29500" --rdzv-id "$SLURM_JOB_ID" \
     --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 \
-    examples/accelerate_train.py "$directory" &&
-    exit 0
+    examples/accelerate_train.py "$directory" || code=$?
 
 # The file that an interrupted run leaves: the job goes back into the queue, and the run on from its checkpoint.
-if compgen -G "$directory/fit-*/interrupted.json" >/dev/null; then
+if [ "$code" -ne 0 ] && compgen -G "$directory/fit-*/interrupted.json" >/dev/null; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
+exit "$code"

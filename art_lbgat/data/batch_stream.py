@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from art.data_generators import DataGenerator
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_count, check_flag, check_inputs, check_kind, check_labels
@@ -93,10 +94,12 @@ class BatchStream:
             yield batch
 
     def fingerprint(self) -> Any:
-        """See :class:`Stream`: what kind of loader it is, and how long (its samples are not read for this)."""
+        """See :class:`Stream`: what loader it is, and how long; of a ``TensorDataset`` the SHA-256 of all samples."""
         dataset = getattr(self._source, "dataset", self._source)
         size = getattr(self._source, "size", None)
         kinds = [type(self._source).__qualname__, type(dataset).__qualname__]
+        if isinstance(dataset, TensorDataset):
+            size = sha256_of(dataset.tensors)
         return {"kinds": kinds, "size": size, "steps": self.steps, "augmentation": described(self._augmentation)}
 
     def state(self, *, at_start: bool) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
@@ -15,16 +15,22 @@ from art_lbgat.data.batches import AnyAugmentation, Batch
 from art_lbgat.engine.processes import Processes, Share
 from art_lbgat.engine.randomness import Key
 
+_OTHER_ORDER = (
+    "x: the loaders of the processes shuffle in different orders; expected a loader without a generator of its own "
+    "(its order then follows the seed of the run), or generators of one seed in all processes."
+)
+
 
 class ShardedBatches(BatchSampler):
     """The batches of indices of another sampler, cut to the share of this process.
 
     :param batches: The sampler of the global batches, in the same order in every process.
     :param processes: Who shares them.
+    :param avoid_single: Join a last batch of one sample to the one before it, as one process does.
     """
 
-    def __init__(self, batches: Iterable[list[int]], processes: Processes) -> None:
-        self._batches, self._processes = batches, processes
+    def __init__(self, batches: Iterable[list[int]], processes: Processes, avoid_single: bool = False) -> None:
+        self._batches, self._processes, self._avoid_single = batches, processes, avoid_single
         #: The shares of the batches that were handed out and not taken yet, in their order.
         self.shares: deque[Share] = deque()
         #: A checksum of the first global batch of the epoch.
@@ -32,12 +38,22 @@ class ShardedBatches(BatchSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         self.shares.clear()
-        for step, batch in enumerate(self._batches):
+        for step, batch in enumerate(self._joined()):
             if step == 0:
                 self.checksum = zlib.crc32(str(list(batch)).encode())
             share = self._processes.share(len(batch))
             self.shares.append(share)
             yield list(batch)[share.rows]
+
+    def _joined(self) -> Iterator[list[int]]:
+        held: list[list[int]] = []
+        for batch in self._batches:
+            held.append(list(batch))
+            if len(held) == 3:
+                yield held.pop(0)
+        if self._avoid_single and len(held) == 2 and len(held[1]) == 1:
+            held = [held[0] + held[1]]
+        yield from held
 
     def __len__(self) -> int:
         return len(self._batches)  # type: ignore[arg-type]
@@ -50,6 +66,7 @@ class ShardedStream(BatchStream):
     :param view: The classifier whose shape, range and classes they must have.
     :param processes: Who shares them; all must shuffle alike.
     :param augmentation: Applied to this process's rows, with random numbers of their own, or None.
+    :param avoid_single: Join a last batch of one sample to the one before it.
     """
 
     def __init__(
@@ -58,8 +75,9 @@ class ShardedStream(BatchStream):
         view: TensorView,
         processes: Processes,
         augmentation: AnyAugmentation | None = None,
+        avoid_single: bool = False,
     ) -> None:
-        batches = ShardedBatches(loader.batch_sampler, processes)  # type: ignore[arg-type]
+        batches = ShardedBatches(loader.batch_sampler, processes, avoid_single)  # type: ignore[arg-type]
         made: DataLoader[Any] = DataLoader(
             loader.dataset,
             batch_sampler=batches,
@@ -83,7 +101,7 @@ class ShardedStream(BatchStream):
         """
         for step, batch in enumerate(super().epoch(key, first_step), first_step):
             if step == first_step:
-                check_same_order(self._sampler.checksum, self._processes)
+                self._processes.check_same(self._sampler.checksum, _OTHER_ORDER)
                 for _ in range(first_step):
                     self._sampler.shares.popleft()
             yield batch._replace(share=self._sampler.shares.popleft())
@@ -96,6 +114,10 @@ class ShardedStream(BatchStream):
         """See :class:`~art_lbgat.data.Stream`: the last batch is no part of it, since each process has another."""
         return {**super().state(at_start=at_start), "last": None}
 
+    def load(self, state: Mapping[str, Any], key: Key) -> None:
+        """See :class:`~art_lbgat.data.Stream`: likewise of the last batch, which one process kept whole."""
+        super().load({**state, "last": None}, key)
+
 
 def can_be_sharded(source: Any, processes: Processes) -> bool:
     """Whether every process can read its own rows of what ``source`` gives: its batches are lists of indices.
@@ -106,18 +128,3 @@ def can_be_sharded(source: Any, processes: Processes) -> bool:
     if processes.world == 1 or not isinstance(source, DataLoader):
         return False
     return source.batch_sampler is not None and not isinstance(source.dataset, IterableDataset)
-
-
-def check_same_order(checksum: int, processes: Processes) -> None:
-    """Refuse processes whose loaders shuffle in different orders, so that samples would be repeated and left out.
-
-    :param checksum: Of the first global batch of an epoch, in this process.
-    :param processes: All of which ask.
-    :raises ValueError: If the processes have different ones.
-    """
-    high, low = processes.largest([checksum, -checksum])
-    if high != -low:
-        raise ValueError(
-            "x: the loaders of the processes shuffle in different orders; expected a loader without a generator of its "
-            "own (its order then follows the seed of the run), or generators of one seed in all processes."
-        )

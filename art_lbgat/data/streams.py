@@ -65,7 +65,7 @@ def as_stream(
     if brings_labels and not isinstance(x, Images):
         source, batches, steps = _batches(x, batch_size)
         if processes is not None and can_be_sharded(source, processes):
-            return ShardedStream(source, view, processes, augmentation)
+            return ShardedStream(source, view, processes, augmentation, avoid_single)
         return BatchStream(source, batches, steps, view, augmentation, avoid_single)
     return ArrayStream(x, y, batch_size, view, augmentation, avoid_single)
 

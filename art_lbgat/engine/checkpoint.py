@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 _PREFIX, _TEMPORARY, _LOCK = "step-", ".tmp-", ".lock"
+_NAME = re.compile(rf"{_PREFIX}(\d{{9}})(?:-\d{{3}})?")
 _MANIFEST, _SEAL, _STATE = "manifest.json", "manifest.sha256", "state.json"
 
 
@@ -48,7 +50,7 @@ def write_checkpoint(root: Path, step: int, parts: Mapping[str, Any], facts: Map
     """Write a checkpoint; when this returns it is on the disk, and until then the older ones are all there is.
 
     :param root: The directory of the run's checkpoints, which exists.
-    :param step: Steps of the run so far; one of the same step is replaced.
+    :param step: Steps of the run so far; another of the same step gets a number behind its name, and is the newer.
     :param parts: Trees by name (see :mod:`art_lbgat.engine.tree`); each gets a file of tensors.
     :param facts: JSON that is kept in the manifest.
     :return: Its directory.
@@ -70,9 +72,11 @@ def write_checkpoint(root: Path, step: int, parts: Mapping[str, Any], facts: Map
         (temporary / _SEAL).write_text(_sha256(temporary / _MANIFEST), encoding="utf-8")
         for path in [*temporary.iterdir(), temporary]:
             _flush(path)
-        target = root / f"{_PREFIX}{step:09d}"
-        if target.exists():  # moved away first, since a directory cannot be renamed onto another
-            target.rename(root / f"{_TEMPORARY}{uuid.uuid4().hex}")
+        # A directory cannot be renamed onto another, and must not be gone for a moment: a second one of a step is
+        # written beside the first, under a name that sorts after it.
+        same = sorted(path.name for path in root.glob(f"{_PREFIX}{step:09d}*"))
+        last = int(same[-1].partition("-")[2].partition("-")[2] or 0) if same else -1
+        target = root / (f"{_PREFIX}{step:09d}-{last + 1:03d}" if same else f"{_PREFIX}{step:09d}")
         temporary.rename(target)
         _flush(root)
     except Exception as error:
@@ -135,6 +139,21 @@ def read_newest(root: Path) -> Checkpoint | None:
     return None
 
 
+def set_aside_newer(root: Path, used: Path) -> None:
+    """Rename the checkpoints that are newer than the one a run goes on from: they are damaged, or of another course.
+
+    Otherwise they would stay the newest, and pruning would keep them rather than what the run writes from now on.
+
+    :param root: The directory of the run's checkpoints.
+    :param used: The checkpoint that is used.
+    """
+    for path in checkpoints(root):
+        if path.name > used.name:
+            aside = root / f"damaged-{path.name}-{uuid.uuid4().hex[:8]}"
+            path.rename(aside)
+            logger.warning("checkpoint set aside as %s.", aside)
+
+
 def prune(root: Path, keep: int) -> None:
     """Delete all but the newest checkpoints, and what writes that were killed have left.
 
@@ -187,13 +206,14 @@ def _manifest(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path / _MANIFEST} is damaged: its SHA-256 is not that in {_SEAL}.")
     try:
         manifest: Any = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path / _MANIFEST} is no manifest of a checkpoint ({error}).") from error
     if not isinstance(manifest, dict) or not {"format", "step", "facts", "files"} <= manifest.keys():
         raise ValueError(f"{path / _MANIFEST} is no manifest of a checkpoint.")
     if manifest["format"] != FORMAT:
         raise ValueError(f"{path} has format {manifest['format']!r}, this version reads format {FORMAT}.")
-    if not isinstance(manifest["step"], int) or path.name != f"{_PREFIX}{manifest['step']:09d}":
+    named = _NAME.fullmatch(path.name)
+    if not isinstance(manifest["step"], int) or named is None or int(named[1]) != manifest["step"]:
         raise ValueError(f"{path} holds step {manifest['step']!r}; it was renamed, or its content is another's.")
     return manifest
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -22,6 +23,7 @@ from art_lbgat.engine.checkpoint import (
     prune,
     read_checkpoint,
     read_newest,
+    set_aside_newer,
     write_checkpoint,
 )
 from art_lbgat.engine.options import RunOptions
@@ -31,6 +33,7 @@ from art_lbgat.engine.settings import MAY_CHANGE, differences, surroundings
 logger = logging.getLogger(__name__)
 
 INTERRUPTED = "interrupted.json"
+_PARTS = {"models", "optimizers", "selection", "randomness", "run"}
 _ADVICE = f"What may change: {', '.join(MAY_CHANGE)}. Take another checkpoint_dir for another run."
 
 
@@ -41,10 +44,13 @@ class Checkpointer:
     :param options: ``checkpoint_every``, ``keep_checkpoints`` and ``resume`` are followed.
     :param settings: What the run was started with, as JSON; a checkpoint of other settings is refused.
     :param processes: The processes of the run.
+    :param fit: The number of the fit.
     """
 
-    def __init__(self, root: Path, options: RunOptions, settings: Mapping[str, Any], processes: Processes) -> None:
-        self.root = root
+    def __init__(
+        self, root: Path, options: RunOptions, settings: Mapping[str, Any], processes: Processes, fit: int = 1
+    ) -> None:
+        self.root, self._fit = root, fit
         self._options, self._settings, self._processes = options, dict(settings), processes
         self._surroundings = surroundings(processes.world)
         self._cadence = Cadence(parse_every(options.checkpoint_every))
@@ -68,7 +74,7 @@ class Checkpointer:
         """The checkpoint that the run goes on from, as ``resume`` asks, or None to start at the first step.
 
         :raises FileNotFoundError: ``resume="must"`` where there is none, or a path that is not there.
-        :raises ValueError: ``resume="never"`` or an older path where there are (newer) ones, damaged files, other
+        :raises ValueError: ``resume="never"`` where there are some, a path with newer ones beside it, damaged, other
             settings.
         """
         there, resume = checkpoints(self.root), self._options.resume
@@ -79,17 +85,19 @@ class Checkpointer:
                     "empty checkpoint_dir, or resume='auto' to go on."
                 )
             return None
-        if resume in ("auto", "must"):
-            found = read_newest(self.root)
-            if found is None and resume == "must":
-                raise FileNotFoundError(f"resume: 'must', but there is no checkpoint in {self.root}.")
-        else:
+        found = None
+        if resume not in ("auto", "must"):
             found = self._given(Path(resume), there)
+        if found is None:
+            found = read_newest(self.root)
+            if found is None and resume == "must" and not list(self.root.parent.glob("fit-*/step-*")):
+                raise FileNotFoundError(f"resume: 'must', but there is no checkpoint in {self.root.parent}.")
         if found is not None:
             self._check_settings(found)
         return found
 
-    def _given(self, path: Path, there: list[Path]) -> Checkpoint:
+    def _given(self, path: Path, there: list[Path]) -> Checkpoint | None:
+        """The checkpoint of a path; None where it is of another fit, or this run has gone on from it already."""
         if not path.is_dir():
             raise FileNotFoundError(
                 f"resume: expected 'auto', 'must', 'never' or the path of a checkpoint, got {path}."
@@ -97,7 +105,11 @@ class Checkpointer:
         found = read_checkpoint(path) if path.name.startswith("step-") else read_newest(path)
         if found is None:
             raise FileNotFoundError(f"resume: there is no checkpoint in {path}.")
-        newer = [each.name for each in there if each.name > f"step-{found.step:09d}"]
+        if found.parts.get("run", {}).get("fit") != self._fit:
+            return None
+        if found.path.resolve().parent != self.root.resolve():
+            return None if there else found
+        newer = [each.name for each in there if each.name > found.path.name]
         if newer:
             raise ValueError(
                 f"resume: {found.path} is older than {newer[0]} in {self.root}, which the run would overwrite; "
@@ -105,7 +117,15 @@ class Checkpointer:
             )
         return found
 
+    def set_aside_newer(self, used: Checkpoint) -> None:
+        """Move away the checkpoints of this run that are newer than the one it goes on from (in the main process)."""
+        if self._processes.is_main and used.path.parent.resolve() == self.root.resolve():
+            set_aside_newer(self.root, used.path)
+
     def _check_settings(self, found: Checkpoint) -> None:
+        if not found.parts.keys() >= _PARTS:
+            missing = sorted(_PARTS - found.parts.keys())
+            raise ValueError(f"resume: {found.path} is no checkpoint of a run: it lacks {', '.join(missing)}.")
         changed = differences(found.facts.get("settings"), json.loads(json.dumps(self._settings)))
         if changed:
             raise ValueError(f"resume: the settings are not those of {found.path}: {'; '.join(changed)}. {_ADVICE}")
@@ -165,9 +185,13 @@ class Checkpointer:
         try:
             self._cadence.cost(writing.result())
         except OSError as error:
+            what = (
+                "the ones before it are intact, and the run goes on from the newest when it is started again"
+                if checkpoints(self.root)
+                else "there are none there any more"
+            )
             raise OSError(
-                f"checkpoint_dir: a checkpoint could not be written to {self.root} ({error.strerror or error}); the "
-                "ones before it are intact, and the run goes on from the newest when it is started again."
+                f"checkpoint_dir: a checkpoint could not be written to {self.root} ({error.strerror or error}); {what}."
             ) from error
         return True
 
@@ -218,7 +242,8 @@ def _copied(tree: Any) -> Any:
         found = tree.detach()
         return found.cpu() if found.device.type != "cpu" else found.clone(memory_format=torch.preserve_format)
     if isinstance(tree, Mapping):
-        return {key: _copied(value) for key, value in tree.items()}
+        copied = {key: _copied(value) for key, value in tree.items()}
+        return Counter(copied) if type(tree) is Counter else copied
     if isinstance(tree, tuple) and type(tree) is tuple:
         return tuple(_copied(value) for value in tree)
     return [_copied(value) for value in tree] if isinstance(tree, list) else tree

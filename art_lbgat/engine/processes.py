@@ -95,12 +95,24 @@ class Processes:
         """The largest of each whole number over all processes."""
         return list(values)
 
+    def check_same(self, value: int, message: str) -> None:
+        """Refuse a whole number that is not the same in all processes, which all have to ask.
+
+        :raises ValueError: With ``message``, in every process.
+        """
+        high, low = self.largest([value, -value])
+        if high != -low:
+            raise ValueError(message)
+
     def of_main(self, value: int) -> int:
         """The main process's whole number."""
         return value
 
-    def average_buffers(self, modules: Sequence[nn.Module]) -> None:
-        """Floating buffers (batch-norm statistics) become their means over all processes."""
+    def average_buffers(self, before: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Floating buffers (batch-norm statistics) become their means over all processes.
+
+        :param before: Each buffer, and a copy of it from before the step, which all processes had alike.
+        """
 
     @contextmanager
     def gathering(self) -> Iterator[Callable[[bytes], list[bytes]]]:
@@ -190,14 +202,15 @@ class JoinedProcesses(Processes):
         """See :class:`Processes`."""
         return int(self.total(torch.tensor(value if self.is_main else 0, dtype=torch.int64)))
 
-    def average_buffers(self, modules: Sequence[nn.Module]) -> None:
-        """See :class:`Processes`: one reduction of all buffers laid end to end."""
-        buffers = [b for module in modules for b in module.buffers() if b.is_floating_point()]
-        if not buffers:
+    def average_buffers(self, before: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """See :class:`Processes`: one reduction of all changes laid end to end; what did not change keeps its bits."""
+        floats = [(buffer, old) for buffer, old in before if buffer.is_floating_point()]
+        if not floats:
             return
-        flat = self.total(torch.cat([buffer.flatten() for buffer in buffers])) / self.world
-        for buffer, mean in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
-            buffer.copy_(mean.reshape(buffer.shape))
+        flat = self.total(torch.cat([(buffer - old).flatten() for buffer, old in floats])) / self.world
+        changes = torch.split(flat, [buffer.numel() for buffer, _ in floats])
+        for (buffer, old), change in zip(floats, changes, strict=True):
+            buffer.copy_(old + change.reshape(buffer.shape))
 
     @contextmanager
     def gathering(self) -> Iterator[Callable[[bytes], list[bytes]]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from art_lbgat.checks import check_count, check_number
+from art_lbgat.checks import check_count, check_kind, check_number
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class StepSchedule:
     first_epoch_factor: float = 1.0
 
     def __post_init__(self) -> None:
+        if isinstance(self.milestones, (str, bytes)) or not isinstance(self.milestones, Sequence):
+            raise TypeError(f"milestones: expected a sequence of epochs, got {self.milestones!r}.")
         for milestone in self.milestones:
             check_count(milestone, "milestones")
         if list(self.milestones) != sorted(set(self.milestones)):
@@ -40,9 +42,11 @@ class StepSchedule:
 
     def factor(self, epoch: int) -> float:
         """The share of the full learning rate in ``epoch`` (from 1)."""
+        check_count(epoch, "epoch")
         first = self.first_epoch_factor if epoch == 1 else 1.0
         return first * self.gamma ** bisect_right(list(self.milestones), epoch - 1)
 
     def __call__(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
         """A scheduler of ``optimizer``, which sets the rate of the first epoch at once."""
+        check_kind(optimizer, "optimizer", torch.optim.Optimizer)
         return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda passed: self.factor(passed + 1))

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import platform
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +25,7 @@ _PACKAGES = (
     "accelerate",
     "safetensors",
 )
+_SIMPLE = (bool, int, float, str, type(None), np.ndarray, Tensor, tuple)
 MAY_CHANGE = (
     "nb_epochs",
     "verbose",
@@ -39,7 +41,7 @@ MAY_CHANGE = (
 def described(value: Any) -> Any:
     """A value as JSON that is equal for equal settings: numbers and text as they are, arrays by their SHA-256.
 
-    :param value: Anything; of an object only its type and public simple attributes count.
+    :param value: Anything; of an object only its type and its simple attributes count.
     """
     if isinstance(value, (bool, int, str, type(None))):
         return value
@@ -58,7 +60,10 @@ def described(value: Any) -> Any:
         return {str(key): described(each) for key, each in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [described(each) for each in value]
-    return getattr(value, "__qualname__", type(value).__qualname__)
+    if hasattr(value, "__qualname__"):
+        return value.__qualname__
+    simple = {k: described(v) for k, v in getattr(value, "__dict__", {}).items() if isinstance(v, _SIMPLE)}
+    return {"type": type(value).__qualname__, **simple} if simple else type(value).__qualname__
 
 
 def sha256_of(values: Iterable[Any]) -> str:
@@ -72,10 +77,11 @@ def sha256_of(values: Iterable[Any]) -> str:
 
 
 def module_layout(module: nn.Module) -> str:
-    """SHA-256 over the names, shapes and dtypes of a module's parameters and buffers."""
+    """SHA-256 over a module's layers as it prints them, and names, shapes and dtypes of its parameters and buffers."""
     state = module.state_dict()
     lines = [f"{k} {tuple(v.shape)} {v.dtype}" if isinstance(v, Tensor) else k for k, v in state.items()]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    printed = re.sub(r" at 0x[0-9a-f]+", "", repr(module))
+    return hashlib.sha256("\n".join([printed, *lines]).encode()).hexdigest()
 
 
 def module_weights(module: nn.Module) -> str:

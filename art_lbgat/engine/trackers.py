@@ -78,7 +78,8 @@ class CSVTracker:
         """See :class:`Tracker`."""
         import pandas
 
-        self._rows.append(dict(values))
+        place = (values.get("fit"), values.get("epoch"))  # trained anew where the run went back to a checkpoint
+        self._rows = [row for row in self._rows if (row.get("fit"), row.get("epoch")) != place] + [dict(values)]
         write_text(self._path, pandas.DataFrame(self._rows).to_csv(index=False))
 
     def finish(self, status: Status) -> None:

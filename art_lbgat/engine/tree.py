@@ -5,6 +5,7 @@ Python's own types come back as what they were: dictionaries with whole-number k
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -19,8 +20,8 @@ _SCALARS = (bool, int, float, str, type(None))
 def take_apart(tree: Any, path: str = "") -> tuple[dict[str, Tensor], Json]:
     """Tensors by their path, and everything else as JSON that says where they were.
 
-    :param tree: Dictionaries with text or whole numbers as keys, lists, tuples, tensors, numpy arrays, numbers, text,
-        None; nested as you like.
+    :param tree: Dictionaries and counters with text or whole numbers as keys, lists, tuples, tensors, numpy arrays,
+        numbers, text, None; nested as you like.
     :param path: Where in a larger tree this is.
     :return: The tensors (detached, on their devices) and the JSON.
     :raises TypeError: Anything else, with its path.
@@ -43,7 +44,8 @@ def take_apart(tree: Any, path: str = "") -> tuple[dict[str, Tensor], Json]:
             for key in value:
                 if type(key) not in (str, int):
                     raise TypeError(f"{where or '.'}: expected text or whole numbers as keys, got {key!r}.")
-            return {"dict": [[key, encode(each, f"{where}/{key}")] for key, each in value.items()]}
+            kind = "counter" if type(value) is Counter else "dict"  # milestones of torch's schedulers are counters
+            return {kind: [[key, encode(each, f"{where}/{key}")] for key, each in value.items()]}
         if type(value) in (list, tuple):
             kind = "list" if isinstance(value, list) else "tuple"
             return {kind: [encode(each, f"{where}/{i}") for i, each in enumerate(value)]}
@@ -72,6 +74,8 @@ def _decode(json: Json, tensors: Mapping[str, Tensor]) -> Any:
         return tensors[json["tensor"]]
     if "array" in json:
         return tensors[json["array"]].numpy().astype(json["dtype"])
+    if "counter" in json:
+        return Counter({key: _decode(each, tensors) for key, each in json["counter"]})
     if "dict" in json:
         return {key: _decode(each, tensors) for key, each in json["dict"]}
     values = [_decode(each, tensors) for each in json["list" if "list" in json else "tuple"]]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from art_lbgat.bridge import TensorView
-from art_lbgat.checks import check_count
+from art_lbgat.checks import check_count, check_number
 from art_lbgat.data.augmentation import Augmentation
 from art_lbgat.data.streams import Stream, as_stream
 from art_lbgat.engine.batchnorm import batchnorm_synchronized
@@ -90,6 +90,7 @@ class BaseTrainer(Trainer, abc.ABC):
         self._joint = Joint(self._view.module, [guide.module for guide in self._guides], train_guides)
         self._history = History()
         self._fits = 0
+        self._begun: dict[int, dict[str, Any]] = {}
         self.seed: int | None = self.options.seed
         #: Weights of the last ``fit`` that are not in the classifiers, by kind and classifier (see :meth:`fit`).
         self.kept_weights: dict[str, States] = {}
@@ -178,7 +179,7 @@ class BaseTrainer(Trainer, abc.ABC):
         :raises ValueError: Bad data (see :mod:`art_lbgat.checks`), no optimizer, a foreign scheduler.
         """
         self._refuse(kwargs)
-        if validation_split:
+        if check_number(validation_split, "validation_split"):
             x, y, validation_data = held_out(x, y, validation_data, validation_split, self._view, self.options.seed)
         elif validation_data is not None:
             warn_overlap(x, y, validation_data, self._view)

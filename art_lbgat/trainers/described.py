@@ -17,6 +17,9 @@ from art_lbgat.trainers.validation import Validation
 if TYPE_CHECKING:
     from art_lbgat.trainers.base import BaseTrainer
 
+#: What changes in a scheduler as it goes on.
+_PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "best", "num_bad_epochs",
+             "cooldown_counter", "base_lrs", "max_lrs", "T_cur", "T_i", "_is_initial")  # fmt: skip
 _NO_SETTINGS = ("options", "seed", "kept_weights", "guide", "verbose")
 
 
@@ -25,7 +28,7 @@ def described_fit(
     stream: Stream,
     validation: Validation | None,
     optimizers: Sequence[torch.optim.Optimizer],
-    scheduler: Any,
+    schedulers: Sequence[Any],
 ) -> dict[str, Any]:
     """Everything that the bits of a fit depend on, by what the user calls it.
 
@@ -36,7 +39,7 @@ def described_fit(
     :param stream: The data.
     :param validation: The validation data, or None.
     :param optimizers: The optimizers.
-    :param scheduler: What ``fit`` was given.
+    :param schedulers: What ``fit`` was given, and the schedulers that came of it.
     """
     options = {f.name: getattr(trainer.options, f.name) for f in dataclasses.fields(trainer.options)}
     public = {name: value for name, value in vars(trainer).items() if not name.startswith("_")}
@@ -49,10 +52,23 @@ def described_fit(
         "classifier": _classifier(trainer._view, frozen=False),
         "guides": [_classifier(guide, frozen=frozen) for guide in trainer._guides],
         "optimizers": [optimizer_settings(optimizer) for optimizer in optimizers],
-        "scheduler": described(scheduler),
+        "scheduler": [_scheduler(each) for each in schedulers],
         "data": stream.fingerprint(),
         "validation_data": None if validation is None else validation.fingerprint(),
     }
+
+
+def _scheduler(scheduler: Any) -> Any:
+    """A scheduler by its kind and settings, however far it has come."""
+    if not hasattr(scheduler, "state_dict"):
+        return described(scheduler)
+    return {"type": type(scheduler).__qualname__, **_settings_of(scheduler.state_dict())}
+
+
+def _settings_of(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {str(k): _settings_of(v) for k, v in state.items() if k not in _PROGRESS}
+    return [_settings_of(each) for each in state] if isinstance(state, (list, tuple)) else described(state)
 
 
 def _attack(attack: EvasionAttack) -> dict[str, Any]:

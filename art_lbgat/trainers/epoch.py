@@ -10,7 +10,7 @@ from typing import Any
 
 from art_lbgat.data.streams import Stream
 from art_lbgat.engine.history import Meter
-from art_lbgat.engine.randomness import Key, seed_everything
+from art_lbgat.engine.randomness import Key, random_states, seed_everything, set_random_states
 from art_lbgat.engine.step import learning_rate
 from art_lbgat.trainers.loop import Loop
 from art_lbgat.trainers.progress import Progress
@@ -60,12 +60,16 @@ def train_epoch(
     meter, before = so_far.meter, so_far.seconds
     start = time.perf_counter()
     rates = [learning_rate(optimizer) for optimizer in loop.optimizers]
-    seed_everything(key.derive("data"))
+    begun, found = so_far.step, random_states()
+    if not begun:
+        seed_everything(key.derive("data"))
     for step, batch in enumerate(stream.epoch(key, so_far.step), so_far.step):
         so_far.skipped += not loop.step(batch, key._replace(step=step), meter)
         so_far.step, so_far.seconds = step + 1, before + time.perf_counter() - start
         progress.update(key.epoch, meter)
         after_step()
+    if begun and so_far.step == begun:  # every step was taken before the stop; fetching has drawn numbers all the same
+        set_random_states(found)
     if not so_far.step:
         raise ValueError(f"x: no batch came in epoch {key.epoch}; expected at least one.")
     meter = meter.summed(loop.processes, loop.student.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from art_lbgat.engine.execution import executions, gradient_scaler
 from art_lbgat.engine.memory import named_out_of_memory
 from art_lbgat.engine.randomness import Key, draw_seed
 from art_lbgat.engine.selection import Selection
+from art_lbgat.engine.settings import module_weights
 from art_lbgat.engine.signals import Signals
 from art_lbgat.engine.trackers import Trackers
 from art_lbgat.trainers import checks
@@ -68,15 +70,25 @@ def fit_stream(
     checkpointer = None
     if trainer.options.checkpoint_dir is not None:
         checks.check_schedulers_kept(schedulers)
-        settings = described_fit(trainer, stream, validation, optimizers, scheduler)
+        settings = described_fit(trainer, stream, validation, optimizers, [scheduler, *schedulers])
         root = Path(trainer.options.checkpoint_dir) / f"fit-{number:03d}"
-        checkpointer = Checkpointer(root, trainer.options, settings, processes)
+        # What schedulers and rollbacks have made of the optimizers since this fit was begun is no change of settings.
+        begun = trainer._begun.setdefault(number, settings)
+        settings = {**settings, **{name: begun[name] for name in ("optimizers", "scheduler")}}
+        checkpointer = Checkpointer(root, trainer.options, settings, processes, number)
     else:
         trainer._fits = number
     seed = draw_seed() if trainer.options.seed is None else trainer.options.seed
     trainer.seed = processes.of_main(seed)
     trainer._history.rows[:] = [row for row in trainer._history.rows if row["fit"] < number]
     modules = {view.name: view.module for view in trained}
+    if processes.world > 1:
+        weights = [module_weights(view.module) for view in (trainer._view, *trainer._guides)]
+        processes.check_same(
+            zlib.crc32(f"{weights}{stream.fingerprint()}".encode()),
+            "classifier, guide or x: they differ between the processes; expected the same weights (built of one seed) "
+            "and the same data in all of them.",
+        )
     selection = Selection(trainer.options, modules, trainer._view.classifier.nb_classes)
     views = [trainer._view, *trainer._guides]
     with (
@@ -143,6 +155,10 @@ def _go_on(trainer: BaseTrainer, run: Run, checkpointer: Checkpointer) -> None:
     together(run.processes, look)
     if not run.processes.is_main:
         found = checkpointer.find()
+    run.processes.check_same(
+        -1 if found is None else found.step,
+        "checkpoint_dir: the processes see different checkpoints; expected a directory that all of them share.",
+    )
     if found is None:
         frozen = [] if trainer._train_guides else trainer._guides
         states = {f"guide-{i}": dict(guide.module.state_dict()) for i, guide in enumerate(frozen)}
@@ -150,6 +166,7 @@ def _go_on(trainer: BaseTrainer, run: Run, checkpointer: Checkpointer) -> None:
             together(run.processes, lambda: checkpointer.keep_guides(states))
         return
     load_run(run, found)
+    checkpointer.set_aside_newer(found)
     trainer.seed = run.key.seed
     checkpointer.forget_interruption()
     logger.warning("%s goes on from %s, in epoch %d.", trainer.title, found.path, run.epoch)

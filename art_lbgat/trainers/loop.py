@@ -98,7 +98,7 @@ class Loop:
         seed_everything(key.derive(self._own("step")))
         x, y = (to_device(cut(value), self.student.device) for value in (batch.x, batch.y))
         rows = None if batch.rows is None else cut(batch.rows)
-        buffers = self._buffers() if self.options.on_nonfinite == "skip" else []
+        buffers = self._buffers() if self.options.on_nonfinite == "skip" or self.processes.world > 1 else []
         x_adv = self._examples(x, y, rows, key, share)
         cached = None if self.guide_cache is None else self.guide_cache.get(rows)
         draws = any(view.draws_in_training for view in (self.student, *self.guides))
@@ -121,7 +121,13 @@ class Loop:
                 self.scaler,
                 self.processes.backward,
             )
-            places = [*([] if x_adv is None else [x_adv]), *perturbing.losses, *logits.values(), loss]
+            places = [
+                *([] if x_adv is None else [x_adv]),
+                *([] if batch.rows is not None else [x]),
+                *perturbing.losses,
+                *logits.values(),
+                loss,
+            ]
             # With fp16 gradients overflow now and then; the scaler leaves these steps out.
             found = not all_finite(places if self.scaler is not None else [*places, norm])
             stepped = not self.agree(found)
@@ -129,11 +135,12 @@ class Loop:
                 step_optimizers(self.optimizers, norm, self.scaler)
         if not stepped:
             self._report(key, x, x_adv, logits, terms, norm, rows)
-            for buffer, value in buffers:
-                buffer.copy_(value)
+            if self.options.on_nonfinite == "skip":
+                for buffer, value in buffers:
+                    buffer.copy_(value)
             return False
         self._skipped_in_a_row = 0
-        self.processes.average_buffers(self.joint.trained())
+        self.processes.average_buffers(buffers)
         self._remember(rows, x_adv, None if cached is not None else logits.get("guide"))
         meter.add(terms, loss, logits, inputs.y_student, inputs.y_guide, share.counted)
         return True
@@ -225,7 +232,7 @@ class Loop:
             logits = self._forward(self.joint, inputs, None)
             loss = total(self.terms(logits, inputs.y_student, inputs.y_guide))
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        return any(gradient is None for gradient in gradients)
+        return bool(self.processes.largest([any(gradient is None for gradient in gradients)])[0])
 
     def _buffers(self) -> list[tuple[Tensor, Tensor]]:
         """What a forward pass changes beside its output, and copies of it."""

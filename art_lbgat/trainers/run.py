@@ -212,6 +212,9 @@ class Run:
         self._raise(failure, failed)
         if self._ended():
             self._write(wait=True)
+            (self._signal,) = self.processes.largest([self.signals.number])
+            if self._signal:  # it came while the last checkpoint was written
+                self._leave()
         elif self._signal:
             self._interrupt()
         elif due_now:
@@ -225,7 +228,7 @@ class Run:
         states = [(name, module.state_dict()) for name, module in self.modules.items()]
         every = {f"{name} {key}": value for name, state in states for key, value in state.items()}
         floats = {key: v for key, v in every.items() if isinstance(v, Tensor) and v.is_floating_point()}
-        if all_finite(list(floats.values())):
+        if not self.processes.largest([not all_finite(list(floats.values()))])[0]:
             return
         rates = [learning_rate(optimizer) for optimizer in self.loop.optimizers]
         raise NonFiniteError(describe(floats, None, {}, rates, self.epoch, self.so_far.step))
@@ -240,6 +243,10 @@ class Run:
     def _interrupt(self) -> None:
         assert self.checkpointer is not None  # noqa: S101 (for the type checker: nothing else looks at signals)
         self._write(wait=True)
+        self._leave()
+
+    def _leave(self) -> None:
+        assert self.checkpointer is not None  # noqa: S101 (for the type checker)
         name = signal_name(self._signal)
         where = {"signal": name, "epoch": self.epoch, "step": self.so_far.step, "steps": self.steps}
         self.checkpointer.note_interruption(where)
@@ -259,6 +266,8 @@ class Run:
             raise NonFiniteError(f"{error} It arose again after {MAX_ROLLBACKS} returns to a checkpoint.") from error
         together(self.processes, self.checkpointer.finish)
         found = read_newest(self.checkpointer.root)
+        if found is not None:
+            self.checkpointer.set_aside_newer(found)
         if found is None:
             raise NonFiniteError(f"{error} There is no checkpoint yet to go back to.") from error
         rollbacks = self.rollbacks + 1

@@ -97,12 +97,17 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     assert read_newest(tmp_path / "none") is None
 
 
-def test_the_same_step_is_replaced_and_old_ones_pruned(tmp_path):
+def test_the_same_step_is_written_beside_and_old_ones_pruned(tmp_path):
     for step in (1, 2, 3, 3):
         write_checkpoint(tmp_path, step, parts(step), {})
     (tmp_path / ".tmp-left").mkdir()
+    assert [path.name for path in checkpoints(tmp_path)][:2] == ["step-000000003-001", "step-000000003"]
     prune(tmp_path, 2)
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-000000003", "step-000000002"]
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000000003-001", "step-000000003"]
+    assert read_newest(tmp_path).step == 3
+    write_checkpoint(tmp_path, 3, parts(3), {})
+    prune(tmp_path, 1)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000000003-002"]
     assert not list(tmp_path.glob(".tmp-*"))
 
 

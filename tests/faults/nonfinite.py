@@ -14,6 +14,7 @@ from art_lbgat.engine.nonfinite import NonFiniteError
 from art_lbgat.trainers import adversary
 from tests.faults.row import Row
 from tests.faults.training import HELD, Case, X, Y
+from tests.trainers.cases import TRAINERS
 
 TEST = "NaN or Inf put into data, weights, gradients, logits and the attack at one step"
 ASKED = "found at that step, and the policy obeyed: raise, skip, rollback"
@@ -132,13 +133,19 @@ def run() -> Row:
                 reason = judge(spoil, value, policy)
                 if reason:
                     failures.append(f"{value} in {place}, {policy}: {reason}")
+    for name in TRAINERS:  # an attack may clip infinities of the data away, so every trainer is tried
+        for value in (math.nan, math.inf, -math.inf):
+            tried += 1
+            reason = judge(in_data, value, "raise", name)
+            if reason:
+                failures.append(f"{value} in data, {name}: {reason}")
     return Row(TEST, ASKED, tried, tried - len(failures), "; ".join(failures) or f"{', '.join(PLACES)}; NaN and Inf")
 
 
-def judge(spoil: Callable[[Case, float], dict[str, Any]], value: float, policy: str) -> str:
+def judge(spoil: Callable[[Case, float], dict[str, Any]], value: float, policy: str, name: str = "lbgat") -> str:
     """What went otherwise than the policy asks; nothing if it was obeyed."""
     with tempfile.TemporaryDirectory() as folder:
-        case = Case("lbgat", Path(folder), on_nonfinite=policy, awp_gamma=None)
+        case = Case(name, Path(folder), on_nonfinite=policy, awp_gamma=None)
         rate = case.classifier.optimizer.param_groups[0]["lr"]
         original = adversary.ascend
         error: NonFiniteError | None = None

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 CASES: list[dict[str, Any]] = [
     *({"name": name} for name in ("natural", "madry", "alp", "trades", "mart", "fast-at", "bgat", "lbgat")),
     {"name": "lbgat", "norm": "2", "ema_decay": 0.9, "awp_gamma": 0.01, "awp_start_epoch": 1},
+    {"name": "lbgat", "loader": True},
     {"name": "trades", "norm": "2", "awp_gamma": 0.01, "awp_start_epoch": 2, "max_grad_norm": 0.1},
 ]
 TOLERANCE = 1e-12
@@ -145,7 +146,7 @@ def killed(victims: Sequence[int] = (0, 1)) -> Row:
     :param victims: Ranks that are killed, one run after the other.
     """
     good, notes = 0, []
-    case = {"name": "lbgat", "nb_epochs": 4, "checkpoint_every": "1 step"}
+    case = {"name": "lbgat", "nb_epochs": 4, "checkpoint_every": "1 step", "loader": True}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         expected = launch(folder, [{**case, "checkpoint_dir": str(folder / "whole")}], 2, name="whole")

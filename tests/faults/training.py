@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from art_lbgat import StepSchedule
+from art_lbgat.engine.checkpoint import read_newest
 from art_lbgat.engine.settings import module_weights
 from tests.conftest import make_classifier, make_data
 from tests.trainers.cases import OPTIONS, TRAINERS, another
@@ -48,6 +49,11 @@ class Case:
         }
         self.trainer.fit(X, Y, **{**settings, **changes})
         return self
+
+    def randomness(self) -> str:
+        """The generators as the last step left them: what the newest checkpoint holds."""
+        newest = read_newest(Path(self.trainer.options.checkpoint_dir) / f"fit-{self.trainer._fits:03d}")
+        return _tensors(newest.parts["randomness"])
 
     def digest(self) -> str:
         """One SHA-256 over the weights of all models, optimizers, history, kept weights and generators after a fit."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from art_lbgat.attacks import PGDAttack, TRADESAttack
 from art_lbgat.engine.processes import is_main_process
@@ -45,13 +46,16 @@ class Net(nn.Module):
         return self.net(x.to(self.unused.weight.dtype))
 
 
-def train(name: str, norm: str = "inf", *, double: bool = True, bn: bool = False, **settings: Any) -> dict[str, Any]:
+def train(
+    name: str, norm: str = "inf", *, double: bool = True, bn: bool = False, loader: bool = False, **settings: Any
+) -> dict[str, Any]:
     """Train one case, and say what came of it.
 
     :param name: A trainer of ``tests.trainers.cases``.
     :param norm: ``"inf"`` or ``"2"``.
     :param double: Whether the models compute in float64.
     :param bn: Whether they are the convolutional nets with BatchNorm of the other tests.
+    :param loader: Whether the data come from a torch loader instead of arrays.
     :param settings: ``nb_epochs``, ``pause`` (seconds slept in each step), and options of the trainer.
     :return: Weights, history, and this process's x_adv of each step and validation batch.
     """
@@ -74,7 +78,10 @@ def train(name: str, norm: str = "inf", *, double: bool = True, bn: bool = False
     try:
         trainer = TRAINERS[name](classifier, guide=guide, attack=attack, **{**OPTIONS, **settings})
         # 43 samples in batches of 8: the last has three rows, too few for two processes with two each
-        trainer.fit(*make_data(43), validation_data=make_data(15, seed=1), batch_size=8, nb_epochs=nb_epochs)
+        x, y = make_data(43)
+        data = TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
+        source = (DataLoader(data, batch_size=8, shuffle=True), None) if loader else (x, y)
+        trainer.fit(*source, validation_data=make_data(15, seed=1), batch_size=8, nb_epochs=nb_epochs)
     finally:
         adversary.ascend = original
     weights = [value.double().flatten() for each in (classifier, guide) for value in each.model.state_dict().values()]

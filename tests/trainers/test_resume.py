@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from art.data_generators import PyTorchDataGenerator
+from torch.optim import lr_scheduler as lr
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_lbgat import LBGATTrainer, StepSchedule
@@ -70,8 +71,18 @@ VARIANTS = {
     "patience": ("madry", {"patience": 1}, {"nb_epochs": 12}),
     "no validation": ("trades", {}, {"validation_data": None}),
     "no scheduler": ("mart", {"eps_warmup_epochs": 2, "max_iter_warmup_epochs": 2}, {"scheduler": None}),
-    "a plateau": ("madry", {}, {"scheduler": lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o), "nb_epochs": 3}),
-    "one cycle": ("lbgat", {}, {"scheduler": lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=9)}),
+    "a plateau": ("madry", {}, {"scheduler": lambda o: lr.ReduceLROnPlateau(o), "nb_epochs": 3}),
+    "one cycle": ("lbgat", {}, {"scheduler": lambda o: lr.OneCycleLR(o, 0.1, total_steps=9)}),
+    "a warm-up, then steps": (
+        "madry",
+        {},
+        {
+            "scheduler": lambda o: lr.SequentialLR(
+                o, [lr.LinearLR(o, 0.5, total_iters=1), lr.MultiStepLR(o, [1, 2])], milestones=[2]
+            ),
+            "nb_epochs": 4,
+        },
+    ),
     "bf16": ("lbgat", {"precision": "bf16"}, {}),
     "seeded": ("lbgat", {"seed": 7}, {"validation_data": None, "validation_split": 0.2}),
 }
@@ -209,7 +220,7 @@ def test_must_never_and_paths(tmp_path):
     assert len(there) >= 2
     with pytest.raises(ValueError, match=r"resume: 'never', but .* holds checkpoints of a run"):
         Case("lbgat", tmp_path / "run", resume="never").fit()
-    with pytest.raises(ValueError, match=r"is older than step-\d+ in .*, which the run would overwrite"):
+    with pytest.raises(ValueError, match=r"is older than step-[\d-]+ in .*, which the run would overwrite"):
         Case("lbgat", tmp_path / "run", resume=there[1]).fit()
     with pytest.raises(FileNotFoundError, match=r"resume: expected 'auto', .* got .*nowhere"):
         Case("lbgat", tmp_path / "run", resume=tmp_path / "nowhere").fit()
@@ -228,7 +239,7 @@ CHANGES = {
     "data.batch_size: 8 -> 4": ({}, {"batch_size": 4}),
     "data.augmentation: {": ({}, {"augmentation": None}),
     "validation_data:": ({}, {"validation_data": make_data(8, seed=2)}),
-    "scheduler.milestones": ({}, {"scheduler": StepSchedule((2,))}),
+    "scheduler[0].milestones[0]: 1 -> 2": ({}, {"scheduler": StepSchedule((2,))}),
     "method.guide_ce_weight: 1.0 -> 2.0": ({"guide_ce_weight": 2.0}, {}),
     "method.regularizer": ({"regularizer": "alp"}, {}),
 }
@@ -384,3 +395,78 @@ def test_resume_needs_no_options_object(tmp_path):
     trainer = LBGATTrainer(classifier, another(classifier), pgd(classifier), checkpoint_dir=str(tmp_path), **OPTIONS)
     trainer.fit(X, Y, nb_epochs=1, batch_size=8, validation_data=HELD)
     assert checkpoints(tmp_path / "fit-001")
+
+
+def test_a_damaged_newest_one_does_not_outlive_those_that_are_written_after_it(tmp_path, caplog):
+    expected = Case("lbgat").fit().digest()
+    Case("lbgat", tmp_path, checkpoint_every="2 steps", keep_checkpoints=4).fit()
+    root = tmp_path / "fit-001"
+    for path in root.glob("step-000000008*"):
+        (path / "models.safetensors").write_bytes(b"x")
+    with pytest.raises(Interrupted):
+        stop_after(Case("lbgat", tmp_path, keep_checkpoints=1), 1).fit()
+    assert len(list(root.glob("damaged-step-*"))) >= 1
+    assert "checkpoint set aside as" in caplog.text
+    assert read_newest(root) is not None
+    assert Case("lbgat", tmp_path, keep_checkpoints=1).fit().digest() == expected
+
+
+def test_a_path_is_where_a_run_begins_and_the_same_call_goes_on(tmp_path):
+    expected = Case("lbgat").fit().digest()
+    with pytest.raises(Interrupted):
+        stop_after(Case("lbgat", tmp_path / "a"), 3).fit()
+
+    def make():
+        return Case("lbgat", tmp_path / "b", resume=tmp_path / "a" / "fit-001")
+
+    with pytest.raises(Interrupted):
+        stop_after(make(), 2).fit()
+    assert read_newest(tmp_path / "b" / "fit-001").step == 5
+    assert make().fit().digest() == expected
+    assert read_newest(tmp_path / "a" / "fit-001").step == 3
+
+
+@pytest.mark.parametrize("resume", ["must", "path"])
+def test_a_second_fit_is_trained_whatever_the_first_went_on_from(resume, tmp_path):
+    expected = Case("lbgat").fit().fit()
+    with pytest.raises(Interrupted):
+        stop_after(Case("lbgat", tmp_path / "a"), 3).fit()
+    if resume == "path":
+        case = Case("lbgat", tmp_path / "b", resume=tmp_path / "a" / "fit-001")
+    else:
+        case = Case("lbgat", tmp_path / "a", resume="must")
+    case.fit().fit()
+    assert case.trainer.history.fit.tolist() == [1, 1, 2, 2]
+    assert case.trainer.history.loss.tolist() == expected.trainer.history.loss.tolist()
+
+
+def test_a_signal_while_the_last_checkpoint_is_written(tmp_path, monkeypatch):
+    from art_lbgat.engine import checkpointer
+
+    original = checkpointer.write_checkpoint
+
+    def write(root, step, *args):
+        if step == STEPS:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(root, step, *args)
+
+    monkeypatch.setattr(checkpointer, "write_checkpoint", write)
+    with pytest.raises(Interrupted, match="after 0 of its steps"):
+        Case("lbgat", tmp_path, checkpoint_every="3 steps").fit()
+    monkeypatch.undo()
+    assert Case("lbgat", tmp_path).fit().digest() == Case("lbgat").fit().digest()
+
+
+def test_the_same_run_stopped_and_rolled_back_goes_on_with_the_same_objects(tmp_path):
+    from tests.faults.nonfinite import in_gradients
+
+    case = Case("madry", tmp_path, on_nonfinite="rollback", awp_gamma=None)
+    in_gradients(case, float("nan"))
+    with pytest.raises(Interrupted):
+        stop_after(case, 9).fit(nb_epochs=4)
+    assert len(case.fit(nb_epochs=4).trainer.history) == 4
+    case = Case("madry", tmp_path / "cycle")
+    scheduler = lr.OneCycleLR(case.classifier.optimizer, 0.1, total_steps=9)  # moves the momentum too
+    with pytest.raises(Interrupted):
+        stop_after(case, 6).fit(nb_epochs=4, scheduler=scheduler)
+    assert len(case.fit(nb_epochs=4, scheduler=scheduler).trainer.history) == 4
