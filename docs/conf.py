@@ -83,7 +83,8 @@ def show_math(translator: HTML5Translator, node: math | math_block) -> None:
     """An equation as MathML, which browsers show without a script from somewhere."""
     block = isinstance(node, math_block)
     equation = tex2mathml(node.astext(), as_block=block)
-    translator.body.append(f"<div style='overflow: auto hidden; padding: 0.4em 0'>{equation}</div>" if block else equation)
+    scrolls = "<div style='overflow: auto hidden; padding: 0.4em 0'>"
+    translator.body.append(f"{scrolls}{equation}</div>" if block else equation)
     raise SkipNode
 
 
