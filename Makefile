@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit faults bench docs audit clean
+.PHONY: help demo test lint types unit faults bench docs notebook dist audit clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
@@ -40,6 +40,17 @@ bench: $(STAMP) ## Time steps, memory, start-up, evaluation and data against oth
 docs: $(STAMP) ## Build the docs into docs/_build, warnings being errors; check their links, run their code
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 	$(BIN)/python -m pytest -q tests/test_docs.py
+
+# Without warnings (progress bars look for widgets) and times, so that outputs change only where results do.
+notebook: $(STAMP) ## Run examples/boundary_tour.ipynb anew (installs nbconvert and ipykernel)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt nbconvert ipykernel
+	OMP_NUM_THREADS=1 PYTHONWARNINGS=ignore PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --to notebook --execute \
+		--inplace --ExecutePreprocessor.record_timing=False examples/boundary_tour.ipynb
+
+dist: $(STAMP) ## Wheel and sdist into dist/, built and checked as an index does
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/twine check --strict dist/*
 
 audit: $(STAMP) ## Known vulnerabilities of the pinned packages (pip-audit asks PyPI; needs the network)
 	@$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r constraints.txt 2> $(VENV)/audit.log \

@@ -13,7 +13,7 @@ set -euo pipefail
 
 # A directory that every node sees. A second job in it is refused while the first runs.
 directory=${1:?usage: sbatch examples/slurm.sh DIRECTORY}
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)  # head would end before scontrol does
 
 # What an earlier job left is not what this one says.
 rm -f "$directory"/fit-*/interrupted.json

@@ -1,10 +1,6 @@
 """The rows of the suite: each equals the slow, obvious computation of what it is named after."""
 
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -398,13 +394,3 @@ def test_the_papers_suite_runs_as_it_is():
     assert table.steps.dropna().tolist() == [0, 1, 20, 1000, 20, 1000, 20, 20, 20]
     assert table.accuracy.iloc[-1] == table.accuracy.drop(index=8).min()
     assert (table.n == 12).all()
-
-
-def test_the_example_runs_and_shows_what_it_promises():
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, str(root / "examples" / "evaluate.py"), "3", "40"], capture_output=True,
-                          text=True, env=environment, cwd=root, check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    for text in ("transfer (natural)", "PGD-AT", "worst", "autoattack (standard)", "checks"):
-        assert text in done.stdout

@@ -1,6 +1,6 @@
-"""Train LBGAT on CIFAR-10, then a number beside the RobustBench leaderboard.
+"""Train LBGAT on CIFAR-10, run RobustBench's benchmark, print the row among the published ones.
 
-Run: python examples/benchmark.py DATA_DIR [--train FOLDER] [--nb-epochs 10] [--limit 20000] [--n-examples 10000]
+Run: python examples/robustbench_row.py DATA_DIR [--train FOLDER] [--nb-epochs 10] [--limit 20000] [--n-examples 10000]
 
 DATA_DIR is where torchvision keeps CIFAR-10. Killed during the attacks and started again, it goes on where it was.
 """
@@ -16,7 +16,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("data_dir", type=Path)
 parser.add_argument("--train", type=Path, help="a folder of CIFAR-10 images to train on, if not DATA_DIR")
 parser.add_argument("--nb-epochs", type=int, default=10)
-parser.add_argument("--limit", type=int, default=20_000, help="training images")
+parser.add_argument("--limit", type=int, default=20_000, help="images to train on")
 parser.add_argument("--n-examples", type=int, help="test images to attack; all by default")
 parser.add_argument("--output", type=Path, default=Path("results/benchmark"))
 options = parser.parse_args()
@@ -42,5 +42,5 @@ result = benchmark(
 print(result)
 print("accuracy after each attack:", {name: f"{value:.2%}" for name, value in result.attacks.items()})
 print("seconds of each attack:", {name: round(value, 1) for name, value in result.seconds.items()})
-print(compare(result))
+print(compare(result))  # its row, with the rank and the neighbours
 result.save(options.output / "result.json")
