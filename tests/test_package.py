@@ -1,15 +1,19 @@
 """The package as a whole: imports, examples, bans, promises about size."""
 
 import ast
+import io
 import re
 import subprocess
 import sys
+import textwrap
 import zipfile
 from pathlib import Path
 
 import pytest
+from docutils.core import publish_doctree
 
 import art_lbgat
+from tests.conftest import make_data
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "art_lbgat").rglob("*.py"))
@@ -76,3 +80,22 @@ def test_cifar_tree_is_read_where_it_is_at_hand(tmp_path):
     assert data.input_shape == (3, 32, 32)
     assert len(data.train[0]) == 180
     assert data.nb_classes == 10
+
+
+def test_the_page_for_art_is_rest_and_its_code_runs():
+    page = (ROOT / "docs" / "for-art.md").read_text()
+    rest = re.search(r"```rst\n(.*?)```", page, re.DOTALL)[1]
+    code = textwrap.dedent(re.search(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", rest)[1])
+    from art_lbgat.models import small_cnn
+
+    x, y = make_data(24, shape=(3, 32, 32), classes=10)
+    names = {"robust_model": small_cnn(10, 3, 32), "guide_model": small_cnn(10, 3, 32)}
+    names |= {f"{name}_{part}": array for part in ("train", "val", "test") for name, array in (("x", x), ("y", y))}
+    exec(code.replace("nb_epochs=100", "nb_epochs=1"), names)  # noqa: S102 (what the page says)
+    assert names["x_test_adv"].shape == x.shape
+    assert len(names["trainer"].history) == 1
+    # Docutils without Sphinx's own role and directive.
+    rest = re.sub(r":class:`\.(\w+)`", r"``\1``", rest).replace(".. code-block:: python", ".. code:: python")
+    messages = io.StringIO()
+    publish_doctree(rest, settings_overrides={"warning_stream": messages, "report_level": 1})
+    assert messages.getvalue() == ""
