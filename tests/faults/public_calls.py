@@ -14,11 +14,7 @@ CALLS: list[Call] = [
 ]
 
 # Arguments that art_lbgat.engine does not check yet, with what happens; they are not tried.
-AWAITING: dict[str, str] = {
-    "StepSchedule(milestones=)": "a TypeError of Python's for what is no sequence",
-    "StepSchedule.__call__(optimizer=)": "a bare AttributeError",
-    "StepSchedule.factor(epoch=)": "accepts anything",
-}
+AWAITING: dict[str, str] = {}
 
 # Public names that take nothing that could be wrong, with the reason.
 EXCEPTIONS: dict[str, str] = {

@@ -436,7 +436,7 @@ def test_selection_without_validation_data_is_refused(options, match):
     ("kwargs", "match"),
     [
         ({"validation_split": 1.0}, r"validation_split: expected a number in \(0, 1\), got 1.0"),
-        ({"validation_split": -0.5}, "validation_split: expected a finite number > 0"),
+        ({"validation_split": -0.5}, "validation_split: expected a finite number >= 0"),
         ({"validation_split": 0.5, "validation_data": (X, Y)}, "validation_split: expected either"),
         ({"validation_split": 0.01}, "validation_split"),
     ],
