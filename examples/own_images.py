@@ -49,7 +49,10 @@ first.fit(data.train_images, **run)
 
 guide.model.load_state_dict(natural.model.state_dict())  # LBGAT's guide learns on from what is known already
 attack = PGDAttack(robust, eps=eps, eps_step=eps / 4, max_iter=10)
-second = LBGATTrainer(robust, guide, attack, eps_warmup_epochs=options.nb_epochs // 2, seed=0)
+# A guide that is trained already has large logits, whose squared error would throw the first steps off.
+second = LBGATTrainer(
+    robust, guide, attack, guide_ce_weight=4.0, eps_warmup_epochs=options.nb_epochs // 2, max_grad_norm=1.0, seed=0
+)
 second.fit(data.train_images, **run)
 
 options.output.mkdir(parents=True, exist_ok=True)
