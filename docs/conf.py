@@ -39,7 +39,6 @@ nitpick_ignore_regex = [
     ("py:class", r"(abc|art|collections|matplotlib|numpy|os|pandas|pathlib|pd|torch|types|typing_extensions)\..*"),
     ("py:class", r"Attack|Axes|Mapping\[str|NDArray.*|Path|PyTorchClassifier|Report|Tensor"),
     ("py:class", r"art_lbgat\.engine\.options\.RunFields|art_lbgat\.checks\._T"),
-    ("py:data", "COLUMNS"),
 ]
 
 

@@ -15,6 +15,7 @@ FILES = (".yaml", ".yml", ".toml")
 def find_recipe(name: str) -> Recipe:
     """The recipe of that id, or in that file.
 
+    :param name: An id, or a file whose name ends in .toml, .yaml or .yml.
     :raises FileNotFoundError: If there is no such file.
     :raises TypeError: A file with an unknown field.
     :raises ValueError: An unknown id, with the nearest that exists, or a file that is no recipe.
@@ -31,7 +32,10 @@ def find_recipe(name: str) -> Recipe:
 
 
 def complete_recipe(incomplete: str) -> list[str]:
-    """The ids that begin so, for the shell."""
+    """The ids that begin so, for the shell.
+
+    :param incomplete: What has been typed.
+    """
     from art_lbgat.recipes import RECIPES
 
     return [name for name in RECIPES if name.startswith(incomplete)]
@@ -40,6 +44,7 @@ def complete_recipe(incomplete: str) -> list[str]:
 def read_settings(texts: Sequence[str]) -> dict[str, Any]:
     """What ``--set field=value`` says, values as YAML reads them.
 
+    :param texts: One text for each ``--set``.
     :raises ValueError: A text without ``=``, a field that is set twice, or a value that YAML cannot read.
     """
     import yaml

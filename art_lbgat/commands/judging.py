@@ -56,7 +56,11 @@ class Judging:
 
 
 def images(data: DataSet, judging: Judging) -> tuple[Any, Any]:
-    """The images that are judged, in an order in which every beginning has the same number of each class."""
+    """The images that are judged, in an order in which every beginning has the same number of each class.
+
+    :param data: The data set.
+    :param judging: Which part, how many, and the seed of the order.
+    """
     part = data.test_images if judging.part == "test" else data.validation_images
     x, y = part.subset(balanced_order(part.y, 0)[: judging.n]).arrays()
     return x, y
@@ -65,7 +69,13 @@ def images(data: DataSet, judging: Judging) -> tuple[Any, Any]:
 def judge(
     classifier: PyTorchClassifier | Mapping[str, PyTorchClassifier], x: Any, y: Any, judging: Judging
 ) -> pandas.DataFrame:
-    """The table of :func:`~art_lbgat.evaluation.evaluate`, AutoAttack on fewer images where that is asked for."""
+    """The table of :func:`~art_lbgat.evaluation.evaluate`, AutoAttack on fewer images where that is asked for.
+
+    :param classifier: A classifier, or several by name.
+    :param x: Raw natural inputs, ``(n, *input_shape)``.
+    :param y: Labels as indices, ``(n,)``.
+    :param judging: The attacks.
+    """
     import pandas
 
     tables = [evaluate(classifier, x, y, attacks=tuple(judging.attacks), **judging.settings)]

@@ -120,5 +120,8 @@ def _peak_of_process() -> int | None:
 
 
 def parameters(classifiers: Sequence[PyTorchClassifier]) -> list[int]:
-    """Number of parameters of each."""
+    """Number of parameters of each.
+
+    :param classifiers: The classifiers.
+    """
     return [sum(p.numel() for p in classifier.model.parameters()) for classifier in classifiers]

@@ -45,13 +45,24 @@ class Reporter:
         return []
 
     def say(self, text: str) -> None:
-        """A line for people."""
+        """A line for people.
+
+        :param text: The line.
+        """
 
     def event(self, name: str, **values: Any) -> None:
-        """Something happened, for programs."""
+        """Something happened, for programs.
+
+        :param name: What happened.
+        :param values: What belongs to it, as JSON can hold it.
+        """
 
     def table(self, title: str, frame: pandas.DataFrame) -> None:
-        """A table of results."""
+        """A table of results.
+
+        :param title: Its title.
+        :param frame: The table.
+        """
 
 
 class JSONLines(Reporter):
@@ -155,20 +166,29 @@ def make_reporter(*, quiet: bool, json_lines: bool) -> Reporter:
 
 
 def loss_terms(values: Mapping[str, Any]) -> dict[str, float]:
-    """The loss and its terms in a row of the history: what stands before ``"loss"``, and that."""
+    """The loss and its terms in a row of the history: what stands before ``"loss"``, and that.
+
+    :param values: The row.
+    """
     names = list(values)
     end = names.index("loss") + 1 if "loss" in names else 0
     return {name: float(values[name]) for name in names[:end] if name not in _NO_TERMS}
 
 
 def accuracies(values: Mapping[str, Any]) -> dict[str, float]:
-    """The accuracies in a row of the history, in [0, 1], by the words that they are shown with."""
+    """The accuracies in a row of the history, in [0, 1], by the words that they are shown with.
+
+    :param values: The row.
+    """
     found = {word: values.get(name) for name, word in _ACCURACIES.items()}
     return {word: float(value) for word, value in found.items() if value is not None and value == value}
 
 
 def summary(values: Mapping[str, Any]) -> str:
-    """Loss, terms and accuracies of a row as one text."""
+    """Loss, terms and accuracies of a row as one text.
+
+    :param values: The row.
+    """
     terms = loss_terms(values)
     loss = terms.pop("loss", math.nan)
     parts = f" ({', '.join(f'{name} {value:.4g}' for name, value in terms.items())})" if len(terms) > 1 else ""
@@ -177,7 +197,10 @@ def summary(values: Mapping[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Such as ``"2 h 05 min"``, ``"3 min 20 s"``, ``"0.4 s"``."""
+    """Such as ``"2 h 05 min"``, ``"3 min 20 s"``, ``"0.4 s"``.
+
+    :param seconds: A number of seconds.
+    """
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -189,7 +212,11 @@ def duration(seconds: float) -> str:
 
 
 def print_results(title: str, frame: pandas.DataFrame) -> None:
-    """The table of an evaluation on stdout."""
+    """The table of an evaluation on stdout.
+
+    :param title: Its title.
+    :param frame: The table of ``evaluate``.
+    """
     from rich.table import Table
 
     from art_lbgat.commands.run_directory import result_cells

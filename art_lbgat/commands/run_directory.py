@@ -61,11 +61,17 @@ class RunDirectory:
         return self.path / "report.html"
 
     def guide_weights(self, index: int) -> Path:
-        """The weights of a guide."""
+        """The weights of a guide.
+
+        :param index: Which guide, from 0.
+        """
         return self.path / f"guide-{index}.safetensors"
 
     def guide_history(self, index: int) -> Path:
-        """The history of a frozen guide that was trained first."""
+        """The history of a frozen guide that was trained first.
+
+        :param index: Which guide, from 0.
+        """
         return self.path / f"guide-{index}-history.csv"
 
     def exists(self) -> bool:
@@ -90,7 +96,10 @@ class RunDirectory:
         write_mapping(self.config, plan.as_toml(facts))
 
     def write_results(self, table: pandas.DataFrame) -> None:
-        """Write the table of the evaluation; the run counts as finished then."""
+        """Write the table of the evaluation; the run counts as finished then.
+
+        :param table: The table of ``evaluate``.
+        """
         write_text(self.table, markdown(table))
         write_text(self.results, table.to_csv(index=False))
 
@@ -133,7 +142,10 @@ class RunDirectory:
 
 
 def markdown(table: pandas.DataFrame) -> str:
-    """Accuracies in percent with their 95 % intervals, a line per attack."""
+    """Accuracies in percent with their 95 % intervals, a line per attack.
+
+    :param table: The table of ``evaluate``.
+    """
     named = "model" in table
     lines = [
         f"|{' model |' if named else ''} attack | eps | n | accuracy % | 95 % interval | flags |",
@@ -144,7 +156,10 @@ def markdown(table: pandas.DataFrame) -> str:
 
 
 def result_cells(table: pandas.DataFrame) -> list[list[str]]:
-    """Attack, eps, n, accuracy, interval and flags of each row, as they are shown."""
+    """Attack, eps, n, accuracy, interval and flags of each row, as they are shown.
+
+    :param table: The table of ``evaluate``.
+    """
     return [
         [
             *([str(row["model"])] if "model" in row else []),

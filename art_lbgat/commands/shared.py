@@ -87,6 +87,7 @@ def new_file(path: Path | None, option: str) -> None:
 def choose_device(device: str) -> str | None:
     """What ``device_type`` is for ``auto``, ``cpu`` or ``cuda``; with torchrun each process takes its own GPU.
 
+    :param device: The name.
     :raises ValueError: Another name, or ``cuda`` where there is none.
     """
     import torch
@@ -127,7 +128,11 @@ def progress_lines() -> Callable[[int, int, dict[str, Any]], None]:
 
 
 def print_frame(title: str, frame: pandas.DataFrame) -> None:
-    """A table on stdout as it is: numbers to the right, missing values empty."""
+    """A table on stdout as it is: numbers to the right, missing values empty.
+
+    :param title: Its title.
+    :param frame: The table.
+    """
     from rich.table import Table
 
     from art_lbgat.commands.reporting import plain_console
@@ -144,7 +149,13 @@ def print_frame(title: str, frame: pandas.DataFrame) -> None:
 
 
 def print_study(title: str, summary: pandas.DataFrame, runs: pandas.DataFrame, spread: Spread = "ci") -> None:
-    """The table of a study on the terminal, and what AutoAttack warned of."""
+    """The table of a study on the terminal, and what AutoAttack warned of.
+
+    :param title: Its title.
+    :param summary: The table of ``summarize``.
+    :param runs: A row per run.
+    :param spread: ``"ci"`` or ``"std"``, what the spread is.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -174,7 +185,16 @@ def save_study(
     seconds: float,
     spread: Spread = "ci",
 ) -> None:
-    """``runs.csv``, ``summary.csv``, ``table.md`` and ``results.json`` (all of it, with settings and versions)."""
+    """``runs.csv``, ``summary.csv``, ``table.md`` and ``results.json`` (all of it, with settings and versions).
+
+    :param output: The directory.
+    :param command: What was typed.
+    :param options: The settings of the study.
+    :param runs: A row per run.
+    :param summary: The table of ``summarize``.
+    :param seconds: How long it took.
+    :param spread: ``"ci"`` or ``"std"``, what the spread is.
+    """
     import art
     import torch
 

@@ -46,7 +46,10 @@ class Target:
     directory: RunDirectory | None = None
 
     def guide(self, device_type: str | None) -> PyTorchClassifier | None:
-        """Its guide, where there is one and its weights are in the directory."""
+        """Its guide, where there is one and its weights are in the directory.
+
+        :param device_type: ``"cpu"`` or ``"gpu"``; None takes a GPU where there is one.
+        """
         if self.plan is None or self.directory is None or not self.directory.guide_weights(0).is_file():
             return None
         guide = _fresh(self.directory, self.plan, self.plan.recipe.guides[0], device_type)

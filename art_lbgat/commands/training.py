@@ -74,6 +74,7 @@ class _OnStart:
 def load_plan_data(plan: Plan) -> DataSet:
     """The data of a plan.
 
+    :param plan: The plan.
     :raises FileNotFoundError: If it is not there, with what to put where.
     :raises ValueError: Without the root that it needs.
     """
@@ -146,7 +147,11 @@ def _build(request: Request, data: DataSet, reporter: Reporter) -> Experiment:
 
 
 def save(experiment: Experiment, directory: RunDirectory) -> None:
-    """The weights that are kept, those of the guides, and the history with which epoch that is and why."""
+    """The weights that are kept, those of the guides, and the history with which epoch that is and why.
+
+    :param experiment: The trained experiment.
+    :param directory: Where to.
+    """
     save_weights(experiment.classifier.model, directory.weights)
     for index, guide in enumerate(experiment.guides):
         save_weights(guide.model, directory.guide_weights(index))
@@ -154,7 +159,12 @@ def save(experiment: Experiment, directory: RunDirectory) -> None:
 
 
 def finish(request: Request, experiment: Experiment, reporter: Reporter) -> None:
-    """Judge a trained experiment and write results and page."""
+    """Judge a trained experiment and write results and page.
+
+    :param request: What was asked for.
+    :param experiment: The trained experiment.
+    :param reporter: Who is told.
+    """
     directory, recipe, judging = request.directory, request.plan.recipe, request.judging
     main = is_main_process()
     x, y = images(experiment.data, judging)

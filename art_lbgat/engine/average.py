@@ -52,7 +52,10 @@ class Average:
         return dict(self._averaged.state_dict())
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a state that :meth:`state` gave."""
+        """Go on from a state that :meth:`state` gave.
+
+        :param state: The state.
+        """
         self._averaged.load_state_dict(state)
 
     @contextmanager

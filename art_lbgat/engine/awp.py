@@ -63,7 +63,11 @@ def weight_perturbation(
 
 @contextmanager
 def weights_perturbed(parameters: Sequence[nn.Parameter], perturbation: Perturbation) -> Iterator[None]:
-    """The weights moved by ``perturbation`` inside the block; it is subtracted at the end, also after an exception."""
+    """The weights moved by ``perturbation`` inside the block; it is subtracted at the end, also after an exception.
+
+    :param parameters: The weights.
+    :param perturbation: What is added, a tensor or None for each.
+    """
     pairs = [(p, v) for p, v in zip(parameters, perturbation, strict=True) if v is not None]
     _move(pairs, 1)
     try:
@@ -74,7 +78,10 @@ def weights_perturbed(parameters: Sequence[nn.Parameter], perturbation: Perturba
 
 @contextmanager
 def buffers_kept(module: nn.Module) -> Iterator[None]:
-    """Buffers (batch-norm statistics) as they were at the end of the block, whatever a forward pass did to them."""
+    """Buffers (batch-norm statistics) as they were at the end of the block, whatever a forward pass did to them.
+
+    :param module: The module.
+    """
     found = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
         yield

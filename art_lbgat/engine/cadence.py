@@ -81,5 +81,8 @@ class Cadence:
         self._since = time.monotonic()
 
     def cost(self, seconds: float) -> None:
-        """What the last one cost, in seconds that training stood still or could have used."""
+        """What the last one cost, in seconds that training stood still or could have used.
+
+        :param seconds: The cost.
+        """
         self._cost = seconds

@@ -116,7 +116,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def checkpoints(root: Path) -> list[Path]:
-    """The directories of the checkpoints there are, newest first, not verified."""
+    """The directories of the checkpoints there are, newest first, not verified.
+
+    :param root: The directory that holds them.
+    """
     return sorted((path for path in root.glob(f"{_PREFIX}*") if path.is_dir()), reverse=True)
 
 

@@ -118,7 +118,10 @@ class Checkpointer:
         return found
 
     def set_aside_newer(self, used: Checkpoint) -> None:
-        """Move away the checkpoints of this run that are newer than the one it goes on from (in the main process)."""
+        """Move away the checkpoints of this run that are newer than the one it goes on from (in the main process).
+
+        :param used: The checkpoint that the run goes on from.
+        """
         if self._processes.is_main and used.path.parent.resolve() == self.root.resolve():
             set_aside_newer(self.root, used.path)
 
@@ -136,6 +139,7 @@ class Checkpointer:
     def due(self, *, epoch_ended: bool) -> bool:
         """Whether the main process should write now: it is time, and the last one is on the disk.
 
+        :param epoch_ended: Whether the step was the last one of its epoch.
         :raises OSError: If the last one could not be written.
         """
         if not self._cadence.due(epoch_ended=epoch_ended):
@@ -205,7 +209,10 @@ class Checkpointer:
         write_checkpoint(folder, 0, states, {})
 
     def note_interruption(self, what: Mapping[str, Any]) -> None:
-        """A file that says how the run ended, since a launcher may hide the exit code."""
+        """A file that says how the run ended, since a launcher may hide the exit code.
+
+        :param what: What is written, as JSON can hold it.
+        """
         if self._processes.is_main:
             (self.root / INTERRUPTED).write_text(json.dumps(dict(what), indent=2) + "\n", encoding="utf-8")
 

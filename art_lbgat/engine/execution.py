@@ -42,11 +42,17 @@ class Execution:
         self._size: int | None = None
 
     def train(self, inputs: Tensor) -> Any:
-        """The output for a training pass, ``(N, C)``; fp32 whatever the precision."""
+        """The output for a training pass, ``(N, C)``; fp32 whatever the precision.
+
+        :param inputs: Preprocessed inputs, ``(N, ...)``.
+        """
         return self._run(inputs, "train")
 
     def attack(self, inputs: Tensor) -> Any:
-        """The output for a pass of an attack, ``(N, C)``; fp32 whatever the precision."""
+        """The output for a pass of an attack, ``(N, C)``; fp32 whatever the precision.
+
+        :param inputs: Preprocessed inputs, ``(N, ...)``.
+        """
         output = self._run(inputs, "attack")
         if self._dtypes["attack"] is torch.float16 and isinstance(output, Tensor):
             # The value is the same; the gradient is a multiple, as loss scaling makes it.
@@ -107,6 +113,8 @@ def executions(
 def gradient_scaler(options: RunOptions, device: torch.device) -> torch.amp.GradScaler | None:
     """What scales the loss of ``precision="fp16"``, or None.
 
+    :param options: How to run.
+    :param device: Where the models are.
     :raises ValueError: If the device has no fp16 training.
     """
     if "fp16" not in (options.precision, options.precision_of_attack):

@@ -71,14 +71,21 @@ class Meter:
         return predicted[0] if len(predicted) == 1 else None
 
     def state(self, processes: Processes) -> dict[str, Any]:
-        """What :meth:`load` takes: the sums over all processes, which all have to ask for them."""
+        """What :meth:`load` takes: the sums over all processes, which all have to ask for them.
+
+        :param processes: The processes.
+        """
         sums = {name: processes.total(value) for name, value in self._sums.items()}
         predicted = None if self._predicted is None else processes.total(self._predicted)
         samples = int(processes.total(torch.tensor(self.samples)))
         return {"sums": sums, "predicted": predicted, "samples": samples}
 
     def summed(self, processes: Processes, device: torch.device) -> Meter:
-        """The sums over all processes, which all have to ask for them; alone, this meter itself."""
+        """The sums over all processes, which all have to ask for them; alone, this meter itself.
+
+        :param processes: The processes.
+        :param device: Where the sums are exchanged.
+        """
         if processes.world == 1:
             return self
         total = Meter()
@@ -105,7 +112,11 @@ class Meter:
 
 
 def correct(logits: Tensor, y: Tensor) -> Tensor:
-    """Which samples are classified as labelled (by the largest probability where labels are soft), ``(N,)``, bool."""
+    """Which samples are classified as labelled (by the largest probability where labels are soft), ``(N,)``, bool.
+
+    :param logits: Raw logits, ``(N, C)``.
+    :param y: Indices ``(N,)`` or probabilities ``(N, C)``.
+    """
     hard = y if y.ndim == 1 else y.argmax(dim=1)
     return logits.detach().argmax(dim=1) == hard
 

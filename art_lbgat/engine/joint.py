@@ -30,7 +30,10 @@ class Joint(nn.Module):
 
     @contextmanager
     def run_by(self, functions: Sequence[Callable[[Tensor], Any]]) -> Iterator[None]:
-        """Inside the block the modules are run by these functions, of student and guides, instead of directly."""
+        """Inside the block the modules are run by these functions, of student and guides, instead of directly.
+
+        :param functions: A function from inputs to outputs for the student and each guide.
+        """
         found, self._run = self._run, functions
         try:
             yield

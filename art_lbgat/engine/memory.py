@@ -14,7 +14,10 @@ _CPU_MESSAGES = ("can't allocate memory", "not enough memory", "DefaultCPUAlloca
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on whatever device."""
+    """Whether an exception says that memory ran out, on whatever device.
+
+    :param error: The exception.
+    """
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in _CPU_MESSAGES)
@@ -72,7 +75,11 @@ def named_out_of_memory(batch_size: int | None) -> Iterator[None]:
 
 
 def to_device(value: Tensor, device: torch.device) -> Tensor:
-    """``value`` on ``device``; to CUDA through pinned memory, so that the program does not wait for what runs there."""
+    """``value`` on ``device``; to CUDA through pinned memory, so that the program does not wait for what runs there.
+
+    :param value: A tensor.
+    :param device: Where to.
+    """
     if device.type == "cuda" and value.device.type == "cpu":
         return value.pin_memory().to(device, non_blocking=True)
     return value.to(device)

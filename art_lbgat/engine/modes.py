@@ -69,14 +69,20 @@ def _set(flags: Flags) -> None:
 
 @contextmanager
 def plain_autograd(device: torch.device) -> Iterator[None]:
-    """No ambient ``no_grad``, ``inference_mode`` or ``autocast``: they break attacks, or change them in silence."""
+    """No ambient ``no_grad``, ``inference_mode`` or ``autocast``: they break attacks, or change them in silence.
+
+    :param device: Whose autocast is switched off.
+    """
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         yield
 
 
 @contextmanager
 def preserved_modes(modules: Sequence[nn.Module]) -> Iterator[list[Modes]]:
-    """Yield the :class:`Modes` of each module, and restore all of them at the end, also after an exception."""
+    """Yield the :class:`Modes` of each module, and restore all of them at the end, also after an exception.
+
+    :param modules: The modules.
+    """
     modes = [Modes(module) for module in modules]
     try:
         yield modes
@@ -87,7 +93,10 @@ def preserved_modes(modules: Sequence[nn.Module]) -> Iterator[list[Modes]]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """``module`` in eval mode without parameter gradients for the length of the block."""
+    """``module`` in eval mode without parameter gradients for the length of the block.
+
+    :param module: The module.
+    """
     with preserved_modes([module]) as (modes,):
         modes.evaluate()
         yield

@@ -150,15 +150,25 @@ class RunOptions:
         return self.attack_precision or self.precision
 
     def perturbs_weights(self, epoch: int) -> bool:
-        """Whether AWP is on in ``epoch`` (from 1)."""
+        """Whether AWP is on in ``epoch`` (from 1).
+
+        :param epoch: The epoch.
+        """
         return self.awp_gamma is not None and epoch >= self.awp_start_epoch
 
     def eps_factor(self, epoch: int) -> float:
-        """The share of the full ``eps`` in ``epoch`` (from 1)."""
+        """The share of the full ``eps`` in ``epoch`` (from 1).
+
+        :param epoch: The epoch.
+        """
         return 1.0 if self.eps_warmup_epochs == 0 else min(1.0, epoch / self.eps_warmup_epochs)
 
     def steps(self, max_iter: int, epoch: int) -> int:
-        """How many of ``max_iter`` steps the training attack takes in ``epoch`` (from 1)."""
+        """How many of ``max_iter`` steps the training attack takes in ``epoch`` (from 1).
+
+        :param max_iter: The attack's own number of steps.
+        :param epoch: The epoch.
+        """
         epochs = self.max_iter_warmup_epochs
         return max_iter if epoch >= epochs else -(-max_iter * epoch // epochs)  # exactly the ceiling
 
@@ -219,6 +229,8 @@ def run_options(options: RunOptions | None, given: RunFields) -> RunOptions:
 def check_keyword(name: str, names: list[str]) -> None:
     """Refuse a keyword that nothing takes, naming the nearest one that exists.
 
+    :param name: The keyword.
+    :param names: The keywords that there are.
     :raises TypeError: Always, unless ``name`` is one of ``names``.
     """
     try:

@@ -44,7 +44,10 @@ class Share(NamedTuple):
     counted: bool = True
 
     def of(self, value: Tensor) -> Tensor:
-        """The share of a tensor of the global batch, ``(total, ...)``; the tensor itself where the share is all."""
+        """The share of a tensor of the global batch, ``(total, ...)``; the tensor itself where the share is all.
+
+        :param value: The tensor.
+        """
         return value if self.rows == slice(0, self.total) else value[self.rows]
 
 
@@ -68,7 +71,10 @@ class Processes:
         return joint
 
     def share(self, total: int) -> Share:
-        """The rows of a global batch of ``total`` rows that are this process's: in order, as even as they can be."""
+        """The rows of a global batch of ``total`` rows that are this process's: in order, as even as they can be.
+
+        :param total: Rows of the global batch.
+        """
         return Share(slice(0, total), total)
 
     def weighted(self, loss: Tensor, share: Share) -> Tensor:
@@ -80,24 +86,39 @@ class Processes:
         return loss
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of ``loss``, the mean over all processes."""
+        """Gradients of ``loss``, the mean over all processes.
+
+        :param loss: The loss of this process, a scalar.
+        """
         loss.backward()  # type: ignore[no-untyped-call]
 
     def mean_of_batch(self, values: Sequence[Tensor | None], share: Share) -> list[Tensor | None]:
-        """Means over the global batch of what each process has as a mean over its rows, None where it has None."""
+        """Means over the global batch of what each process has as a mean over its rows, None where it has None.
+
+        :param values: The means of this process, scalars.
+        :param share: Its rows.
+        """
         return list(values)
 
     def total(self, values: Tensor) -> Tensor:
-        """Sums over all processes."""
+        """Sums over all processes.
+
+        :param values: What this process has, of one shape everywhere.
+        """
         return values
 
     def largest(self, values: Sequence[int]) -> list[int]:
-        """The largest of each whole number over all processes."""
+        """The largest of each whole number over all processes.
+
+        :param values: Those of this process.
+        """
         return list(values)
 
     def check_same(self, value: int, message: str) -> None:
         """Refuse a whole number that is not the same in all processes, which all have to ask.
 
+        :param value: The number of this process.
+        :param message: The text of the error.
         :raises ValueError: With ``message``, in every process.
         """
         high, low = self.largest([value, -value])
@@ -105,7 +126,10 @@ class Processes:
             raise ValueError(message)
 
     def of_main(self, value: int) -> int:
-        """The main process's whole number."""
+        """The main process's whole number.
+
+        :param value: That of this process.
+        """
         return value
 
     def average_buffers(self, before: Sequence[tuple[Tensor, Tensor]]) -> None:
@@ -313,6 +337,7 @@ def check_joined(joined: int, kind: str) -> None:
 def check_device(device: torch.device) -> None:
     """Refuse two processes on one GPU.
 
+    :param device: The device of the classifier.
     :raises ValueError: If the device is not the GPU that this process was given.
     """
     local = os.environ.get("LOCAL_RANK", "")

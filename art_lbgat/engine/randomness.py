@@ -31,12 +31,18 @@ class Key(NamedTuple):
     step: int = 0
 
     def derive(self, purpose: str) -> int:
-        """A 63-bit seed for one purpose (``"attack"``, ``"order"``, ...) at this place of the run."""
+        """A 63-bit seed for one purpose (``"attack"``, ``"order"``, ...) at this place of the run.
+
+        :param purpose: The name of the purpose.
+        """
         words = [self.seed, self.fit, self.epoch, self.step, *purpose.encode()]
         return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
     def generator(self, purpose: str) -> torch.Generator:
-        """A CPU generator for one purpose: the same numbers whatever the device of the model."""
+        """A CPU generator for one purpose: the same numbers whatever the device of the model.
+
+        :param purpose: The name of the purpose.
+        """
         return torch.Generator().manual_seed(self.derive(purpose))
 
 
@@ -81,7 +87,10 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: Mapping[str, Any]) -> None:
-    """Put the global generators where :func:`random_states` found them; of CUDA only the devices there are now."""
+    """Put the global generators where :func:`random_states` found them; of CUDA only the devices there are now.
+
+    :param states: What was found.
+    """
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])

@@ -41,7 +41,10 @@ class StepSchedule:
         check_number(self.first_epoch_factor, "first_epoch_factor", exclusive=True)
 
     def factor(self, epoch: int) -> float:
-        """The share of the full learning rate in ``epoch`` (from 1)."""
+        """The share of the full learning rate in ``epoch`` (from 1).
+
+        :param epoch: The epoch.
+        """
         check_count(epoch, "epoch")
         first = self.first_epoch_factor if epoch == 1 else 1.0
         return first * self.gamma ** bisect_right(list(self.milestones), epoch - 1)

@@ -62,7 +62,10 @@ class Selection:
         return {name: getattr(self, f"_{name}") for name in _STATE} | {"stop": self.stop}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that :meth:`state` gave."""
+        """Go on from a state that :meth:`state` gave.
+
+        :param state: The state.
+        """
         for name in _STATE:
             setattr(self, f"_{name}", state[name])
         self.stop = state["stop"]

@@ -67,7 +67,10 @@ def described(value: Any) -> Any:
 
 
 def sha256_of(values: Iterable[Any]) -> str:
-    """SHA-256 over shapes, dtypes and bytes of arrays and tensors, in their order."""
+    """SHA-256 over shapes, dtypes and bytes of arrays and tensors, in their order.
+
+    :param values: Arrays and tensors.
+    """
     digest = hashlib.sha256()
     for value in values:
         array = value.detach().cpu().contiguous().numpy() if isinstance(value, Tensor) else np.ascontiguousarray(value)
@@ -77,7 +80,10 @@ def sha256_of(values: Iterable[Any]) -> str:
 
 
 def module_layout(module: nn.Module) -> str:
-    """SHA-256 over a module's layers as it prints them, and names, shapes and dtypes of its parameters and buffers."""
+    """SHA-256 over a module's layers as it prints them, and names, shapes and dtypes of its parameters and buffers.
+
+    :param module: The module.
+    """
     state = module.state_dict()
     lines = [f"{k} {tuple(v.shape)} {v.dtype}" if isinstance(v, Tensor) else k for k, v in state.items()]
     printed = re.sub(r" at 0x[0-9a-f]+", "", repr(module))
@@ -85,12 +91,18 @@ def module_layout(module: nn.Module) -> str:
 
 
 def module_weights(module: nn.Module) -> str:
-    """SHA-256 over the parameters and buffers of a module."""
+    """SHA-256 over the parameters and buffers of a module.
+
+    :param module: The module.
+    """
     return sha256_of(value for value in module.state_dict().values() if isinstance(value, Tensor))
 
 
 def optimizer_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The kind of an optimizer and the settings of its groups; of the learning rate the first, whatever it is now."""
+    """The kind of an optimizer and the settings of its groups; of the learning rate the first, whatever it is now.
+
+    :param optimizer: The optimizer.
+    """
     groups = []
     for group in optimizer.param_groups:
         values = {name: described(value) for name, value in group.items() if name not in ("params", "initial_lr")}
@@ -101,7 +113,10 @@ def optimizer_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def surroundings(world: int) -> dict[str, Any]:
-    """What the bits of a result may depend on beside the settings: versions, threads, processes, processor."""
+    """What the bits of a result may depend on beside the settings: versions, threads, processes, processor.
+
+    :param world: Number of processes.
+    """
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "threads": torch.get_num_threads(),

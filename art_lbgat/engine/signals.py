@@ -71,5 +71,8 @@ class Signals:
 
 
 def signal_name(number: int) -> str:
-    """``"SIGTERM"`` for 15, and so on."""
+    """``"SIGTERM"`` for 15, and so on.
+
+    :param number: The number of the signal.
+    """
     return signal.Signals(number).name

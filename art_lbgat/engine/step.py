@@ -59,13 +59,19 @@ def step_optimizers(
 
 
 def clear_gradients(modules: Sequence[nn.Module]) -> None:
-    """Set the gradient of every parameter to None."""
+    """Set the gradient of every parameter to None.
+
+    :param modules: The modules.
+    """
     for module in modules:
         module.zero_grad(set_to_none=True)
 
 
 def learning_rate(optimizer: torch.optim.Optimizer) -> float:
-    """The learning rate of the first parameter group."""
+    """The learning rate of the first parameter group.
+
+    :param optimizer: The optimizer.
+    """
     return float(optimizer.param_groups[0]["lr"])
 
 

@@ -51,6 +51,7 @@ class Tracker(Protocol):
 def check_trackers(trackers: Any) -> None:
     """Refuse what is no sequence of trackers.
 
+    :param trackers: What came.
     :raises TypeError: If it is not, or one has not the three methods.
     """
     if isinstance(trackers, str) or not isinstance(trackers, Sequence):
@@ -160,7 +161,12 @@ class Trackers:
             each.start(run)
 
     def epoch(self, row: Mapping[str, Any], step: int, epoch: int) -> None:
-        """An epoch has ended."""
+        """An epoch has ended.
+
+        :param row: The row of the history.
+        :param step: Steps of the run so far.
+        :param epoch: The epoch, from 1.
+        """
         for each in self._trackers:
             each.log(row, step, epoch)
 
@@ -180,7 +186,10 @@ class Trackers:
                 each.log({**means(), "step_in_epoch": step_in_epoch}, step, epoch)
 
     def finish(self, status: Status) -> None:
-        """The run ends; a tracker that fails now is a warning, since the run has its own end."""
+        """The run ends; a tracker that fails now is a warning, since the run has its own end.
+
+        :param status: ``"finished"``, ``"interrupted"`` or ``"failed"``.
+        """
         for each in self._trackers:
             try:
                 each.finish(status)

@@ -129,8 +129,17 @@ def attack_images(
 ) -> AutoAttackResult:
     """:func:`auto_attack` on images in [0, 1]: the same arguments, ``eps`` in units of that range.
 
+    :param view: The classifier.
     :param model: ``UnitModel(view)``.
     :param x: Images in [0, 1], ``(N, channels, height, width)``, on the CPU.
+    :param y: Labels as indices, int64 ``(N,)``.
+    :param eps: Radius in units of [0, 1].
+    :param norm: ``math.inf`` or 2.
+    :param attacks: ``"standard"`` or a list of its attacks.
+    :param batch_size: Images per batch.
+    :param seed: Seed of every attack.
+    :param state_path: The file of what is finished, or None.
+    :param verbose: Show a progress bar.
     :return: What was found, in units of [0, 1].
     """
     names, notes = attack_names(attacks, view.classifier.nb_classes)
@@ -225,7 +234,10 @@ def attack_names(
 
 
 def needs_gradients(names: Sequence[str]) -> bool:
-    """Whether any of these attacks, as :func:`attack_names` gives them, differentiates the model."""
+    """Whether any of these attacks, as :func:`attack_names` gives them, differentiates the model.
+
+    :param names: The attacks.
+    """
     return set(names) != {"square"}
 
 

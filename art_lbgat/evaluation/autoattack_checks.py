@@ -28,7 +28,10 @@ class Flags:
 
     @contextmanager
     def named(self, name: str) -> Iterator[None]:
-        """Warnings inside the block belong to this name."""
+        """Warnings inside the block belong to this name.
+
+        :param name: The name of an attack.
+        """
         self._name = name
         try:
             yield
@@ -36,17 +39,26 @@ class Flags:
             self._name = ""
 
     def warning(self, message: str) -> None:
-        """How pyautoattack warns."""
+        """How pyautoattack warns.
+
+        :param message: What it says.
+        """
         if self._name:
             self.messages.setdefault(self._name, message.split(" See ")[0].removeprefix("Warning: ").strip())
 
     def log(self, message: str) -> None:
-        """How autoattack warns, and tells its progress."""
+        """How autoattack warns, and tells its progress.
+
+        :param message: What it says.
+        """
         if message.startswith("Warning: "):
             self.warning(message)
 
     def debug(self, message: str) -> None:
-        """Progress, which is not kept."""
+        """Progress, which is not kept.
+
+        :param message: What it says.
+        """
 
     info = debug
 
@@ -87,7 +99,10 @@ def check_square(checks: ModuleType, accuracies: Mapping[str, float]) -> dict[st
 
 
 def collect(runner: Any) -> Flags:
-    """Make the attacks of AutoAttack report zero gradients to new :class:`Flags`, which are returned."""
+    """Make the attacks of AutoAttack report zero gradients to new :class:`Flags`, which are returned.
+
+    :param runner: The object of the package.
+    """
     flags = Flags()
     for attack in (runner.apgd, runner.apgd_targeted):
         attack.logger = flags

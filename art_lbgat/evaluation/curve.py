@@ -90,7 +90,11 @@ def robustness_curve(
 
 
 def whole_range(view: TensorView, norm: float) -> float:
-    """The largest distance between two inputs in ``clip_values``, in raw units; infinite without ``clip_values``."""
+    """The largest distance between two inputs in ``clip_values``, in raw units; infinite without ``clip_values``.
+
+    :param view: The classifier.
+    :param norm: ``math.inf`` or 2.
+    """
     if view.classifier.clip_values is None:
         return math.inf
     features = math.prod(view.classifier.input_shape)

@@ -45,6 +45,9 @@ class Examples(NamedTuple):
 def check_runnable(subject: Subject, plan: Plan, autoattack: str | Sequence[str]) -> None:
     """Refuse what is known to fail before the first attack starts, which may take hours.
 
+    :param subject: The classifier and its samples.
+    :param plan: The attack.
+    :param autoattack: ``"standard"`` or a list of attacks.
     :raises ValueError: Unknown attacks of AutoAttack, no ``clip_values`` where they are needed, an ART attack that is
         targeted or bound to another model.
     """
@@ -62,7 +65,15 @@ def check_runnable(subject: Subject, plan: Plan, autoattack: str | Sequence[str]
 def make_examples(
     subject: Subject, plan: Plan, threat: Threat, sources: Sources, autoattack: str | Sequence[str], rows: Tensor
 ) -> Examples:
-    """The examples of one attack; arguments of :func:`run_row`, ``rows`` being the samples to attack."""
+    """The examples of one attack; arguments of :func:`run_row`, ``rows`` being the samples to attack.
+
+    :param subject: The classifier and its samples.
+    :param plan: The attack.
+    :param threat: The threat model.
+    :param sources: What transferred examples are made on.
+    :param autoattack: ``"standard"`` or a list of attacks.
+    :param rows: Which samples.
+    """
     if threat.eps == 0:
         return Examples(subject.x.clone(), plan.name, 0, 0)
     if plan.kind == "noise":

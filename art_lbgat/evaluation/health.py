@@ -66,12 +66,19 @@ def predict(view: TensorView, x: Tensor, batch_size: int, seed: int) -> Tensor:
 
 
 def classified_as(logits: Tensor, y: Tensor) -> Tensor:
-    """``argmax M(x) == y``, bool ``(n,)``; rows with NaN or Inf classify nothing."""
+    """``argmax M(x) == y``, bool ``(n,)``; rows with NaN or Inf classify nothing.
+
+    :param logits: Raw logits, ``(n, C)``.
+    :param y: Labels as indices, ``(n,)``.
+    """
     return (logits.argmax(dim=1) == y) & torch.isfinite(logits).all(dim=1)
 
 
 def probed(n: int) -> Tensor:
-    """Which of ``n`` samples are probed: all of them, or :data:`PROBED` evenly spaced; int64."""
+    """Which of ``n`` samples are probed: all of them, or :data:`PROBED` evenly spaced; int64.
+
+    :param n: Number of samples.
+    """
     return torch.linspace(0, n - 1, min(n, PROBED)).long()
 
 
@@ -103,7 +110,10 @@ def measure(view: TensorView, x: Tensor, y: Tensor, logits: Tensor, batch_size: 
 
 
 def flags(health: Health) -> dict[str, str]:
-    """Why the robust accuracies of a classifier may be too high, in words by flag; empty if nothing was found."""
+    """Why the robust accuracies of a classifier may be too high, in words by flag; empty if nothing was found.
+
+    :param health: What was found.
+    """
     found = {}
     if health.probabilities:
         found[SOFTMAX] = "outputs are probabilities, not logits: gradients saturate, the accuracy may be too high"

@@ -64,7 +64,13 @@ def run_row(
 
 
 def quantise(x: Tensor, low: Tensor, high: Tensor, levels: int) -> Tensor:
-    """``low + round((x - low) / (high - low) * (L - 1)) / (L - 1) * (high - low)``: the nearest of L even levels."""
+    """``low + round((x - low) / (high - low) * (L - 1)) / (L - 1) * (high - low)``: the nearest of L even levels.
+
+    :param x: Raw inputs.
+    :param low: Lowest values.
+    :param high: Highest values.
+    :param levels: ``L``, at least 2.
+    """
     return low + torch.round((x - low) / (high - low) * (levels - 1)) / (levels - 1) * (high - low)
 
 

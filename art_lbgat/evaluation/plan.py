@@ -43,7 +43,11 @@ class Threat:
     restarts: int = 1
 
     def ascent(self, steps: int, objective: Objective) -> Ascent:
-        """Projected gradient ascent from a uniform start in the ball."""
+        """Projected gradient ascent from a uniform start in the ball.
+
+        :param steps: Number of steps.
+        :param objective: What is ascended.
+        """
         step = self.eps / 10 if self.eps_step is None else self.eps_step
         return Ascent(norm=self.norm, eps=self.eps, eps_step=step, max_iter=steps, objective=objective)
 
@@ -55,6 +59,10 @@ class Threat:
 def check_threat(eps: Any, norm: Any, eps_step: Any = None, restarts: Any = 1) -> Threat:
     """A threat from what the user passed.
 
+    :param eps: Radius in raw input units.
+    :param norm: ``np.inf``, ``"inf"`` or 2.
+    :param eps_step: Length of a step; None is ``eps / 10``.
+    :param restarts: Random starts.
     :raises ValueError: A value outside its range (see :mod:`art_lbgat.checks`).
     :raises TypeError: A value of the wrong type.
     """
@@ -134,5 +142,8 @@ def _plan_name(name: str, argument: str) -> Plan:
 
 
 def norm_name(norm: float) -> str:
-    """``"inf"`` or ``"2"``, as in the table."""
+    """``"inf"`` or ``"2"``, as in the table.
+
+    :param norm: ``math.inf`` or 2.
+    """
     return "inf" if norm == math.inf else "2"

@@ -121,6 +121,8 @@ class Record:
     def get(self, part: str, place: int = 0) -> Entry | None:
         """The entry of a part, or None if it was not finished.
 
+        :param part: Name of the part.
+        :param place: Which of the entries of that part.
         :raises ValueError: If its bytes are not those that were written.
         """
         row = self._database.execute(
@@ -146,6 +148,9 @@ class Record:
     def add(self, part: str, entry: Entry, place: int = 0) -> Entry:
         """Keep a finished entry; when this returns it is on disk.
 
+        :param part: Name of the part.
+        :param entry: What was found.
+        :param place: Which of the entries of that part.
         :raises OSError: If it cannot be written (a full disk); what was there before is intact.
         """
         rows = entry.rows.cpu().numpy().astype(np.int64).tobytes()

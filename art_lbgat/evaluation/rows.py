@@ -77,7 +77,10 @@ def worst_row(rows: Sequence[Row], threat: Threat) -> Row:
 
 
 def as_table(rows: Mapping[str | None, Sequence[Row]]) -> pandas.DataFrame:
-    """The rows of all classifiers as one table, with a column ``model`` unless the one classifier has no name."""
+    """The rows of all classifiers as one table, with a column ``model`` unless the one classifier has no name.
+
+    :param rows: The rows by name of the classifier; None for one without a name.
+    """
     import pandas
 
     named = [({} if name is None else {"model": name}) | row.as_dict() for name, each in rows.items() for row in each]

@@ -31,7 +31,13 @@ _WITHOUT_SOURCE = "white-box beats transfer"
 
 
 class Check(NamedTuple):
-    """One row: ``observed <= limit`` passes."""
+    """One row: ``observed <= limit`` passes.
+
+    :param check: What is checked.
+    :param observed: What was measured.
+    :param limit: What it may be at most.
+    :param detail: The same in words.
+    """
 
     check: str
     observed: float

@@ -97,7 +97,10 @@ class Sharing:
         return {place: entry for _, found in reversed(everyones) for place, entry in found.items()}
 
     def of_main(self, work: Callable[[], Found]) -> dict[int, Entry]:
-        """What the work of the main process found, known to all; the others do nothing. Errors as :meth:`each`."""
+        """What the work of the main process found, known to all; the others do nothing. Errors as :meth:`each`.
+
+        :param work: What the main process does.
+        """
         return self.each(work if self.is_main else dict)
 
     def every(self, work: Callable[[], T]) -> T:

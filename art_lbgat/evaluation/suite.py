@@ -103,7 +103,14 @@ def evaluate(
 def run_plans(
     subject: Subject, plans: Sequence[Plan], threat: Threat, sources: Sources, autoattack: str | Sequence[str]
 ) -> list[Row]:
-    """The rows of one classifier, in the order of the plans; the worst case is computed last, wherever it stands."""
+    """The rows of one classifier, in the order of the plans; the worst case is computed last, wherever it stands.
+
+    :param subject: The classifier and its samples.
+    :param plans: The attacks.
+    :param threat: The threat model.
+    :param sources: What transferred examples are made on.
+    :param autoattack: ``"standard"`` or a list of attacks.
+    """
     found = {
         index: run_row(subject, plan, threat, sources, autoattack)
         for index, plan in enumerate(plans)

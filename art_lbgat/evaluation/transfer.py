@@ -48,11 +48,18 @@ class Sources:
         return list(self._subjects)
 
     def same_model(self, name: str, view: TensorView) -> bool:
-        """Whether a source is the judged model itself, so that its row is white-box and no transfer."""
+        """Whether a source is the judged model itself, so that its row is white-box and no transfer.
+
+        :param name: The source.
+        :param view: The judged classifier.
+        """
         return self._subjects[name].view.module is view.module
 
     def examples(self, name: str) -> tuple[Tensor, float]:
-        """PGD-20 examples of all samples on a source, and the seconds it took to make them."""
+        """PGD-20 examples of all samples on a source, and the seconds it took to make them.
+
+        :param name: The source.
+        """
         if name not in self._made:
             start, source = time.perf_counter(), self._subjects[name]
             ascent = self._threat.ascent(TRANSFER_STEPS, "ce")
@@ -64,6 +71,7 @@ class Sources:
 def check_sources(sources: Any) -> None:
     """Refuse what is neither None nor a mapping from names to classifiers.
 
+    :param sources: What came.
     :raises TypeError: If it is anything else.
     """
     if sources is None:
@@ -77,6 +85,8 @@ def check_sources(sources: Any) -> None:
 def check_source(source: TensorView, judged: TensorView) -> None:
     """Refuse a source whose examples the judged classifier cannot be given.
 
+    :param source: The source.
+    :param judged: The judged classifier.
     :raises ValueError: Different ``input_shape``, ``nb_classes`` or ``clip_values``.
     """
     theirs, ours = source.classifier, judged.classifier

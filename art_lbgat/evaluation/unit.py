@@ -39,12 +39,18 @@ class UnitModel(nn.Module):
         return bool(self._non_finite)
 
     def to_raw(self, unit: Tensor) -> Tensor:
-        """From [0, 1] to the classifier's own range and shape."""
+        """From [0, 1] to the classifier's own range and shape.
+
+        :param unit: Images in [0, 1], ``(N, channels, height, width)``.
+        """
         x = unit.reshape(len(unit), *self._view.classifier.input_shape)
         return x if (self._low, self._high) == (0.0, 1.0) else x * (self._high - self._low) + self._low
 
     def to_unit(self, x: Tensor) -> Tensor:
-        """From the classifier's own range to [0, 1], as images; flat inputs as the squarest image."""
+        """From the classifier's own range to [0, 1], as images; flat inputs as the squarest image.
+
+        :param x: Raw inputs, ``(N, ...)``.
+        """
         unit = x if (self._low, self._high) == (0.0, 1.0) else (x - self._low) / (self._high - self._low)
         if unit.ndim == 4:
             return unit

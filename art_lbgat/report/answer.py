@@ -42,7 +42,10 @@ def answer(results: Results, threat: str = "", comparison: Comparison | None = N
 
 
 def warnings(results: Results) -> list[str]:
-    """What the evaluation itself says against a number, a line per model."""
+    """What the evaluation itself says against a number, a line per model.
+
+    :param results: The models.
+    """
     rows = results.table.to_dict("records")
     return [f"{row['model']}: {row['flags']}" for row in rows if isinstance(row["flags"], str) and row["flags"]]
 

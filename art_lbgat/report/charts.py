@@ -162,7 +162,11 @@ def scatter(
 
 
 def thin(n: int, limit: int = LIMIT) -> list[int]:
-    """At most ``limit`` of ``n`` indices, evenly spread, the first and the last among them."""
+    """At most ``limit`` of ``n`` indices, evenly spread, the first and the last among them.
+
+    :param n: How many there are.
+    :param limit: How many are wanted.
+    """
     if n <= limit:
         return list(range(n))
     return sorted({round(k * (n - 1) / (limit - 1)) for k in range(limit)})

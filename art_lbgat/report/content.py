@@ -148,7 +148,11 @@ class ReportContent:
 
 
 def class_title(index: Any, class_names: Sequence[str]) -> str:
-    """The name of a class, or its index where it has none."""
+    """The name of a class, or its index where it has none.
+
+    :param index: The class.
+    :param class_names: A name for each class, or none.
+    """
     known = isinstance(index, (int, np.integer)) and 0 <= index < len(class_names)
     return str(class_names[index]) if known else str(index)
 

@@ -32,7 +32,7 @@ EXPECTED = (
 class Results(NamedTuple):
     """What the page answers its question from.
 
-    :param table: :data:`COLUMNS`, a row per model, most robust first; accuracies in [0, 1], NaN where there is none.
+    :param table: ``COLUMNS``, a row per model, most robust first; accuracies in [0, 1], NaN where there is none.
     :param attack: What ``robust`` was measured with, or an empty text.
     :param interval: What ``_low`` and ``_high`` are.
     """
@@ -48,7 +48,7 @@ def as_results(table: Any, ours: Sequence[str] = ()) -> Results:
     :param table: What :func:`~art_lbgat.evaluation.evaluate` gives (robust is its row ``"worst"``, else that of
         AutoAttack, else the lowest), ``BenchmarkResult.to_frame()`` (several of them concatenated), the table of
         :func:`~art_lbgat.study.summarize` (robust is AutoAttack's, else PGD-20's), or any with the columns ``model``,
-        ``natural``, ``robust`` in [0, 1] and, if there are such, those of :data:`COLUMNS`.
+        ``natural``, ``robust`` in [0, 1] and, if there are such, those of ``COLUMNS``.
     :param ours: Names of the models that the page is about; empty takes the column ``ours``, else none is.
     :raises TypeError: If it is no DataFrame.
     :raises ValueError: If it is another table, is empty, has a model twice or accuracies outside [0, 1].

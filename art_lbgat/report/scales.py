@@ -39,7 +39,10 @@ class Axis(NamedTuple):
     ticks: tuple[Tick, ...]
 
     def at(self, value: float) -> float:
-        """The pixel of a value, kept on the axis, to a tenth."""
+        """The pixel of a value, kept on the axis, to a tenth.
+
+        :param value: In the units of the data.
+        """
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 1)
 
@@ -81,7 +84,11 @@ def make_axis(
 
 
 def format_tick(value: float, step: float) -> str:
-    """A number with as many decimals as the step between the marks has."""
+    """A number with as many decimals as the step between the marks has.
+
+    :param value: The number.
+    :param step: The distance of two marks.
+    """
     if not 1e-4 <= step < 1e6:
         return f"{value:.3g}".replace("-", "−")
     decimals = next((d for d in range(6) if math.isclose(step * 10**d, round(step * 10**d), rel_tol=1e-9)), 6)

@@ -66,37 +66,61 @@ def make_table(
 
 
 def text(value: Any) -> str:
-    """Any value as a text; nothing where it is missing."""
+    """Any value as a text; nothing where it is missing.
+
+    :param value: Anything.
+    """
     return "" if _missing(value) else str(value)
 
 
 def percent(value: Any, decimals: int = 1) -> str:
-    """A share in [0, 1] as a number in percent."""
+    """A share in [0, 1] as a number in percent.
+
+    :param value: The share.
+    :param decimals: Digits after the point.
+    """
     return number(MISSING if _missing(value) else 100 * float(value), decimals)
 
 
 def number(value: Any, decimals: int = 1) -> str:
-    """A number with so many decimals."""
+    """A number with so many decimals.
+
+    :param value: The number.
+    :param decimals: Digits after the point.
+    """
     return MISSING if _missing(value) else f"{round(float(value), decimals) + 0.0:.{decimals}f}".replace("-", MINUS)
 
 
 def published(value: Any) -> str:
-    """A percentage as leaderboards write it, with two decimals."""
+    """A percentage as leaderboards write it, with two decimals.
+
+    :param value: The percentage.
+    """
     return number(value, 2)
 
 
 def significant(value: Any) -> str:
-    """A number with four significant digits."""
+    """A number with four significant digits.
+
+    :param value: The number.
+    """
     return MISSING if _missing(value) else f"{float(value):.4g}".replace("-", MINUS)
 
 
 def whole(value: Any) -> str:
-    """A count."""
+    """A count.
+
+    :param value: The count.
+    """
     return MISSING if _missing(value) else f"{int(value):,}"
 
 
 def interval(low: Any, high: Any) -> str:
-    """``[95.1, 96.3]`` of shares in [0, 1], in percent; nothing where there is none."""
+    """``[95.1, 96.3]`` of shares in [0, 1], in percent; nothing where there is none.
+
+    :param low: The lower end.
+    :param high: The upper end.
+    """
     return "" if _missing(low) or _missing(high) else f"[{percent(low)},{SPACE}{percent(high)}]"
 
 

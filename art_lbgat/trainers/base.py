@@ -140,7 +140,11 @@ class BaseTrainer(Trainer, abc.ABC):
         )
 
     def predict(self, x: NDArray[Any], **kwargs: Any) -> NDArray[Any]:
-        """``classifier.predict(x, **kwargs)``, as ART's trainers offer it."""
+        """``classifier.predict(x, **kwargs)``, as ART's trainers offer it.
+
+        :param x: Raw inputs, ``(n, *input_shape)``.
+        :param kwargs: What ``classifier.predict`` takes.
+        """
         return self._view.classifier.predict(x, **kwargs)  # type: ignore[no-any-return]
 
     def fit(

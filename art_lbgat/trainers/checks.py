@@ -25,6 +25,8 @@ _SUM_TOLERANCE = 1e-5
 def check_attack(attack: Any, view: TensorView) -> EvasionAttack:
     """An untargeted ART evasion attack on the classifier that is trained.
 
+    :param attack: What came.
+    :param view: The classifier.
     :raises TypeError: If it is no ``EvasionAttack``.
     :raises ValueError: If it is targeted, or bound to another model.
     """
@@ -44,6 +46,8 @@ def check_attack(attack: Any, view: TensorView) -> EvasionAttack:
 def check_guide(guide: TensorView, student: TensorView) -> None:
     """A guide that can stand beside the student: another network with the same inputs and classes.
 
+    :param guide: The guide.
+    :param student: The classifier that is made robust.
     :raises ValueError: Shared modules or parameters; different nb_classes, input_shape, clip_values or device; a
         defence that mixes samples, so that student and guide would not see the same image.
     """
@@ -80,6 +84,7 @@ def check_guide(guide: TensorView, student: TensorView) -> None:
 def check_optimizer(view: TensorView) -> torch.optim.Optimizer:
     """The optimizer of a classifier that is to be trained.
 
+    :param view: The classifier.
     :raises ValueError: If there is none, or it holds none of the model's parameters.
     """
     optimizer = view.classifier.optimizer
@@ -98,6 +103,7 @@ def check_optimizer(view: TensorView) -> torch.optim.Optimizer:
 def check_optimizers(views: Sequence[TensorView]) -> list[torch.optim.Optimizer]:
     """The optimizers of all trained classifiers; one that several share (one SGD over both nets) is there once.
 
+    :param views: The classifiers.
     :raises ValueError: If one is missing or foreign (:func:`check_optimizer`), or two different ones hold a parameter.
     """
     optimizers = list(dict.fromkeys(check_optimizer(view) for view in views))
@@ -113,6 +119,8 @@ def check_optimizers(views: Sequence[TensorView]) -> list[torch.optim.Optimizer]
 def check_schedulers(scheduler: Any, optimizers: Sequence[torch.optim.Optimizer]) -> list[Any]:
     """The schedulers of a fit as a list; a function from an optimizer to a scheduler is called for each optimizer.
 
+    :param scheduler: None, a scheduler, a list of them, or a function.
+    :param optimizers: The optimizers that are stepped.
     :raises TypeError: If one has no ``step``.
     :raises ValueError: If one drives an optimizer that is not trained here.
     """
@@ -147,6 +155,7 @@ def _made(factory: Any, optimizer: torch.optim.Optimizer) -> Any:
 def check_schedulers_kept(schedulers: Sequence[Any]) -> None:
     """What a checkpoint needs of schedulers.
 
+    :param schedulers: The schedulers.
     :raises TypeError: If one has no ``state_dict`` and ``load_state_dict``.
     """
     for each in schedulers:
@@ -162,6 +171,11 @@ def check_processes(
 ) -> None:
     """Options that several processes cannot follow, or that only they can.
 
+    :param options: How to run.
+    :param processes: The processes.
+    :param cache_guide: Whether the guide's logits are kept.
+    :param device: Where the models are.
+    :param batch_size: Samples of the global batch, or None where the data say.
     :raises ValueError: ``cache_guide``, ``warm_start`` or a ``batch_size`` of less than two samples a process with
         several processes; ``sync_batchnorm`` on a CPU.
     """
@@ -185,6 +199,8 @@ def check_processes(
 def check_selection(options: RunOptions, validated: bool) -> None:
     """Options that mean nothing without validation data.
 
+    :param options: How to run.
+    :param validated: Whether there are validation data.
     :raises ValueError: ``patience``, ``on_collapse="stop"`` or ``keep="both"`` without validation data.
     """
     if validated:
@@ -247,6 +263,8 @@ def check_free_of_the_loop(options: RunOptions, reason: str) -> None:
 def check_perturbable(view: TensorView, optimizers: Sequence[torch.optim.Optimizer]) -> None:
     """What AWP needs: a trained tensor of more than one dimension.
 
+    :param view: The classifier.
+    :param optimizers: The optimizers that are stepped.
     :raises ValueError: If there is none.
     """
     if not perturbed_parameters(view.module, optimizers):
@@ -286,7 +304,10 @@ def check_outputs(logits: dict[str, Tensor], inputs: int, nb_classes: int) -> No
 
 
 def log_foreign_loss(view: TensorView) -> None:
-    """Say that the classifier's own loss is not what is trained, where it is more than plain cross-entropy."""
+    """Say that the classifier's own loss is not what is trained, where it is more than plain cross-entropy.
+
+    :param view: The classifier.
+    """
     loss = view.classifier.loss
     plain = isinstance(loss, nn.CrossEntropyLoss) and loss.weight is None and loss.label_smoothing == 0
     if not plain:

@@ -25,7 +25,11 @@ class GuideCache:
         return {"known": self._known, "values": self._logits}
 
     def load(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Go on from a state that :meth:`state` gave, on ``device``."""
+        """Go on from a state that :meth:`state` gave, on ``device``.
+
+        :param state: The state.
+        :param device: Where the logits go.
+        """
         self._known = state["known"]
         self._logits = None if state["values"] is None else state["values"].to(device)
 
@@ -44,7 +48,11 @@ class GuideCache:
         return self._logits[rows.to(self._logits.device)]
 
     def put(self, rows: Tensor, logits: Tensor) -> None:
-        """Keep the logits ``(N, C)`` of these samples."""
+        """Keep the logits ``(N, C)`` of these samples.
+
+        :param rows: Indices of the samples, ``(N,)``.
+        :param logits: Their logits.
+        """
         size = max(int(rows.max()) + 1, len(self._known))
         if self._logits is None or size > len(self._known):
             grown = logits.new_zeros((size, logits.shape[1]))

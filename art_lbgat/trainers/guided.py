@@ -26,10 +26,14 @@ class GuidedTrainer(BaseTrainer):
     :param classifier: The robust model ``M_r``.
     :param guides: The guides ``M_n``; more than one are averaged.
     :param attack: The attack, or None for the paper's: the TRADES attack with the TRADES regularizer, else PGD.
+    :param train_guides: Whether the guides learn.
+    :param cache_guide: Whether the logits of frozen guides are kept from the first epoch on.
     :param guidance: The guidance loss, by name or as a callable.
     :param regularizer: ``None``, ``"alp"`` or ``"trades"``.
     :param regularizer_weight: ``a >= 0``; None is the published weight (1 for ALP, 6 for TRADES). With 0 the TRADES
         attack is kept and ``M_r(x)`` is still computed, for its batch-norm statistics, without a graph ("LBGAT0").
+    :param options: A :class:`~art_lbgat.RunOptions`.
+    :param run: Its fields as keywords instead.
     :raises ValueError: An unknown name, a weight without a regularizer.
     """
 

@@ -180,7 +180,11 @@ class Loop:
         return x_adv
 
     def max_iter(self, adversary: Adversary, epoch: int) -> int | None:
-        """The attack's steps in an epoch, or None where they do not rise."""
+        """The attack's steps in an epoch, or None where they do not rise.
+
+        :param adversary: The attack.
+        :param epoch: The epoch, from 1.
+        """
         if adversary.ascent is None or not self.options.max_iter_warmup_epochs:
             return None
         return self.options.steps(adversary.ascent.max_iter, epoch)

@@ -44,11 +44,18 @@ class Progress:
         self._bar.close()
 
     def skip(self, steps: int) -> None:
-        """Count steps that were trained before a stop."""
+        """Count steps that were trained before a stop.
+
+        :param steps: How many.
+        """
         self._bar.update(steps - self._bar.n)
 
     def update(self, epoch: int, meter: Meter) -> None:
-        """Count one step; show the means of the epoch so far, at most twice a second."""
+        """Count one step; show the means of the epoch so far, at most twice a second.
+
+        :param epoch: The epoch, from 1.
+        :param meter: Its sums so far.
+        """
         self._bar.update()
         now = time.monotonic()
         if not self._disabled and now - self._shown >= _SECONDS:

@@ -56,6 +56,10 @@ class Run:
     :param signals: Says whether the run is to end.
     :param progress: Shows where the run is.
     :param trackers: Told of every epoch.
+    :param epoch: Epochs that are done.
+    :param steps: Steps that are done.
+    :param rollbacks: How often it went back to a checkpoint.
+    :param so_far: The epoch that is under way.
     """
 
     title: str

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def run_state(run: Run) -> dict[str, Any]:
-    """The whole run as trees of plain data and tensors, by part; every process has to ask for it."""
+    """The whole run as trees of plain data and tensors, by part; every process has to ask for it.
+
+    :param run: The run.
+    """
     loop, adversary = run.loop, run.loop.adversary
     meter = run.so_far.meter.state(run.processes)
     tally = None if adversary is None else adversary.tally.summed(run.processes)

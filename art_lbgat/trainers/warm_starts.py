@@ -29,7 +29,11 @@ class WarmStarts:
         return {"known": self._known, "values": self._x_adv}
 
     def load(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Go on from a state that :meth:`state` gave, on ``device``."""
+        """Go on from a state that :meth:`state` gave, on ``device``.
+
+        :param state: The state.
+        :param device: Where the points go.
+        """
         self._known = state["known"]
         self._x_adv = None if state["values"] is None else state["values"].to(device)
 
@@ -43,7 +47,11 @@ class WarmStarts:
         return self._x_adv[to_device(rows, self._x_adv.device)]
 
     def put(self, rows: Tensor | None, x_adv: Tensor) -> None:
-        """Keep the ``x_adv`` of these samples."""
+        """Keep the ``x_adv`` of these samples.
+
+        :param rows: Indices of the samples, ``(N,)``.
+        :param x_adv: Their adversarial examples.
+        """
         if rows is None:
             return
         if self._x_adv is None:
