@@ -16,7 +16,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
-demo: $(STAMP) ## Train and judge every method on real digits (one to three minutes on two cores)
+demo: $(STAMP) ## Train and judge every method on real digits, anew (one to three minutes on two cores)
+	rm -rf results/demo
 	$(BIN)/art-lbgat demo --output results/demo
 
 test: lint types unit ## Everything: lint, types, tests with coverage

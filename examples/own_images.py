@@ -2,9 +2,9 @@
 
 Run: python examples/own_images.py FOLDER [--eps 8] [--nb-epochs 20] [--model small-cnn] [--output results/own-images]
 
-FOLDER holds train/<class>/* and test/<class>/*: JPEG, PNG or other images, all of one size (docs/tutorial.md has the
-lines that bring photos there). `--eps` is in grey levels of 255. `--model` is a name of
-`art_lbgat.models.list_models()`; large images want more than the small network.
+FOLDER holds <class>/*, or train/<class>/* and test/<class>/*: JPEG, PNG or other images; `--size` is what their middle
+squares are resized to. `--eps` is in grey levels of 255. `--model` is a name of `art_lbgat.models.list_models()`;
+large images want more than the small network.
 """
 
 import argparse
@@ -23,6 +23,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("folder", type=Path)
 parser.add_argument("--eps", type=float, default=8)
 parser.add_argument("--nb-epochs", type=int, default=20)
+parser.add_argument("--size", type=int, default=32)
 parser.add_argument("--model", default="small-cnn")
 parser.add_argument("--learning-rate", type=float, default=0.02)
 parser.add_argument("--batch-size", type=int, default=64)
@@ -30,10 +31,9 @@ parser.add_argument("--n-test", type=int, default=200, help="test images to judg
 parser.add_argument("--output", type=Path, default=Path("results/own-images"))
 options = parser.parse_args()
 
-data = load_image_folder(options.folder)
-class_names = sorted(path.name for path in (options.folder / "train").iterdir() if path.is_dir())
+data = load_image_folder(options.folder, size=options.size)
 eps = options.eps / 255
-print(f"{len(data.train_images)} images to train on, {data.input_shape}, classes {', '.join(class_names)}")
+print(f"{len(data.train_images)} images to train on, {data.input_shape}, classes {', '.join(data.class_names)}")
 
 
 def build():
@@ -67,7 +67,7 @@ content = evaluate_for_report(
     baselines={"natural": natural},
     guide=guide,
     history={"LBGAT": second.history, "natural": first.history},
-    class_names=class_names,
+    class_names=data.class_names,
     config={name: str(value) for name, value in vars(options).items()},
 )
 table = content.results

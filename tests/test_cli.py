@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import art_lbgat
 from art_lbgat import cli
 from art_lbgat.recipes import RECIPES, Recipe
+from tests.data.test_data import write_tree
 
 
 def invoke(*arguments):
@@ -86,6 +87,29 @@ def test_demo_trains_judges_prints_and_saves(tmp_path):
     shown = f"{summary.natural_mean['BGAT']:.1f} ± {summary.natural_std['BGAT']:.1f}"
     assert f"| {shown} |" in (output / "table.md").read_text()
     assert shown in done.stdout
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert "means over 2 seeds" in page
+    assert f"open {output / 'report.html'}" in " ".join(done.stdout.split())
+    again = subprocess.run(command, capture_output=True, text=True, check=False)  # everything is there
+    assert again.returncode == 0, again.stderr
+    assert pd.read_csv(output / "runs.csv").equals(runs)
+
+
+def test_demo_on_a_folder_of_images_is_one_command(tmp_path):
+    write_tree(tmp_path / "photos", parts=("",), n=10, size=12)
+    output = tmp_path / "out"
+    result = invoke(
+        "demo", "--root", str(tmp_path / "photos"), "--image-size", "8", "--output", str(output), "--seeds", "1",
+        "--nb-epochs", "1", "--n-autoattack", "0", "--method", "PGD-AT", "--method", "LBGAT", "--workers", "1",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert pd.read_csv(output / "runs.csv").arm.tolist() == ["PGD-AT", "LBGAT"]
+    record = json.loads((output / "results.json").read_text())
+    assert (record["arms"]["LBGAT"]["eps"], record["arms"]["LBGAT"]["image_size"]) == (8 / 255, 8)
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert "class cat" in page
+    assert "Each number is of one training" in page
+    assert len(list((output / "runs").glob("*.guide.safetensors"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -98,6 +122,7 @@ def test_demo_trains_judges_prints_and_saves(tmp_path):
         (["--workers", "0"], "workers: expected a whole number >= 1"),
         (["--method", "BGATT"], "did you mean 'BGAT'"),
         (["--part", "train"], "part: expected one of"),
+        (["--image-size", "32"], "image_size: expected it with --root alone, got 32"),
         (["--guide-ce-weight", "-1"], "guide_ce_weight: expected a finite number >= 0"),
     ],
 )
@@ -142,6 +167,26 @@ def test_missing_data_of_a_study_are_named(tmp_path):
     assert "CIFAR-10" in result.output
 
 
+def without_page(monkeypatch):
+    """Runs that are replaced leave no networks to show; the paths of the pages that were asked for."""
+    pages = []
+    monkeypatch.setattr(
+        "art_lbgat.commands.study_tables.write_study_page", lambda path, *args, **kwargs: pages.append(path) or path
+    )
+    return pages
+
+
+def test_recipes_of_several_radii_have_a_table_and_no_page(tmp_path, monkeypatch):
+    monkeypatch.setattr("art_lbgat.study.run_study", lambda options, output, report: rows(list(options.arms)))
+    pages = without_page(monkeypatch)
+    RECIPES["digits-madry"].override(id="near", eps=0.1).save(tmp_path / "near.toml")
+    command = ["--recipe", "digits-madry", "--recipe", str(tmp_path / "near.toml")]
+    result = invoke("study", *command, "--output", str(tmp_path / "o"))
+    assert result.exit_code == 0, result.output
+    assert "no page, since the recipes differ in eps or norm" in " ".join(result.output.split())
+    assert pages == []
+
+
 @pytest.mark.parametrize("ablation", ["guidance", "alpha", "guide-depth", "ensemble", "regularizer"])
 def test_an_ablation_is_one_command(ablation, tmp_path, monkeypatch):
     """The arms of each ablation reach the study, with what was set; the runs themselves are replaced."""
@@ -152,6 +197,7 @@ def test_an_ablation_is_one_command(ablation, tmp_path, monkeypatch):
         return rows(list(options.arms), seeds=options.seeds, eps=(0.2,))
 
     monkeypatch.setattr("art_lbgat.study.run_study", fake)
+    without_page(monkeypatch)
     result = invoke("study", "--ablation", ablation, "--seeds", "2", "--set", "eps=0.2", "--output", str(tmp_path))
     assert result.exit_code == 0, result.output
     arms = seen["options"].arms
@@ -220,8 +266,9 @@ def rows(arms=("PGD-AT", "BGAT"), seeds=(0, 1), eps=(0.1, 0.2)):
 def test_table_shows_mean_and_spread_for_each_eps_and_counts_warnings(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "art_lbgat.study.run_study",
-        lambda options, report: rows(list(options.arms), eps=(options.arms["BGAT"].eps,)),
+        lambda options, output, report: rows(list(options.arms), eps=(options.arms["BGAT"].eps,)),
     )
+    pages = without_page(monkeypatch)
     result = invoke(
         "demo", "--output", str(tmp_path), "--eps", "0.1", "--eps", "0.2", "--method", "PGD-AT", "--method", "BGAT"
     )
@@ -230,6 +277,7 @@ def test_table_shows_mean_and_spread_for_each_eps_and_counts_warnings(tmp_path, 
     assert result.output.count("30.0 ± 7.1") == 4
     for eps in ("0.1", "0.2"):
         assert f"eps = {eps}" in result.output
+    assert pages == [tmp_path / "report-eps0.1.html", tmp_path / "report-eps0.2.html"]
     assert "warns in 4 of 8 runs" in re.sub(r"\s+", " ", result.output)
     assert (tmp_path / "table.md").read_text().count("| BGAT | 91.0 ± 1.4 | 50.0 ± 0.0 | 30.0 ± 7.1 | 3 |") == 2
 
@@ -240,6 +288,7 @@ def test_what_is_no_standard_number_is_said_under_the_table(tmp_path, monkeypatc
         return table.assign(part="validation", selection="test", autoattack_kind="autoattack (custom)")
 
     monkeypatch.setattr("art_lbgat.study.run_study", fake)
+    without_page(monkeypatch)
     result = invoke("study", "--recipe", "digits-madry", "--output", str(tmp_path))
     for text in (re.sub(r"\s+", " ", result.output), (tmp_path / "table.md").read_text()):
         assert "Judged on the validation part" in text
@@ -248,7 +297,7 @@ def test_what_is_no_standard_number_is_said_under_the_table(tmp_path, monkeypatc
 
 
 def test_an_interrupt_ends_with_code_130(tmp_path, monkeypatch):
-    def interrupted(options, report):
+    def interrupted(options, output, report):
         report(1, 2, rows().iloc[0].to_dict())
         raise KeyboardInterrupt
 

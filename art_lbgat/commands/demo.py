@@ -1,34 +1,46 @@
-"""``art-lbgat demo``: every method on real digits, in minutes."""
+"""``art-lbgat demo``: every method on real digits, or on a folder of your own images, in minutes."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from art_lbgat.commands import shared
+from art_lbgat.commands import shared, study_tables
 
 if TYPE_CHECKING:
     from art_lbgat.recipes import Recipe
 
 ARMS = {
-    "Natural (guide)": "digits-natural",
-    "PGD-AT": "digits-madry",
-    "TRADES (6)": "digits-trades6",
-    "BGAT": "digits-bgat",
-    "LBGAT": "digits-lbgat",
-    "LBGAT+TRADES (0)": "digits-lbgat0",
-    "LBGAT+TRADES (6)": "digits-lbgat6",
+    "Natural (guide)": "natural",
+    "PGD-AT": "madry",
+    "TRADES (6)": "trades6",
+    "BGAT": "bgat",
+    "LBGAT": "lbgat",
+    "LBGAT+TRADES (0)": "lbgat0",
+    "LBGAT+TRADES (6)": "lbgat6",
 }
+EPS = {"digits": 0.3, "folder": 8 / 255}
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for runs.csv, summary.csv, results.json and the table.")] = Path(
-        "results/demo"
-    ),
-    eps: Annotated[list[float] | None, typer.Option(help="Radius of the Linf ball; repeat for several.")] = None,
+    output: Annotated[
+        Path, typer.Option(help="Folder for the runs, tables and page; given again, only missing runs are run.")
+    ] = Path("results/demo"),
+    root: Annotated[
+        Path | None, typer.Option(help="Your own images, <class>/<image> or train/ and test/ of such; else the digits.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="With --root: images are cropped and resized to this square. [default: 32]")
+    ] = None,
+    eps: Annotated[
+        list[float] | None,
+        typer.Option(help="Radius of the Linf ball, of inputs in [0, 1]; repeat for several. [default: 0.3; 8/255]"),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 2,
     method: Annotated[list[str] | None, typer.Option(help="Only this method; repeat for several.")] = None,
     part: Annotated[str, typer.Option(help="What is judged: test, or validation to choose settings by.")] = "test",
@@ -37,42 +49,60 @@ def demo(
     n_autoattack: Annotated[int, typer.Option(help="Test images that AutoAttack judges, per seed.")] = 100,
     workers: Annotated[int | None, typer.Option(help="Processes; one per core if left out.")] = None,
 ) -> None:
-    """Train a guide, the baselines, BGAT and LBGAT on real digits, judge all with AutoAttack, print one table."""
+    """Train a guide, the baselines, BGAT and LBGAT on real digits or your images, judge all with AutoAttack."""
     with shared.one_message():
         import pandas
 
         from art_lbgat.study import StudyOptions, run_study, summarize
 
+        if root is None and image_size is not None:
+            raise ValueError(f"image_size: expected it with --root alone, got {image_size}.")
+        family = "digits" if root is None else "folder"
         options = [
             StudyOptions(
-                _arms(radius, method, guide_ce_weight),
+                _arms(family, radius, method, guide_ce_weight, image_size),
                 seeds=tuple(range(seeds)),
+                root=root,
                 nb_epochs=nb_epochs,
                 part=part,  # type: ignore[arg-type]  # checked there
                 n_autoattack=n_autoattack,
                 workers=workers,
             )
-            for radius in eps or [0.3]
+            for radius in eps or [EPS[family]]
         ]
         output.mkdir(parents=True, exist_ok=True)
         start, report = time.perf_counter(), shared.progress_lines()
-        runs = pandas.concat([run_study(each, report=report) for each in options], ignore_index=True)
+        tables = [run_study(each, output, report) for each in options]
+        runs = pandas.concat(tables, ignore_index=True)
         seconds = time.perf_counter() - start
         summary = summarize(runs)
-        shared.save_study(output, "art-lbgat demo", options[0], runs, summary, seconds, "std")
-        shared.print_study("Digits (real 8x8 images), Linf", summary, runs, "std")
-        typer.echo(f"{len(runs)} runs in {seconds:.0f} s; saved in {output}")
+        command = shlex.join(["art-lbgat", *sys.argv[1:]])
+        study_tables.save_study(output, command, options[0], runs, summary, seconds, "std")
+        title = "Digits (real 8x8 images)" if root is None else f"Photos in {root.resolve().name}"
+        study_tables.print_study(f"{title}, Linf", summary, runs, "std")
+        pages = [
+            study_tables.write_study_page(
+                output / ("report.html" if len(tables) == 1 else f"report-eps{radius:.4g}.html"),
+                each, output, table, title=title, command=command,
+            )
+            for radius, each, table in zip(eps or [EPS[family]], options, tables, strict=True)
+        ]  # fmt: skip
+        typer.echo(f"{len(runs)} runs in {seconds:.0f} s; saved in {output}; open {' and '.join(map(str, pages))}")
 
 
-def _arms(eps: float, methods: list[str] | None, guide_ce_weight: float | None) -> dict[str, Recipe]:
+def _arms(
+    family: str, eps: float, methods: list[str] | None, guide_ce_weight: float | None, image_size: int | None
+) -> dict[str, Recipe]:
     from art_lbgat.checks import check_choice
     from art_lbgat.recipes import RECIPES
 
     arms = {}
     for name in methods or ARMS:
         changes: dict[str, Any] = {"eps": eps}
-        recipe = RECIPES[ARMS[check_choice(name, "method", ARMS)]]
+        recipe = RECIPES[f"{family}-{ARMS[check_choice(name, 'method', ARMS)]}"]
         if guide_ce_weight is not None and recipe.method == "lbgat":
             changes["guide_ce_weight"] = guide_ce_weight
+        if image_size is not None:
+            changes["image_size"] = image_size
         arms[name] = recipe.override(**changes)
     return arms

@@ -51,7 +51,8 @@ def report(
             name = other.name if other.name not in (found.name, *others) else f"{other.name} ({path.name})"
             others[name] = other.classifier
         judging = Judging(plan.recipe.eps, plan.recipe.norm, n=n, n_autoattack=n_autoattack, seed=plan.seed)
-        x, y = images(found.load_data(None, root), judging)
+        data = found.load_data(None, root)
+        x, y = images(data, judging)
         results = judge(found.classifier if not others else {found.name: found.classifier, **others}, x, y, judging)
         target = output or run.page
         write_page(
@@ -61,6 +62,7 @@ def report(
             baselines=others or None,
             guide=found.guide(device_type),
             history=pandas.read_csv(run.history) if run.history.is_file() else None,
+            class_names=data.class_names,
             config=plan.as_toml(),
             commands=[shlex.join(["art-lbgat", *sys.argv[1:]])],
         )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from art_lbgat.commands import shared
+from art_lbgat.commands import shared, study_tables
 from art_lbgat.commands.choosing import complete_recipe, find_recipe, read_settings
 
 if TYPE_CHECKING:
@@ -63,9 +63,17 @@ def study(
         seconds = time.perf_counter() - start
         first = next(iter(arms))
         summary = summarize(runs, baseline=first if len(arms) > 1 else None)
-        shared.save_study(output, shlex.join(["art-lbgat", *sys.argv[1:]]), options, runs, summary, seconds)
-        shared.print_study(next(iter(arms.values())).data, summary, runs)
-        typer.echo(f"{len(runs)} runs; {seconds:.0f} s; saved in {output}")
+        command, data = shlex.join(["art-lbgat", *sys.argv[1:]]), next(iter(arms.values())).data
+        study_tables.save_study(output, command, options, runs, summary, seconds)
+        study_tables.print_study(data, summary, runs)
+        saved = f"{len(runs)} runs; {seconds:.0f} s; saved in {output}"
+        if len({(each.eps, each.norm) for each in arms.values()}) > 1:
+            typer.echo(f"{saved}; no page, since the recipes differ in eps or norm")
+            return
+        page = study_tables.write_study_page(
+            output / "report.html", options, output, runs, title=f"Study on {data}", command=command
+        )
+        typer.echo(f"{saved}; open {page}")
 
 
 def _arms(recipes: list[str] | None, ablation: str | None, base: str, settings: list[str]) -> dict[str, Recipe]:

@@ -183,6 +183,7 @@ def finish(request: Request, experiment: Experiment, reporter: Reporter) -> None
             is_main=main,
             guide=experiment.guides[0] if experiment.guides else None,
             history=experiment.trainer.history,
+            class_names=experiment.data.class_names,
             config=request.plan.as_toml(),
             commands=[shlex.join(["art-lbgat", *sys.argv[1:]])],
         )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
-from art_lbgat.checks import check_choice, check_name, check_text
+from art_lbgat.checks import check_choice, check_count, check_name, check_share, check_text
 from art_lbgat.data.images import Images
-from art_lbgat.data.sets import DataSet, check_split, limited, missing, parted
+from art_lbgat.data.sets import DataSet, check_split, limited, missing, parted, split_indices
 
 _TINY_FOLDER = "tiny-imagenet-200"
 _TINY_ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -21,36 +22,67 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def load_image_folder(
-    root: str | Path, name: str = "images", seed: int = 0, validation: float = 0.1, limit: int | None = None
+    root: str | Path,
+    name: str = "images",
+    seed: int = 0,
+    validation: float = 0.1,
+    limit: int | None = None,
+    size: int | None = None,
+    test: float = 0.2,
 ) -> DataSet:
-    """Images from a tree ``root/train/<class>/*`` and ``root/test/<class>/*`` (torchvision's ``ImageFolder``).
+    """Images from folders of classes: ``root/train/<class>/*`` and ``root/test/<class>/*``, or just ``root/<class>/*``.
 
-    :param root: The folder that holds ``train`` and ``test``; all images of one size.
+    Classes are numbered in the sorted order of their folders (torchvision's ``ImageFolder``), whose names are
+    ``class_names``. A tree without ``train`` and ``test`` is split, the same share of each class; its test part is
+    always the same, so that no choice made on validation data, with whatever seed, has seen a test image.
+
+    :param root: The folder.
     :param name: Name of the data set.
     :param seed: Seed of the validation split and of ``limit``.
     :param validation: Share of the training part that is held out.
     :param limit: Use only this many training images, the same number of each class, or all.
+    :param size: Crop the middle square of each image and resize it to this; None where all have one size.
+    :param test: Share of all images that is kept for testing, where ``root`` has no ``test``.
     :return: Images ``(n, 3, H, W)``.
     :raises FileNotFoundError: If a part is missing, with the layout that is expected.
-    :raises ValueError: If the parts have different classes, or images differ in size.
+    :raises ValueError: If the parts have different classes, there is one class, or images differ in size.
     """
     root = check_split(root, seed, validation, limit)
     check_text(name, "name")
+    if size is not None:
+        check_count(size, "size")
+    check_share(test, "test")
+    trained, tested, classes = _find_parts(Path(root), test)
+    if len(classes) < 2:
+        raise ValueError(f"root: expected at least two classes in {root}, got {classes}.")
+    y = np.asarray([label for _, label in trained], dtype=np.int64)
+    chosen = limited(y, limit, seed)
+    train = Images(read_images([trained[i][0] for i in chosen], size), y[chosen])
+    held = Images(read_images([path for path, _ in tested], size), [label for _, label in tested])
+    return parted(name, train, held, len(classes), seed, validation, class_names=classes)
+
+
+def _find_parts(root: Path, test: float) -> tuple[list[tuple[str, int]], list[tuple[str, int]], list[str]]:
+    """Files with their class of the training and of the test part, and the names of the classes."""
     from torchvision.datasets import ImageFolder
 
-    parts = {}
-    for part in ("train", "test"):
-        folder = Path(root) / part
-        if not folder.is_dir():
-            raise FileNotFoundError(f"root: expected folders {folder}/<class>/<image>, but {folder} does not exist.")
-        parts[part] = ImageFolder(str(folder))
-    if parts["train"].classes != parts["test"].classes:
-        raise ValueError(f"root: train has the classes {parts['train'].classes}, test has {parts['test'].classes}.")
-    y = np.asarray(parts["train"].targets, dtype=np.int64)
-    chosen = limited(y, limit, seed)
-    train = Images(read_images([parts["train"].samples[i][0] for i in chosen]), y[chosen])
-    test = Images(read_images([path for path, _ in parts["test"].samples]), np.asarray(parts["test"].targets))
-    return parted(name, train, test, len(parts["train"].classes), seed, validation)
+    parts = [root / part for part in ("train", "test")]
+    if any(part.is_dir() for part in parts):
+        for part in parts:
+            if not part.is_dir():
+                raise FileNotFoundError(f"root: expected folders {part}/<class>/<image>, but {part} does not exist.")
+        train, tested = (ImageFolder(str(part)) for part in parts)
+        if train.classes != tested.classes:
+            raise ValueError(f"root: train has the classes {train.classes}, test has {tested.classes}.")
+        return train.samples, tested.samples, train.classes
+    if not root.is_dir() or not any(each.is_dir() for each in root.iterdir()):
+        raise FileNotFoundError(
+            f"root: expected folders {root}/train/<class>/<image> and {root}/test/<class>/<image>, or "
+            f"{root}/<class>/<image>, but there are none."
+        )
+    whole = ImageFolder(str(root))
+    first, second = split_indices(np.asarray(whole.targets, dtype=np.int64), test, seed=0, name="test")
+    return [whole.samples[i] for i in first], [whole.samples[i] for i in second], whole.classes
 
 
 def load_tiny_imagenet(
@@ -105,7 +137,8 @@ def read_images(paths: Sequence[str | Path], size: int | None = None) -> NDArray
     """Decode image files as RGB.
 
     :param paths: The files, at least one.
-    :param size: Resize to this square, bilinear with antialiasing; None to leave them, where all have one size.
+    :param size: Resize the middle square to this, bilinear with antialiasing; None to leave them, where all have one
+        size.
     :return: uint8, ``(N, 3, H, W)``.
     :raises FileNotFoundError: If a file is missing.
     :raises ValueError: If images differ in size, or a file is no image.
@@ -117,21 +150,29 @@ def read_images(paths: Sequence[str | Path], size: int | None = None) -> NDArray
         image = _decode(path, size)
         if image.shape != first.shape:
             raise ValueError(
-                f"root: expected images of one size, got {first.shape[1:]} in {paths[0]} and {image.shape[1:]} in "
-                f"{path}."
+                f"root: expected images of one size, or a size to bring them to (size=32; image_size in a recipe), "
+                f"got {first.shape[1:]} in {paths[0]} and {image.shape[1:]} in {path}."
             )
         images[place] = image
     return images
 
 
+def _upright(file: Image.Image) -> Image.Image:
+    """The image as the camera was held; damaged notes of that are passed over, as every viewer does."""
+    try:
+        return ImageOps.exif_transpose(file)
+    except (ValueError, TypeError, KeyError, struct.error, SyntaxError):
+        return file
+
+
 def _decode(path: str | Path, size: int | None) -> NDArray[np.uint8]:
     try:
         with Image.open(path, formats=_FORMATS) as file:
-            image = file.convert("RGB")
+            image = _upright(file).convert("RGB")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"root: expected the image {path}, but it does not exist.") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"root: expected an image in {path} ({error}).") from error
     if size is not None and image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)

@@ -86,7 +86,7 @@ def _load_cifar(
     except RuntimeError as error:  # a file that is missing or has another checksum
         raise missing(title, folder, put) from error
     train, test = (Images(np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)), part.targets) for part in raw)
-    return parted(name, train, test, nb_classes, seed, validation, limit)
+    return parted(name, train, test, nb_classes, seed, validation, limit, raw[0].classes)
 
 
 def load_svhn(root: str | Path, seed: int = 0, validation: float = 0.1, limit: int | None = None) -> DataSet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class DataSet:
     :param validation_images: Held out of the training data, for every choice that is made.
     :param test_images: For the numbers that are reported, and for nothing else.
     :param nb_classes: Number of classes.
+    :param class_names: A name for each class, or none.
     """
 
     name: str
@@ -36,6 +38,7 @@ class DataSet:
     validation_images: Images
     test_images: Images
     nb_classes: int
+    class_names: Sequence[str] = ()
 
     @property
     def train(self) -> Arrays:
@@ -128,7 +131,14 @@ def check_split(root: Any, seed: Any, validation: Any, limit: Any) -> Path:
 
 
 def parted(
-    name: str, train: Images, test: Images, nb_classes: int, seed: int, validation: float, limit: int | None = None
+    name: str,
+    train: Images,
+    test: Images,
+    nb_classes: int,
+    seed: int,
+    validation: float,
+    limit: int | None = None,
+    class_names: Sequence[str] = (),
 ) -> DataSet:
     """A data set of a training part, of which some is held out, and a test part.
 
@@ -139,6 +149,7 @@ def parted(
     :param seed: Seed of the split and of ``limit``.
     :param validation: Share of the training part that is held out.
     :param limit: See :func:`limited`.
+    :param class_names: A name for each class, or none.
     :return: The data set.
     :raises ValueError: If a label is out of range, or the split is not possible.
     """
@@ -151,7 +162,7 @@ def parted(
     if limit is not None:
         train = train.subset(limited(train.y, limit, seed))
     first, second = split_indices(train.y, validation, seed, "validation")
-    return DataSet(name, train.subset(first), train.subset(second), test, nb_classes)
+    return DataSet(name, train.subset(first), train.subset(second), test, nb_classes, tuple(class_names))
 
 
 def limited(y: NDArray[np.int64], limit: int | None, seed: int) -> Indices:

@@ -11,6 +11,12 @@ from art_lbgat.report.tables import MINUS, SPACE, interval, number, percent, who
 if TYPE_CHECKING:
     from art_lbgat.robustbench import Comparison
 
+_MEANINGS = {
+    "square stronger": "an attack without gradients broke more than 0.2 % that those with gradients had left, so these "
+    "may have been misled",
+    "zero gradients": "some gradients are exactly 0, which stops attacks that follow them",
+    "few classes": "the attack had fewer target classes than the standard",
+}
 QUESTION = "Which model is the most robust, and what does it cost in natural accuracy?"
 
 
@@ -42,12 +48,21 @@ def answer(results: Results, threat: str = "", comparison: Comparison | None = N
 
 
 def warnings(results: Results) -> list[str]:
-    """What the evaluation itself says against a number, a line per model.
+    """What the evaluation itself says against a number, a line for models of which it says the same.
 
     :param results: The models.
     """
-    rows = results.table.to_dict("records")
-    return [f"{row['model']}: {row['flags']}" for row in rows if isinstance(row["flags"], str) and row["flags"]]
+    by: dict[str, list[str]] = {}
+    for row in results.table.to_dict("records"):
+        if isinstance(row["flags"], str) and row["flags"]:
+            by.setdefault(row["flags"], []).append(str(row["model"]))
+    return [f"{', '.join(names)}: {flags}{_meaning(flags)}" for flags, names in by.items()]
+
+
+def _meaning(flags: str) -> str:
+    """What the flags of AutoAttack among them mean; the others are sentences already."""
+    known = [meaning for flag, meaning in _MEANINGS.items() if flag in flags]
+    return f" ({'; '.join(known)})" if known else ""
 
 
 def _both(row: dict[Any, Any]) -> str:

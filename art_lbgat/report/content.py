@@ -90,6 +90,7 @@ class ReportContent:
     :param slices: The table of :func:`~art_lbgat.diagnostics.decision_slices`.
     :param class_names: A name for each class of ``slices`` and ``per_class``; empty writes the indices.
     :param sanity: The table of :func:`~art_lbgat.evaluation.sanity_checks`.
+    :param notes: Sentences below the answer, such as what the numbers are means of.
     :param provenance: Texts, lists and mappings by name: versions, hashes, configuration; ``"commands"`` is a list.
     :raises TypeError: A field of another type.
     :raises ValueError: A table without the columns that are drawn.
@@ -109,13 +110,15 @@ class ReportContent:
     slices: pandas.DataFrame | None = None
     class_names: Sequence[str] = ()
     sanity: pandas.DataFrame | None = None
+    notes: Sequence[str] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_text(self.title, "title")
         check_text(self.threat, "threat")
-        if isinstance(self.ours, str):
-            raise TypeError(f"ours: expected a sequence of names, got the text {self.ours!r}.")
+        for name in ("ours", "notes"):
+            if isinstance(getattr(self, name), str):
+                raise TypeError(f"{name}: expected a sequence of texts, got the text {getattr(self, name)!r}.")
         as_results(self.results, self.ours)
         needed = {
             "attacks": ("attack", "accuracy"),

@@ -95,7 +95,7 @@ def make_cards(pictures: Pictures) -> tuple[list[Card], float, Table]:
             Picture(png_uri((x_adv[i] - low) / (high - low), LARGEST), f"adversarial image {i + 1}, class {true}",
                     f"adversarial: {said[1]}", wrong[1]),
             Picture(png_uri(differences[i], LARGEST), f"difference of the two images {i + 1}, amplified",
-                    f"change{SPACE}×{SPACE}{factor:.3g}"),
+                    f"change ×{SPACE}{factor:.3g}"),
         )  # fmt: skip
         cards.append(Card(f"Image {i + 1}, class {true}", images))
         change = float(np.abs(x_adv[i] - x[i]).max())

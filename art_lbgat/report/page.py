@@ -41,6 +41,7 @@ def render_report(content: ReportContent) -> str:
         title=str(content.title),  # a subclass of str may claim to be escaped
         question=QUESTION,
         answers=answer(results, content.threat, content.comparison),
+        notes=content.notes,
         sections=make_sections(content, results),
         style_hash=f"sha256-{digest}",
         version=art_lbgat.__version__,

@@ -47,7 +47,8 @@ def as_results(table: Any, ours: Sequence[str] = ()) -> Results:
 
     :param table: What :func:`~art_lbgat.evaluation.evaluate` gives (robust is its row ``"worst"``, else that of
         AutoAttack, else the lowest), ``BenchmarkResult.to_frame()`` (several of them concatenated), the table of
-        :func:`~art_lbgat.study.summarize` (robust is AutoAttack's, else PGD-20's), or any with the columns ``model``,
+        :func:`~art_lbgat.study.summarize` (robust is AutoAttack's, else PGD-20's; columns ``n`` and ``flags`` if there
+        are such), or any with the columns ``model``,
         ``natural``, ``robust`` in [0, 1] and, if there are such, those of ``COLUMNS``.
     :param ours: Names of the models that the page is about; empty takes the column ``ours``, else none is.
     :raises TypeError: If it is no DataFrame.
@@ -127,7 +128,7 @@ def _of_summary(table: pandas.DataFrame) -> tuple[list[dict[str, Any]], str]:
             low, high = max(0.0, mean - half), min(1.0, mean + half)
             ends = (math.nan, math.nan) if math.isnan(half) else (low, high)
             row |= {kind: mean, f"{kind}_low": ends[0], f"{kind}_high": ends[1]}
-        rows.append(row)
+        rows.append(row | {name: each[name] for name in ("n", "flags") if name in each})
     radius = "several eps" if several else f"eps {table['eps'].iloc[0]:.4g}"
     return rows, f"{'AutoAttack' if robust == 'autoattack' else 'PGD-20'}, {radius}"
 

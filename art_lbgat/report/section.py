@@ -18,6 +18,7 @@ class Section(NamedTuple):
     :param notes: Paragraphs.
     :param warnings: Paragraphs that are not to be overlooked.
     :param tables: Tables that are always shown.
+    :param folded: Long tables, shown when asked for.
     :param charts: Charts, each with its own table.
     :param slices: Pictures of decision regions.
     :param swatches: The legend of their classes.
@@ -31,6 +32,7 @@ class Section(NamedTuple):
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
+    folded: tuple[Table, ...] = ()
     charts: tuple[Chart, ...] = ()
     slices: tuple[SliceFigure, ...] = ()
     swatches: tuple[Swatch, ...] = ()

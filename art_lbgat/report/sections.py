@@ -17,6 +17,8 @@ from art_lbgat.report.training import training_charts
 if TYPE_CHECKING:
     import pandas
 
+_LONG_TABLE = 12  # rows of a table that nobody reads from top to bottom
+
 
 def make_sections(content: ReportContent, results: Results) -> list[Section]:
     """The sections that have something to show, in the order of the page, the answer left out.
@@ -113,7 +115,9 @@ def _provenance(provenance: Mapping[str, Any]) -> Section:
         make_table(title, pandas.DataFrame(_flat(values), columns=["name", "value"]), columns)
         for title, values in groups.items()
     )
-    return Section("provenance", "Provenance", tables=tables, commands=tuple(map(str, commands)))
+    long = tuple(table for table in tables if len(table.rows) > _LONG_TABLE)
+    short = tuple(table for table in tables if len(table.rows) <= _LONG_TABLE)
+    return Section("provenance", "Provenance", tables=short, folded=long, commands=tuple(map(str, commands)))
 
 
 def _flat(values: Mapping[Any, Any], before: str = "") -> list[tuple[str, str]]:

@@ -44,7 +44,7 @@ def run_study(
         raise TypeError(f"report: expected a function (done, total, row), got {report!r}.")
     if output is not None and check_path(output, "output").is_file():
         raise NotADirectoryError(f"output: expected a folder, got the file {output}.")
-    guides, arms = _plan(options)
+    guides, arms = plan_runs(options)
     place: Any = tempfile.TemporaryDirectory() if output is None else nullcontext(output)
     with place as root:
         folder = Path(root) / "runs"
@@ -55,8 +55,11 @@ def run_study(
     return pandas.DataFrame([{"arm": arm, **rows[task.key]} for arm, task in arms])
 
 
-def _plan(options: StudyOptions) -> tuple[dict[str, Task], list[tuple[str, Task]]]:
-    """The guides' runs by key, and the run of each arm and seed; an arm that is itself such a guide is that run."""
+def plan_runs(options: StudyOptions) -> tuple[dict[str, Task], list[tuple[str, Task]]]:
+    """The guides' runs by key, and the run of each arm and seed; an arm that is itself such a guide is that run.
+
+    :param options: What to run.
+    """
     guides: dict[str, Task] = {}
     arms: list[tuple[str, Task]] = []
     for arm in options.arms:

@@ -18,6 +18,7 @@ from art.estimators.classification import PyTorchClassifier
 
 import art_lbgat
 from art_lbgat.data import DataSet, balanced_order, load_data
+from art_lbgat.data.sets import Arrays
 from art_lbgat.evaluation import evaluate
 from art_lbgat.recipes import Recipe
 from art_lbgat.recipes.experiment import training_images
@@ -93,8 +94,7 @@ def run(task: Task, folder: Path) -> dict[str, Any]:
     :return: The row of the table; accuracies in [0, 1].
     """
     recipe, options = task.recipe, task.options
-    size = {} if recipe.image_size is None else {"size": recipe.image_size}
-    data = load_data(recipe.data, options.root, seed=task.seed, limit=options.limit, **size)
+    data = load_task_data(task)
     checkpoints = folder / f"{task.key}.checkpoints"
     experiment = recipe.build(
         data=data,
@@ -108,6 +108,8 @@ def run(task: Task, folder: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     # Before judging, which may fail: what took long is not to be lost.
     save_weights(experiment.classifier.model, folder / f"{task.key}.safetensors")
+    if recipe.method == "lbgat":
+        save_weights(experiment.guides[0].model, folder / f"{task.key}.guide.safetensors")
     experiment.trainer.history.to_csv(folder / f"{task.key}.history.csv", index=False)
     row = {
         "recipe": recipe.id,
@@ -128,11 +130,32 @@ def run(task: Task, folder: Path) -> dict[str, Any]:
     return row
 
 
+def load_task_data(task: Task) -> DataSet:
+    """The data of a run.
+
+    :param task: The run.
+    """
+    recipe, options = task.recipe, task.options
+    size = {} if recipe.image_size is None else {"size": recipe.image_size}
+    return load_data(recipe.data, options.root, seed=task.seed, limit=options.limit, **size)
+
+
+def judged_images(data: DataSet, options: StudyOptions, most: int | None = None) -> Arrays:
+    """The images that runs are judged on, as arrays, every beginning with the same number of each class.
+
+    :param data: The data set.
+    :param options: Which part, and how many.
+    :param most: At most so many, or all.
+    """
+    images = data.test_images if options.part == "test" else data.validation_images
+    n = len(images) if options.n_test is None else max(options.n_test, options.n_autoattack)
+    return images.subset(balanced_order(images.y)[: n if most is None else min(n, most)]).arrays()
+
+
 def _judge(classifier: PyTorchClassifier, data: DataSet, task: Task) -> dict[str, Any]:
     options, recipe = task.options, task.recipe
-    images = data.test_images if options.part == "test" else data.validation_images
-    n = len(images) if options.n_test is None else min(options.n_test, len(images))
-    x, y = images.subset(balanced_order(images.y)[: max(n, options.n_autoattack)]).arrays()
+    x, y = judged_images(data, options)
+    n = len(x) if options.n_test is None else min(options.n_test, len(x))
     norm = "inf" if recipe.norm == "inf" else 2
     how: dict[str, Any] = {"eps": recipe.eps, "norm": norm, "seed": task.seed}
     whole = evaluate(classifier, x[:n], y[:n], attacks=("natural", "pgd-20"), **how)

@@ -89,8 +89,8 @@ def train_epoch(
     if only is not None and all(row.get(name, 0.0) < _ALL_OF_ONE_LABEL for name in _ACCURACIES):
         row["only_class"] = only
         logger.warning(
-            "the robust model gave class %d for every sample of epoch %d: it has collapsed to a constant; a lower "
-            "learning rate, eps_warmup_epochs or max_grad_norm may help.",
+            "the robust model gave class %d for every sample of epoch %d: it has collapsed to a constant; "
+            "max_grad_norm=1.0, eps_warmup_epochs or a lower learning rate may help.",
             only,
             key.epoch,
         )

@@ -78,7 +78,7 @@ def write_tree(root, n=6, size=8, parts=("train", "test"), classes=("cat", "dog"
 def test_image_folder_is_read_as_it_is(tmp_path):
     write_tree(tmp_path)
     data = load_image_folder(tmp_path, validation=0.5)
-    assert data.nb_classes == 2
+    assert (data.nb_classes, data.class_names) == (2, ("cat", "dog"))
     assert [x.shape for x, _ in (data.train, data.validation, data.test)] == [(6, 3, 8, 8), (6, 3, 8, 8), (12, 3, 8, 8)]
     first = np.asarray(Image.open(tmp_path / "test" / "cat" / "0.png")).transpose(2, 0, 1) / 255
     np.testing.assert_allclose(data.test[0][0], first, atol=1e-6)
@@ -115,6 +115,7 @@ def test_cifar10_in_torchvisions_files(tmp_path, monkeypatch):
     data = load_cifar10(tmp_path)
     assert [len(x) for x, _ in (data.train, data.validation, data.test)] == [90, 10, 20]
     assert data.input_shape == (3, 32, 32)
+    assert data.class_names == tuple(str(i) for i in range(10))
     assert len(load_cifar10(tmp_path, validation=0.2, limit=50).train[0]) == 40
 
 
@@ -127,6 +128,48 @@ def test_missing_data_says_what_to_put_where(tmp_path):
     write_tree(tmp_path, parts=("test",), classes=("cat", "bird"))
     with pytest.raises(ValueError, match=r"root: train has the classes \['cat', 'dog'\], test has \['bird', 'cat'\]"):
         load_image_folder(tmp_path)
+
+
+def test_a_folder_of_classes_alone_is_split_and_its_test_part_does_not_depend_on_the_seed(tmp_path):
+    write_tree(tmp_path, parts=("",))
+    first, second = (load_image_folder(tmp_path, seed=seed, validation=0.25, test=1 / 3) for seed in (0, 1))
+    assert first.class_names == ("cat", "dog")
+    assert [np.bincount(y).tolist() for _, y in (first.train, first.validation, first.test)] == [[3, 3], [1, 1], [2, 2]]
+    assert np.array_equal(first.test[0], second.test[0])
+    assert not np.array_equal(first.train[0], second.train[0])
+    everything = {x.tobytes() for part in (first.train, first.validation, first.test) for x in part[0]}
+    assert len(everything) == 12
+    with pytest.raises(ValueError, match=r"test: expected"):
+        load_image_folder(tmp_path, test=1.0)
+    write_tree(tmp_path / "one", parts=("",), classes=("a",))
+    with pytest.raises(ValueError, match=r"root: expected at least two classes in .*, got \['a'\]"):
+        load_image_folder(tmp_path / "one")
+
+
+def test_images_of_any_shape_are_brought_to_one_size_by_their_middle_square(tmp_path):
+    write_tree(tmp_path, classes=("cat", "dog"))
+    wide = np.zeros((8, 24, 3), dtype=np.uint8)
+    wide[:, 8:16] = 200
+    Image.fromarray(wide).save(tmp_path / "test" / "cat" / "0.png")
+    x = load_image_folder(tmp_path, size=4).test_images.x
+    assert x.shape[1:] == (3, 4, 4)
+    assert (x[0, :, :, 1:3] == 200).all()
+    assert (x[0] > 150).all()  # the filter reaches a little beyond the square
+    with pytest.raises(ValueError, match=r"size: expected"):
+        load_image_folder(tmp_path, size=0)
+
+
+def test_photos_are_upright_as_the_camera_was_held(tmp_path):
+    write_tree(tmp_path)
+    pixels, exif = np.zeros((8, 8, 3), dtype=np.uint8), Image.Exif()
+    pixels[:, :4] = 255  # white on the left
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise: white on top
+    Image.fromarray(pixels).save(tmp_path / "test" / "cat" / "0.png", exif=exif)
+    x = load_image_folder(tmp_path).test_images.x[0]
+    assert (x[:, :4] == 255).all()
+    assert (x[:, 4:] == 0).all()
+    Image.fromarray(pixels).save(tmp_path / "test" / "cat" / "0.png", exif=b"Exif\x00\x00damaged")
+    assert np.array_equal(load_image_folder(tmp_path).test_images.x[0], pixels.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("flip", [False, True])

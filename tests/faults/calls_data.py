@@ -68,7 +68,16 @@ def _readers() -> Iterator[Call]:
     root = folder()
     files = {
         "load_npz": ({"root": root / "data.npz"}, {"root": wrong.path(), "name": wrong.text(optional=True), **_SPLIT}),
-        "load_image_folder": ({"root": root / "images"}, {"root": wrong.path(), "name": wrong.text(), **_SPLIT}),
+        "load_image_folder": (
+            {"root": root / "images"},
+            {
+                "root": wrong.path(),
+                "name": wrong.text(),
+                "size": wrong.count(optional=True),
+                "test": wrong.share(),
+                **_SPLIT,
+            },
+        ),
         "read_npz_images": ({"path": root / "extra.npz"}, {"path": wrong.path()}),
         "load_digits": ({}, {"test": wrong.share(), **_SPLIT}),
         "load_data": (

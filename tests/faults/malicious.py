@@ -183,9 +183,9 @@ def _data_set(name: str, file: str, named: str) -> Place:
 
 
 def _image(folder: Path, write: Write, _: pytest.MonkeyPatch) -> Trap:
-    for part in ("train", "test"):
-        (folder / part / "a").mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(folder / part / "a" / "1.png")
+    for place in (folder / part / label for part in ("train", "test") for label in ("a", "b")):
+        place.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(place / "1.png")
     write(folder / "train" / "a" / "2.png")
     return Trap(lambda: load_data("folder", folder), str(folder / "train" / "a" / "2.png"))
 

@@ -153,7 +153,7 @@ def test_differences_are_amplified_around_grey():
 
 def test_cards_say_what_is_wrong():
     cards, factor, table = make_cards(pictures())
-    assert [p.label for p in cards[0].pictures] == ["natural: zero", "adversarial: one (wrong)", "change\xa0×\xa05"]
+    assert [p.label for p in cards[0].pictures] == ["natural: zero", "adversarial: one (wrong)", "change ×\xa05"]
     assert [p.wrong for p in cards[0].pictures] == [False, True, False]
     assert table.rows[0][4] == "0.1"
     assert factor == pytest.approx(5)

@@ -201,7 +201,7 @@ def test_a_page_that_would_be_too_large_is_refused():
     [
         ({"title": 3}, TypeError, "title: expected a text"),
         ({"results": None}, TypeError, "results: expected a DataFrame"),
-        ({"ours": "ours"}, TypeError, "ours: expected a sequence of names"),
+        ({"ours": "ours"}, TypeError, "ours: expected a sequence of texts"),
         ({"history": history().drop(columns="epoch")}, ValueError, r"history\['ours'\]: expected a table with"),
         ({"history": {"a": 3}}, TypeError, r"history\['a'\]: expected a DataFrame"),
         ({"curve": pd.DataFrame()}, ValueError, "curve: expected a table with the columns"),
@@ -235,3 +235,24 @@ def test_pictures_that_cannot_be_shown(changes, words):
 def test_what_is_no_content():
     with pytest.raises(TypeError, match="content: expected"):
         render_report(results())
+
+
+def test_notes_stand_below_the_answer_and_long_tables_are_folded():
+    long = {f"option {i}": i for i in range(20)}
+    page = render_report(
+        ReportContent(
+            "A page", results(), notes=("Means over <two> seeds.",), provenance={"settings": {"eps": 0.1}, "long": long}
+        )
+    )
+    start, end = page.index('class="answer"'), page.index("<nav")
+    assert "Means over &lt;two&gt; seeds." in page[start:end]
+    assert "<summary>Data: long</summary>" in page
+    assert "<summary>Data: settings</summary>" not in page
+    with pytest.raises(TypeError, match="notes: expected a sequence of texts, got the text"):
+        ReportContent("A page", results(), notes="one")
+
+
+def test_models_with_the_same_flag_have_one_warning_which_says_what_it_means():
+    flagged = results().assign(flags=["square stronger", "square stronger", *[""] * (len(results()) - 2)])
+    page = render_report(ReportContent("A page", flagged))
+    assert page.count("square stronger (an attack without gradients") == 1

@@ -16,10 +16,14 @@ import torch
 from safetensors.torch import load_file
 
 from art_lbgat.engine.signals import Interrupted
+from art_lbgat.evaluation.identity import weights_sha256
 from art_lbgat.recipes import RECIPES
-from art_lbgat.study import StudyOptions, plan, run_study, summarize
+from art_lbgat.report import render_report
+from art_lbgat.report.results import as_results
+from art_lbgat.study import StudyOptions, plan, run_study, study_content, summarize
 from art_lbgat.study.run import Task, finished, initialize, run
 from art_lbgat.study.table import cell, half_interval
+from art_lbgat.weights import load_weights
 from tests.conftest import states_equal
 
 QUICK = {"eps": 0.1, "max_iter": 1}
@@ -281,3 +285,38 @@ def test_a_run_that_was_stopped_in_training_goes_on_with_the_same_bits(tmp_path)
     first, second = (next(folder.glob("*.safetensors")) for folder in folders)
     assert first.read_bytes() == second.read_bytes()
     assert not list(folders[1].glob("*.checkpoints"))
+
+
+def test_the_page_of_a_study_has_its_means_and_the_networks_of_its_first_seed(tmp_path, monkeypatch):
+    in_this_process(monkeypatch)
+    chosen = options("natural", "madry", "bgat", "lbgat", seeds=(3, 4), n_autoattack=5)
+    runs = run_study(chosen, tmp_path)
+    state = torch.get_rng_state()
+    content = study_content(chosen, tmp_path, runs, title="A study", commands=["art-lbgat study"])
+    assert torch.equal(state, torch.get_rng_state())
+    assert set(content.ours) == {"bgat", "lbgat"}
+    table = as_results(content.results, content.ours).table.set_index("model")
+    for arm, part in runs.groupby("arm"):
+        assert table.robust[arm] == pytest.approx(part.autoattack.mean())
+        assert table.natural[arm] == pytest.approx(part.natural.mean())
+        assert table.n[arm] == 5
+    shown = content.attacks.set_index(["model", "attack"])
+    assert shown.accuracy["madry", "pgd-20"] == pytest.approx(runs[runs.arm == "madry"]["pgd-20"].mean())
+    subject = content.ours[0]
+    weights = content.provenance["SHA-256"]
+    for arm in chosen.arms:
+        key = next(task.key for name, task in plan.plan_runs(chosen)[1] if (name, task.seed) == (arm, 3))
+        model = RECIPES["digits-natural"].build(seed=0).classifier.model
+        load_weights(model, tmp_path / "runs" / f"{key}.safetensors")
+        assert weights[f"weights of {arm}"] == weights_sha256(model)
+    assert list(content.slices["model"].unique())[:2] == ["guide", subject]
+    assert "means over 2 seeds" in content.notes[0]
+    assert "seed 3" in content.notes[0]
+    assert render_report(content).count("A study") == 2
+    other = StudyOptions({**chosen.arms, "far": chosen.arms["madry"].override(eps=0.2)}, seeds=(3,))
+    with pytest.raises(ValueError, match=r"options: expected arms of one eps and norm"):
+        study_content(other, tmp_path, runs, title="A study")
+    for path in (tmp_path / "runs").glob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError):
+        study_content(chosen, tmp_path, runs, title="A study")

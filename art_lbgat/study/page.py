@@ -1,0 +1,157 @@
+"""The page of a study: means over its seeds, and what the networks of its first seed do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from art_lbgat.checks import check_kind, check_path
+from art_lbgat.engine.randomness import preserved_randomness
+from art_lbgat.recipes.experiment import recipe_classifier
+from art_lbgat.study.options import StudyOptions
+from art_lbgat.study.plan import plan_runs
+from art_lbgat.study.run import Task, judged_images, load_task_data
+from art_lbgat.study.table import MEASURES, summarize
+from art_lbgat.weights import load_weights
+
+if TYPE_CHECKING:
+    import pandas
+    from art.estimators.classification import PyTorchClassifier
+
+    from art_lbgat.data import DataSet
+    from art_lbgat.report import ReportContent
+
+_GUIDED = ("bgat", "lbgat")
+_MOST_MODELS = 7  # with a marker of their own each
+_MOST_IMAGES = 500
+
+
+def study_content(
+    options: StudyOptions, output: str | Path, runs: pandas.DataFrame, *, title: str, commands: Sequence[str] = ()
+) -> ReportContent:
+    """What a page says of a study: the table of :func:`summarize`, and curves, pictures and regions of its networks.
+
+    Results are means over all seeds. Everything else is of the networks of the first seed, and of the seven most robust
+    arms where there are more: the page is about the most robust guided arm, the others are its baselines.
+
+    :param options: What was run.
+    :param output: Where :func:`run_study` has put it.
+    :param runs: What it gave.
+    :param title: Title of the page.
+    :param commands: What made it, as typed.
+    :return: What :func:`~art_lbgat.report.write_report` takes.
+    :raises TypeError: Arguments of another type.
+    :raises FileNotFoundError: If the weights of a run are not in ``output``.
+    :raises ValueError: Arms of several eps or norms, which one page cannot compare.
+    """
+    import pandas
+
+    from art_lbgat.report import evaluate_for_report
+
+    check_kind(options, "options", StudyOptions)
+    folder = check_path(output, "output") / "runs"
+    summary = summarize(runs).reset_index(drop=True)
+    threats = {(recipe.eps, recipe.norm) for recipe in options.arms.values()}
+    if len(threats) > 1:
+        raise ValueError(f"options: expected arms of one eps and norm, got {sorted(threats)}.")
+    eps, norm = threats.pop()
+    tasks = {arm: task for arm, task in plan_runs(options)[1] if task.seed == options.seeds[0]}
+    arms = _most_robust_first(summary)
+    guided = [arm for arm in arms if tasks[arm].recipe.method in _GUIDED]
+    subject = (guided or arms)[0]
+    arms = [subject, *(arm for arm in arms if arm != subject)][:_MOST_MODELS]
+    data = load_task_data(tasks[subject])
+    with preserved_randomness():
+        models = {arm: _classifier(tasks[arm], folder, data) for arm in arms}
+        guide = _guide(tasks[subject], options, folder, data)
+    x, y = judged_images(data, options, _MOST_IMAGES)
+    histories = {arm: pandas.read_csv(folder / f"{tasks[arm].key}.history.csv") for arm in arms}
+    content = evaluate_for_report(
+        models[subject],
+        x,
+        y,
+        eps=eps,
+        norm="inf" if norm == "inf" else 2,
+        name=subject,
+        title=title,
+        baselines={arm: model for arm, model in models.items() if arm != subject},
+        guide=guide,
+        history=histories,
+        attacks=("natural", "pgd-20"),
+        class_names=data.class_names,
+        config=tasks[subject].settings,
+        commands=commands,
+        seed=options.seeds[0],
+    )
+    seeds = len(set(runs["seed"]))
+    note = (
+        f"Accuracies in the answer, the scatter and the tables of models and attacks are means over {seeds} seeds. "
+        if seeds > 1
+        else "Each number is of one training, with one seed; another seed gives another number. "
+    )
+    note += f"Curves, pictures, regions, classes and checks are of the networks of seed {options.seeds[0]}, "
+    note += f"on {len(x)} images."
+    attacks = _attacks(summary, runs, norm)
+    return replace(content, results=_with_flags(summary, runs), ours=guided, attacks=attacks, threat="", notes=(note,))
+
+
+def _most_robust_first(summary: pandas.DataFrame) -> list[str]:
+    measure = "autoattack_mean" if "autoattack_mean" in summary else "pgd-20_mean"
+    return list(summary.sort_values([measure, "natural_mean"], ascending=False, kind="stable")["arm"])
+
+
+def _classifier(task: Task, folder: Path, data: DataSet) -> PyTorchClassifier:
+    """The trained network of a run."""
+    found = recipe_classifier(task.recipe, task.recipe.model, data.nb_classes, data.input_shape, None)
+    load_weights(found.model, folder / f"{task.key}.safetensors")
+    return found
+
+
+def _guide(task: Task, options: StudyOptions, folder: Path, data: DataSet) -> PyTorchClassifier | None:
+    """The guide of a run: frozen ones are runs of their own, one that has learned lies beside its student."""
+    if task.recipe.method not in _GUIDED:
+        return None
+    model, recipe, path = task.recipe.guides[0], task.recipe, folder / f"{task.key}.guide.safetensors"
+    if task.guides:
+        recipe, path = options.guide_recipe(task.recipe, model), folder / f"{task.guides[0]}.safetensors"
+    if not path.is_file():
+        return None
+    found = recipe_classifier(recipe, model, data.nb_classes, data.input_shape, None)
+    load_weights(found.model, path)
+    return found
+
+
+def _with_flags(summary: pandas.DataFrame, runs: pandas.DataFrame) -> pandas.DataFrame:
+    """The table with what AutoAttack warned of in the runs of each arm, and on how many images it was run."""
+    flags = {arm: "; ".join(dict.fromkeys(flag for flag in part["flags"] if flag)) for arm, part in runs.groupby("arm")}
+    measured = "n_autoattack" if "autoattack" in runs else "n"
+    return summary.assign(flags=summary["arm"].map(flags), n=int(runs[measured].max()))
+
+
+def _attacks(summary: pandas.DataFrame, runs: pandas.DataFrame, norm: str) -> pandas.DataFrame:
+    """The means as rows of an evaluation."""
+    import pandas
+
+    kinds = sorted(set(runs.get("autoattack_kind", ())))
+    names = {"autoattack": " / ".join(map(str, kinds)) or "autoattack"}
+    rows = []
+    for row in summary.to_dict("records"):
+        for measure in (each for each in MEASURES if f"{each}_mean" in row):
+            mean, half = row[f"{measure}_mean"] / 100, row[f"{measure}_ci"] / 100
+            ends = (math.nan, math.nan) if math.isnan(half) else (max(0.0, mean - half), min(1.0, mean + half))
+            rows.append(
+                {
+                    "model": row["arm"],
+                    "attack": names.get(measure, measure),
+                    "norm": norm,
+                    "eps": 0.0 if measure == "natural" else row["eps"],
+                    "n": int(runs["n_autoattack" if measure == "autoattack" else "n"].max()),
+                    "accuracy": mean,
+                    "low": ends[0],
+                    "high": ends[1],
+                }
+            )
+    return pandas.DataFrame(rows)
