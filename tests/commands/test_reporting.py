@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from art_lbgat.commands import reporting
-from art_lbgat.commands.live import Live
+from art_lbgat.commands.live import Live, epoch_row
 from art_lbgat.commands.reporting import JSONLines, Lines, Reporter, duration, make_reporter, summary
 
 ROW = {"fit": 1, "epoch": 2, "guidance_mse": 0.5, "guide_ce": 0.25, "loss": 1.5, "train_robust_accuracy": 0.4,
@@ -106,5 +107,24 @@ def test_bars_show_epochs_steps_losses_speed_and_time_left(monkeypatch):
         bars.finish("finished")
         assert not live._progress.tasks
     shown = console.file.getvalue()
-    assert "LBGAT: epoch 1/4: loss 1.5" in shown
+    assert re.search(r"epoch +loss +.*images/s", shown)
+    assert re.search(r"1/4 +1\.5000 ", shown)
     assert "images/s" in shown
+
+
+def test_rows_of_epochs_stand_below_their_headings_and_fit_the_terminal():
+    values = {"guidance_mse": 12.3456, "trades": 0.00071, "guide_ce": 1234.5, "loss": 0.5, "train_robust_accuracy": 1.0,
+              "guide_accuracy": 0.05, "validation_natural_accuracy": 0.5, "images_per_second": 12345.6}  # fmt: skip
+    header, row = epoch_row(values, "9/10", 120, len("10/10"))
+    upper, lower = header.split("\n")
+    assert row.split() == ["9/10", "0.5000", "12.3456", "0.0007", "1.234e+03", "100.0", "5.0", "50.0", "12346"]
+    for name, cell in (("guidance_mse", "12.3456"), ("guide_ce", "1.234e+03"), ("images/s", "12346")):
+        assert lower.index(name) + len(name) <= row.index(cell) + len(cell) <= len(row)
+    assert upper.strip() == "validation"
+    assert upper.index("validation") == lower.rindex("natural %") + len("natural %") - len("validation")
+    narrow = epoch_row(values, "9/10", 80, len("10/10"))
+    assert max(map(len, "\n".join(narrow).split("\n"))) <= 80
+    assert "guidance_mse" not in narrow[0]
+    assert narrow[1].split() == ["9/10", "0.5000", "100.0", "5.0", "50.0", "12346"]
+    later = epoch_row({**values, "loss": 17.2, "guidance_mse": 0.00001}, "10/10", 120, len("10/10"))
+    assert later[0] == header
