@@ -126,7 +126,9 @@ def _dry_run(plan: Plan, device_type: str | None, n_test: int | None, reporter: 
     reporter.say(f"steps: {found.steps_per_epoch} per epoch, {found.steps_per_epoch * recipe.nb_epochs:,} in all")
     times = {"guides": found.guides, "training": found.training, "validation": found.validation,
              "judging without AutoAttack and page": found.judging}  # fmt: skip
-    shown = ", ".join(f"{name} {duration(value)}" for name, value in times.items() if value)
-    reporter.say(f"time, by two steps of {found.step:.3g} s: {shown}; about {duration(sum(times.values()))} in all")
+    reporter.say(f"time: about {duration(sum(times.values()))}, by two steps of {found.step:.3g} s")
+    for name, value in times.items():
+        if value:
+            reporter.say(f"  {name}: {duration(value)}")
     if found.memory is not None:
         reporter.say(f"memory: {found.memory / 2**20:,.0f} MiB at its peak")

@@ -220,7 +220,7 @@ def test_dry_run_measures_and_writes_nothing(tmp_path):
     assert "parameters: classifier 13,026, guide 0 13,026" in result.stdout
     assert f"passes per step: {RECIPES['digits-lbgat6'].override(awp_gamma=0.01).cost}" in result.stdout
     assert "steps: 17 per epoch, 425 in all" in result.stdout
-    assert re.search(r"time, by two steps of [\d.e-]+ s: training [\d.]+ s", result.stdout)
+    assert re.search(r"time: about [\d.]+ s, by two steps of [\d.e-]+ s\n  training: [\d.]+ s", result.stdout)
     assert re.search(r"memory: [\d,]+ MiB", result.stdout)
 
 
