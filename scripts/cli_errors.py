@@ -73,6 +73,8 @@ art-lbgat recipes digits-lbgat --save BUSY/broken.toml
 art-lbgat study --output NEW
 art-lbgat study --recipe digits-lbgat --set eps --output NEW
 art-lbgat demo --method BGATT --output NEW
+art-lbgat demo --root NEW/photos --workers 1 --output NEW
+art-lbgat demo --image-size 64 --output NEW
 art-lbgat doctor --fast
 """.strip().splitlines()
 

@@ -165,6 +165,7 @@ def test_missing_data_of_a_study_are_named(tmp_path):
     )  # fmt: skip
     assert result.exit_code == 2
     assert "CIFAR-10" in result.output
+    assert not (tmp_path / "o").exists()
 
 
 def without_page(monkeypatch):

@@ -70,9 +70,9 @@ def demo(
             )
             for radius in eps or [EPS[family]]
         ]
-        output.mkdir(parents=True, exist_ok=True)
         start, report = time.perf_counter(), shared.progress_lines()
-        tables = [run_study(each, output, report) for each in options]
+        with study_tables.study_directory(output):
+            tables = [run_study(each, output, report) for each in options]
         runs = pandas.concat(tables, ignore_index=True)
         seconds = time.perf_counter() - start
         summary = summarize(runs)

@@ -57,9 +57,9 @@ def study(
             n_autoattack=n_autoattack,
             workers=workers,
         )
-        output.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
-        runs = run_study(options, output, shared.progress_lines())
+        with study_tables.study_directory(output):
+            runs = run_study(options, output, shared.progress_lines())
         seconds = time.perf_counter() - start
         first = next(iter(arms))
         summary = summarize(runs, baseline=first if len(arms) > 1 else None)

@@ -6,6 +6,8 @@ import json
 import platform
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +19,23 @@ if TYPE_CHECKING:
 Spread = Literal["ci", "std"]
 _SPREADS = {"ci": "half of the 95 % interval", "std": "standard deviation"}
 _VERSUS = " vs first"
+
+
+@contextmanager
+def study_directory(output: Path) -> Iterator[None]:
+    """Make the directory of a study; if what is done in it fails before there is a file, it is as if never made.
+
+    :param output: The directory.
+    """
+    made = not output.exists()
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for each in (output / "runs", output) if made else ():
+            with suppress(OSError):  # not empty, or not there
+                each.rmdir()
+        raise
 
 
 def print_study(title: str, summary: pandas.DataFrame, runs: pandas.DataFrame, spread: Spread = "ci") -> None:
