@@ -19,6 +19,7 @@ from art_lbgat.commands.demo import demo
 from art_lbgat.commands.doctor import doctor
 from art_lbgat.commands.evaluate import evaluate
 from art_lbgat.commands.leaderboard import compare, leaderboard
+from art_lbgat.commands.predict import predict
 from art_lbgat.commands.recipes import recipes
 from art_lbgat.commands.report import report
 from art_lbgat.commands.shared import Settings
@@ -67,7 +68,7 @@ def _root(
     logger.setLevel(logging.INFO if debug else logging.WARNING)
 
 
-for command in (demo, train, evaluate, benchmark, leaderboard, compare, report, recipes, study, doctor):
+for command in (demo, train, evaluate, predict, benchmark, leaderboard, compare, report, recipes, study, doctor):
     app.command()(command)
 
 

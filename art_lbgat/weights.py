@@ -81,7 +81,10 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     copies = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # safetensors would make it readable by its owner alone
         save_file(copies, temporary)
+        temporary.chmod(mode)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 import art_lbgat
 from art_lbgat import cli
+from art_lbgat.data import read_images
+from art_lbgat.models import create_classifier
 from art_lbgat.recipes import RECIPES, Recipe
 from tests.data.test_data import write_tree
 
@@ -110,6 +113,45 @@ def test_demo_on_a_folder_of_images_is_one_command(tmp_path):
     assert "class cat" in page
     assert "Each number is of one training" in page
     assert len(list((output / "runs").glob("*.guide.safetensors"))) == 1
+    model = output / "models" / "lbgat"
+    assert f"art-lbgat evaluate {model}" in " ".join(result.output.split())
+    again = invoke("evaluate", str(model), "--csv", str(tmp_path / "again.csv"))
+    assert again.exit_code == 0, again.output
+    runs = pd.read_csv(output / "runs.csv").set_index("arm")
+    assert pd.read_csv(tmp_path / "again.csv").accuracy.tolist() == runs.loc["LBGAT", ["natural", "pgd-20"]].tolist()
+    assert pd.read_csv(model / "results.csv").accuracy.tolist() == runs.loc["LBGAT", ["natural", "pgd-20"]].tolist()
+    assert invoke("report", str(model), "--baseline", str(output / "models" / "pgd-at"), "--n", "4").exit_code == 0
+    study = invoke("evaluate", str(output))
+    assert study.exit_code == 2
+    assert f"it is a study, expected one of {model}" in " ".join(study.output.split())
+    photos = sorted((tmp_path / "photos" / "dog").iterdir())[:3]
+    said = invoke("predict", str(model), *map(str, photos), "--csv", str(tmp_path / "said.csv"))
+    assert said.exit_code == 0, said.output
+    classifier = create_classifier("small-cnn", 2, (3, 8, 8), device_type="cpu", weights=model / "model.safetensors")
+    best = classifier.predict(read_images(photos, 8).astype("float32") / np.float32(255)).argmax(axis=1)
+    table = pd.read_csv(tmp_path / "said.csv")
+    assert table["class"].tolist() == [("cat", "dog")[k] for k in best]
+    assert table["probability %"].between(50, 100).all()
+    assert invoke("predict", str(model), "no.jpg").exit_code == 2
+
+
+def test_predict_takes_classifiers_of_square_colour_images_alone(tmp_path):
+    write_tree(tmp_path / "photos", parts=("",), n=1)
+    made = invoke("train", "digits-natural", "--output", str(tmp_path / "run"), "--nb-epochs", "1", "--n-test", "20",
+                  "--no-report")  # fmt: skip
+    assert made.exit_code == 0, made.output
+    result = invoke("predict", str(tmp_path / "run"), str(tmp_path / "photos" / "cat" / "0.png"))
+    assert result.exit_code == 2
+    assert "expected a classifier of square RGB images, got input_shape (1, 8, 8)" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("command", [["demo"], ["study", "--recipe", "digits-madry"]])
+def test_a_study_writes_into_no_other_directory(command, tmp_path):
+    (tmp_path / "config.toml").write_text("eps = 1\n")
+    result = invoke(*command, "--output", str(tmp_path))
+    assert result.exit_code == 2
+    assert "holds other things (config.toml); expected a new or an empty directory" in " ".join(result.output.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.toml"]
 
 
 @pytest.mark.parametrize(
@@ -170,6 +212,7 @@ def test_missing_data_of_a_study_are_named(tmp_path):
 
 def without_page(monkeypatch):
     """Runs that are replaced leave no networks to show; the paths of the pages that were asked for."""
+    monkeypatch.setattr("art_lbgat.commands.study_models.keep_models", lambda *args: [Path("models/one")])
     pages = []
     monkeypatch.setattr(
         "art_lbgat.commands.study_tables.write_study_page", lambda path, *args, **kwargs: pages.append(path) or path

@@ -259,3 +259,9 @@ def test_reading_with_torch_is_in_one_function_and_for_tensors_only():
     lines = [line for path in PACKAGE.rglob("*.py") for line in path.read_text().splitlines() if "torch.load(" in line]
     assert len(lines) == 1
     assert "weights_only=True" in lines[0]
+
+
+def test_files_of_weights_can_be_read_by_whom_other_files_can(tmp_path):
+    (tmp_path / "other.txt").write_text("")
+    save_weights(torch.nn.Linear(2, 2), tmp_path / "model.safetensors")
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other.txt").stat().st_mode

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,11 +51,13 @@ def demo(
     with shared.one_message():
         import pandas
 
+        from art_lbgat.commands.study_models import keep_models
         from art_lbgat.study import StudyOptions, run_study, summarize
 
         if root is None and image_size is not None:
             raise ValueError(f"image_size: expected it with --root alone, got {image_size}.")
         family = "digits" if root is None else "folder"
+        radii = eps or [EPS[family]]
         options = [
             StudyOptions(
                 _arms(family, radius, method, guide_ce_weight, image_size),
@@ -68,7 +68,7 @@ def demo(
                 n_autoattack=n_autoattack,
                 workers=workers,
             )
-            for radius in eps or [EPS[family]]
+            for radius in radii
         ]
         start, report = time.perf_counter(), shared.progress_lines()
         with study_tables.study_directory(output):
@@ -76,18 +76,23 @@ def demo(
         runs = pandas.concat(tables, ignore_index=True)
         seconds = time.perf_counter() - start
         summary = summarize(runs)
-        command = shlex.join(["art-lbgat", *sys.argv[1:]])
+        command = shared.typed()
         study_tables.save_study(output, command, options[0], runs, summary, seconds, "std")
         title = "Digits (real 8x8 images)" if root is None else f"Photos in {root.resolve().name}"
         study_tables.print_study(f"{title}, Linf", summary, runs, "std")
+        typer.echo("making the page", err=True)
+        models: list[Path] = []
+        for radius, each, table in zip(radii, options, tables, strict=True):
+            models += keep_models(each, output, table, f" eps {radius:.4g}" if len(radii) > 1 else "")
         pages = [
             study_tables.write_study_page(
                 output / ("report.html" if len(tables) == 1 else f"report-eps{radius:.4g}.html"),
                 each, output, table, title=title, command=command,
             )
-            for radius, each, table in zip(eps or [EPS[family]], options, tables, strict=True)
+            for radius, each, table in zip(radii, options, tables, strict=True)
         ]  # fmt: skip
         typer.echo(f"{len(runs)} runs in {seconds:.0f} s; saved in {output}; open {' and '.join(map(str, pages))}")
+        typer.echo(f"to use a model: art-lbgat evaluate {models[-1]}, or predict, report; in Python see docs/models.md")
 
 
 def _arms(

@@ -67,13 +67,16 @@ def evaluate(
         judging = Judging(radius, kind, tuple(attacks), n, n_autoattack, batch_size, seed, part)
         x, y = images(found.load_data(data, root), judging)
         table = judge(found.classifier, x, y, judging)
-        reporter.table(f"{found.name}, {part} images", table)
         if csv is not None and is_main_process():
             write_text(csv, table.to_csv(index=False))
+        reporter.table(f"{found.name}, {part} images", table)
         if output is not None:
             guide, title = found.guide(device_type), f"{found.name}, {part} images"
             write_page(
                 output, found.classifier, x, y, judging, table, name=found.name, title=title,
                 is_main=is_main_process(), guide=guide,
+                data=found.data if data is None else data,
+                class_names=found.class_names if data in (None, found.data) else (),
+                config=None if found.plan is None else found.plan.as_toml(), commands=[shared.typed()],
             )  # fmt: skip
             reporter.say(f"saved in {output}")

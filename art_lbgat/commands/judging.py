@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
 
 _PAGE_IMAGES = 1000
+_BOARDS = (("cifar10", "Linf"), ("cifar10", "L2"), ("cifar100", "Linf"))
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,20 @@ def judge(
     return pandas.concat(tables, ignore_index=True)
 
 
+def published_rows(data: str | None, norm: str) -> pandas.DataFrame | None:
+    """RobustBench's leaderboard of a data set and norm, or None where there is none.
+
+    :param data: Name of the data.
+    :param norm: ``"inf"`` or ``"2"``.
+    """
+    threat_model = "Linf" if norm == "inf" else "L2"
+    if (data, threat_model) not in _BOARDS:
+        return None
+    from art_lbgat.robustbench import leaderboard
+
+    return leaderboard(str(data), threat_model)
+
+
 def write_page(
     path: Path,
     classifier: PyTorchClassifier,
@@ -96,6 +111,8 @@ def write_page(
     name: str,
     title: str,
     is_main: bool = True,
+    notes: Sequence[str] = (),
+    data: str | None = None,
     **more: Any,
 ) -> None:
     """The page about a classifier; its numbers are those of ``results``, its curves and pictures of some images.
@@ -109,16 +126,19 @@ def write_page(
     :param name: What the model is called.
     :param title: Title of the page.
     :param is_main: Whether this process writes; all processes have to come here, as attacks are shared.
+    :param notes: Sentences below the answer.
+    :param data: Name of the data; the leaderboard of RobustBench is drawn behind the results, if there is one.
     :param more: More of what :func:`~art_lbgat.report.evaluate_for_report` takes.
     """
     from art_lbgat.report import evaluate_for_report, write_report
 
     n = min(len(x), _PAGE_IMAGES)
     content = evaluate_for_report(
-        classifier, x[:n], y[:n], name=name, title=title, attacks=("natural", "pgd-20"), **judging.settings, **more
-    )
+        classifier, x[:n], y[:n], name=name, title=title, attacks=("natural", "pgd-20"),
+        leaderboard=published_rows(data, judging.norm), **judging.settings, **more,
+    )  # fmt: skip
     named = results if "model" in results else results.assign(model=name)
     named = named[["model", *(column for column in named.columns if column != "model")]]
-    content = replace(content, results=named, attacks=named, threat="")
+    content = replace(content, results=named, attacks=named, threat="", notes=notes)
     if is_main:
         write_report(path, content)

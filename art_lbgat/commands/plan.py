@@ -19,7 +19,7 @@ _BY_OPTION = {"seed": "--seed", "resume": "--resume", "checkpoint_dir": "--outpu
               "verbose": "--quiet"}  # fmt: skip
 RUN_FIELDS = tuple(f.name for f in fields(RunOptions) if f.name not in {*RECIPE_FIELDS, *_BY_OPTION})
 _OF_THE_CALL = ("seed", "limit", "root", "guide_weights")
-_FACTS = ("input_shape", "nb_classes")
+_FACTS = ("input_shape", "nb_classes", "class_names", "n_test", "n_autoattack", "report", "tracker")
 _FREE = {"published", "source", "notes", "root", "guide_weights", *_FACTS, *MAY_CHANGE} - {"nb_epochs"}
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,19 +36,30 @@ def report(
         from art_lbgat.commands.run_directory import RunDirectory
         from art_lbgat.commands.targets import find_target
 
-        for path in (directory, *(baseline or [])):
+        for option, path in (("directory", directory), *(("baseline", path) for path in baseline or [])):
             if not RunDirectory(path).exists():
-                raise FileNotFoundError(f"directory: there is no run in {path}; expected the --output of a training.")
+                raise FileNotFoundError(f"{option}: there is no run in {path}; expected the --output of a training.")
+        places = [path.resolve() for path in (directory, *(baseline or []))]
+        if len(set(places)) < len(places):
+            raise ValueError(f"baseline: expected different runs, got {', '.join(map(str, baseline or []))}.")
+        shared.new_file(output, "output")
         device_type = shared.choose_device(device)
         found = find_target(str(directory), device_type=device_type)
         run, plan = found.directory, found.plan
         assert run is not None  # noqa: S101 (for the type checker: it is the directory of a run)
         assert plan is not None  # noqa: S101
         others: dict[str, PyTorchClassifier] = {}
+        histories = {found.name: run.history}
+        epochs = {found.name: plan.recipe.nb_epochs}
         for path in baseline or []:
             other = find_target(str(path), device_type=device_type)
-            name = other.name if other.name not in (found.name, *others) else f"{other.name} ({path.name})"
+            taken = (found.name, *others)
+            named = (other.name, f"{other.name} ({path.name})", f"{other.name} ({path})")
+            name = next(each for each in named if each not in taken)
             others[name] = other.classifier
+            if other.directory is not None and other.plan is not None:
+                histories[name] = other.directory.history
+                epochs[name] = other.plan.recipe.nb_epochs
         judging = Judging(plan.recipe.eps, plan.recipe.norm, n=n, n_autoattack=n_autoattack, seed=plan.seed)
         data = found.load_data(None, root)
         x, y = images(data, judging)
@@ -61,9 +71,18 @@ def report(
             title=title or f"{found.name} on {found.data}",
             baselines=others or None,
             guide=found.guide(device_type),
-            history=pandas.read_csv(run.history) if run.history.is_file() else None,
+            history={name: pandas.read_csv(path) for name, path in histories.items() if path.is_file()},
+            notes=_budgets(epochs),
+            data=found.data,
             class_names=data.class_names,
             config=plan.as_toml(),
-            commands=[shlex.join(["art-lbgat", *sys.argv[1:]])],
+            commands=[shared.typed()],
         )  # fmt: skip
         typer.echo(f"saved in {target}")
+
+
+def _budgets(epochs: Mapping[str, int]) -> list[str]:
+    """That models were not trained for equally long, if so."""
+    if len(set(epochs.values())) < 2:
+        return []
+    return [f"Trained for different numbers of epochs: {', '.join(f'{name} {n}' for name, n in epochs.items())}."]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,10 @@ def one_message() -> Iterator[None]:
     except KeyboardInterrupt as error:
         typer.echo(f"interrupted: {error}" if str(error) else "interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:  # whoever read the output has gone
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or flushing at exit fails once more
+        raise typer.Exit(FAILED) from None
     except Exception as error:
         if isinstance(error, (typer.Exit, typer.Abort)):
             raise
@@ -59,6 +65,11 @@ def _process() -> str:
     return "" if rank == "0" else f"process {rank}: "
 
 
+def typed() -> str:
+    """The command as it was typed."""
+    return shlex.join(["art-lbgat", *sys.argv[1:]])
+
+
 def new_file(path: Path | None, option: str) -> None:
     """Refuse a file that is there, or whose directory is not, before anything long is done.
 
@@ -70,7 +81,8 @@ def new_file(path: Path | None, option: str) -> None:
     if path is None:
         return
     if path.exists():
-        raise ValueError(f"{option}: {path} exists already; expected a new file.")
+        kind = "is a directory" if path.is_dir() else "exists already"
+        raise ValueError(f"{option}: {path} {kind}; expected a new file.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{option}: there is no directory {path.parent} to write {path.name} to.")
 

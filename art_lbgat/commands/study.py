@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,6 +41,7 @@ def study(
 ) -> None:
     """Train and judge recipes with several seeds; one table of means, intervals and differences to the first recipe."""
     with shared.one_message():
+        from art_lbgat.commands.study_models import keep_models
         from art_lbgat.study import StudyOptions, run_study, summarize
 
         arms = _arms(recipe, ablation, base, set_ or [])
@@ -63,13 +62,15 @@ def study(
         seconds = time.perf_counter() - start
         first = next(iter(arms))
         summary = summarize(runs, baseline=first if len(arms) > 1 else None)
-        command, data = shlex.join(["art-lbgat", *sys.argv[1:]]), next(iter(arms.values())).data
+        command, data = shared.typed(), next(iter(arms.values())).data
         study_tables.save_study(output, command, options, runs, summary, seconds)
         study_tables.print_study(data, summary, runs)
         saved = f"{len(runs)} runs; {seconds:.0f} s; saved in {output}"
         if len({(each.eps, each.norm) for each in arms.values()}) > 1:
             typer.echo(f"{saved}; no page, since the recipes differ in eps or norm")
             return
+        typer.echo("making the page", err=True)
+        keep_models(options, output, runs)
         page = study_tables.write_study_page(
             output / "report.html", options, output, runs, title=f"Study on {data}", command=command
         )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Spread = Literal["ci", "std"]
 _SPREADS = {"ci": "half of the 95 % interval", "std": "standard deviation"}
+_SHOWN = 5
 _VERSUS = " vs first"
 
 
@@ -26,8 +27,15 @@ def study_directory(output: Path) -> Iterator[None]:
     """Make the directory of a study; if what is done in it fails before there is a file, it is as if never made.
 
     :param output: The directory.
+    :raises ValueError: It holds other things, but no study.
     """
     made = not output.exists()
+    there = {each.name for each in output.iterdir()} if output.is_dir() else set()
+    if there and "runs" not in there:
+        names = ", ".join(sorted(there)[:_SHOWN]) + (", ..." if len(there) > _SHOWN else "")
+        raise ValueError(
+            f"output: {output} holds other things ({names}); expected a new or an empty directory, or that of a study."
+        )
     output.mkdir(parents=True, exist_ok=True)
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from art_lbgat.engine.checkpoint import read_checkpoint, read_newest
 from art_lbgat.engine.randomness import preserved_randomness
 from art_lbgat.recipes.experiment import recipe_classifier
 from art_lbgat.weights import load_weights
+
+logger = logging.getLogger(__name__)
 
 EXPECTED = "the directory of a run, a checkpoint or weights in it, a name of RobustBench's zoo, or module:function"
 _NORMS = {"Linf": "inf", "L2": "2"}
@@ -44,6 +47,11 @@ class Target:
     data: str | None = None
     plan: Plan | None = None
     directory: RunDirectory | None = None
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of its classes, where its run noted them."""
+        return [] if self.directory is None else [str(each) for each in self.directory.facts().get("class_names", ())]
 
     def guide(self, device_type: str | None) -> PyTorchClassifier | None:
         """Its guide, where there is one and its weights are in the directory.
@@ -106,12 +114,20 @@ def _of_run(path: Path, device_type: str | None) -> Target:
     around = [path, *path.resolve().parents][:4]
     directory = next((RunDirectory(each) for each in around if (each / "config.toml").is_file()), None)
     if directory is None:
-        raise ValueError(f"target: there is no config.toml in or above {path} that says which network it is.")
+        models = sorted(each.parent for each in path.glob("models/*/config.toml")) if path.is_dir() else []
+        hint = f"; it is a study, expected one of {', '.join(map(str, models))}" if models else ""
+        raise ValueError(f"target: there is no config.toml in or above {path} that says which network it is{hint}.")
     plan = directory.plan()
     recipe = plan.recipe
-    classifier = _fresh(directory, plan, recipe.model, device_type)
+    model, name = recipe.model, recipe.objective
+    guide = next((i for i in range(len(recipe.guides)) if path.name == directory.guide_weights(i).name), None)
+    if guide is not None:
+        model, name = recipe.guides[guide], f"guide {guide} of {recipe.objective}"
+    elif path.resolve() not in {each.resolve() for each in (directory.path, directory.weights, directory.config)}:
+        name = f"{recipe.objective}, {path.name}"
+    classifier = _fresh(directory, plan, model, device_type)
     load_weights(classifier.model, _weights(path, directory))
-    return Target(recipe.objective, classifier, recipe.eps, recipe.norm, recipe.data, plan, directory)
+    return Target(name, classifier, recipe.eps, recipe.norm, recipe.data, plan, directory)
 
 
 def _fresh(directory: RunDirectory, plan: Plan, name: str, device_type: str | None) -> PyTorchClassifier:
@@ -138,6 +154,10 @@ def _weights(path: Path, directory: RunDirectory) -> Path | Mapping[str, Any]:
     found = read_newest(fits[-1]) if fits else None
     if found is None:
         raise FileNotFoundError(f"target: there are no weights and no checkpoint in {directory.path} yet.")
+    logger.warning(
+        "the run in %s has not ended: these are its weights after %s. `art-lbgat train --output %s --resume` goes on.",
+        directory.path, found.path.name, directory.path,
+    )  # fmt: skip
     return dict(found.parts["models"]["classifier"])
 
 
@@ -146,14 +166,21 @@ def _of_function(text: str) -> Target:
     sys.path.insert(0, "")  # as python -m has it
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(f"target: the module of {text!r} cannot be imported ({error}).") from error
+    except Exception as error:  # whatever the code of a user raises
+        raise ValueError(
+            f"target: the module of {text!r} cannot be imported ({type(error).__name__}: {error})."
+        ) from error
     finally:
         sys.path.remove("")
     function = getattr(module, function_name, None)
     if not callable(function):
         raise ValueError(f"target: the module {module_name!r} has no function {function_name!r}; expected {EXPECTED}.")
-    classifier = function()
+    try:
+        classifier = function()
+    except Exception as error:  # likewise
+        raise ValueError(
+            f"target: {text}, called without arguments, failed ({type(error).__name__}: {error})."
+        ) from error
     if not isinstance(classifier, PyTorchClassifier):
         raise TypeError(f"target: {text} returned {type(classifier).__name__}; expected a PyTorchClassifier.")
     return Target(function_name, classifier)

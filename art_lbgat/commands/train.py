@@ -74,6 +74,10 @@ def train(
             root=root,
             guide_weights=guide_weights or [],
         )
+        if recipe is None:  # --resume alone: as it was asked for first, but for what is said now
+            known = RunDirectory(output or Path()).facts()
+            n_test, tracker = n_test or known.get("n_test"), tracker or known.get("tracker")
+            n_autoattack, report = n_autoattack or known.get("n_autoattack", 0), report and known.get("report", True)
         device_type = shared.choose_device(device)
         judging = Judging(plan.recipe.eps, plan.recipe.norm, n=n_test, n_autoattack=n_autoattack, seed=plan.seed)
         if dry_run:

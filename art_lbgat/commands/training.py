@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,12 +17,14 @@ from art_lbgat.commands.judging import Judging, images, judge, write_page
 from art_lbgat.commands.plan import Plan
 from art_lbgat.commands.reporting import Reporter, duration
 from art_lbgat.commands.run_directory import RunDirectory
+from art_lbgat.commands.shared import typed
 from art_lbgat.data import DataSet, load_data
 from art_lbgat.engine.checkpointer import together
 from art_lbgat.engine.files import write_text
 from art_lbgat.engine.processes import is_main_process, join_processes
 from art_lbgat.engine.trackers import CSVTracker, ServiceTracker, Tracker
 from art_lbgat.recipes.experiment import Experiment, guide_recipe
+from art_lbgat.recipes.files import without_null
 from art_lbgat.weights import save_weights
 
 _GOES_ON = "the same command goes on from what is in {}"
@@ -51,6 +51,13 @@ class Request:
     page: bool = True
     service: str | None = None
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What ``--resume`` alone has to know again, as it is noted beside the configuration."""
+        judging = self.judging
+        found = {"n_test": judging.n, "n_autoattack": judging.n_autoattack, "report": self.page}
+        return without_null({**found, "tracker": self.service})
+
 
 @dataclass
 class _OnStart:
@@ -69,6 +76,15 @@ class _OnStart:
     def finish(self, status: str) -> None:
         """See :class:`~art_lbgat.engine.trackers.Tracker`."""
         self.status = status
+
+
+def data_facts(data: DataSet) -> dict[str, Any]:
+    """What a classifier of these data has to know, as it is noted beside its configuration.
+
+    :param data: The data.
+    """
+    named = {"class_names": list(data.class_names)} if data.class_names else {}
+    return {"input_shape": list(data.input_shape), "nb_classes": data.nb_classes, **named}
 
 
 def load_plan_data(plan: Plan) -> DataSet:
@@ -115,7 +131,7 @@ def _device(device_type: str | None) -> torch.device:
 
 def _build(request: Request, data: DataSet, reporter: Reporter) -> Experiment:
     plan, directory = request.plan, request.directory
-    recipe, facts = plan.recipe, {"input_shape": list(data.input_shape), "nb_classes": data.nb_classes}
+    recipe, facts = plan.recipe, {**data_facts(data), **request.options}
 
     def started(run: Mapping[str, Any]) -> None:
         """The checkpoint, if there is one, takes this plan: it is that of the directory now."""
@@ -169,7 +185,6 @@ def finish(request: Request, experiment: Experiment, reporter: Reporter) -> None
     main = is_main_process()
     x, y = images(experiment.data, judging)
     table = judge(experiment.classifier, x, y, judging)
-    reporter.table(f"{recipe.objective} on {recipe.data}, {judging.part} images", table)
     if request.page:
         write_page(
             directory.page,
@@ -181,14 +196,16 @@ def finish(request: Request, experiment: Experiment, reporter: Reporter) -> None
             name=recipe.objective,
             title=f"{recipe.objective} on {recipe.data}",
             is_main=main,
+            data=recipe.data,
             guide=experiment.guides[0] if experiment.guides else None,
             history=experiment.trainer.history,
             class_names=experiment.data.class_names,
             config=request.plan.as_toml(),
-            commands=[shlex.join(["art-lbgat", *sys.argv[1:]])],
+            commands=[typed()],
         )
     if main:
         directory.write_results(table)
+    reporter.table(f"{recipe.objective} on {recipe.data}, {judging.part} images", table)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from art_lbgat.data.archives import load_npz, read_npz_images
 from art_lbgat.data.arrays import ArrayStream
 from art_lbgat.data.augmentation import Augmentation, Cutout, LabelAugmentation, RandomCropFlip
 from art_lbgat.data.batches import Batch, Stream
-from art_lbgat.data.folders import load_image_folder, load_tiny_imagenet
+from art_lbgat.data.folders import load_image_folder, load_tiny_imagenet, read_images
 from art_lbgat.data.images import Images
 from art_lbgat.data.mixed import MixedData
 from art_lbgat.data.named import load_data
@@ -39,6 +39,7 @@ __all__ = [
     "load_svhn",
     "load_tiny_imagenet",
     "make_augmentation",
+    "read_images",
     "read_npz_images",
     "split",
     "split_indices",

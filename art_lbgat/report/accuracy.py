@@ -57,7 +57,7 @@ def models_section(
         *([Column("robust_interval", "robust, 95 % interval", text)] if table["robust_interval"].any() else []),
         Column("natural", NATURAL, percent),
         *([Column("natural_interval", "natural, 95 % interval", text)] if table["natural_interval"].any() else []),
-        *([Column("n", "images", count)] if table["n"].notna().any() else []),
+        *_counts(table),
         *([Column("front", "none better in both")] if len(table) > 1 else []),
     ]
     shown = make_table(f"Models, most robust first; {results.interval}", table, columns, list(table["ours"]))
@@ -66,6 +66,14 @@ def models_section(
     notes = () if leaderboard is None else (_LIKE_FOR_LIKE,)
     return Section("models", "Natural and robust accuracy", notes, warnings=tuple(warnings(results)), charts=(chart,),
                    tables=(shown, *around))  # fmt: skip
+
+
+def _counts(table: pandas.DataFrame) -> list[Column]:
+    """Columns of the number of images: one, or one for each accuracy where they differ."""
+    known = table["n_natural"].notna() & (table["n_natural"] != table["n"])
+    if known.any():
+        return [Column("n", "images, robust", count), Column("n_natural", "images, natural", count)]
+    return [Column("n", "images", count)] if table["n"].notna().any() else []
 
 
 def attacks_section(frame: pandas.DataFrame) -> Section:
@@ -131,7 +139,7 @@ def curve_section(frame: pandas.DataFrame, styles: Styles) -> Section:
 def classes_section(frame: pandas.DataFrame, class_names: Sequence[str]) -> Section:
     """Accuracy per class, a pair of columns for each model.
 
-    :param frame: Columns ``class`` and any of ``model``, ``n``, ``natural``, ``robust``.
+    :param frame: Columns ``class`` and any of ``model``, ``n``, ``natural``, ``robust``, ``attack``.
     :param class_names: A name for each class, or nothing.
     """
     frame = frame if "model" in frame else frame.assign(model="")
@@ -145,7 +153,9 @@ def classes_section(frame: pandas.DataFrame, class_names: Sequence[str]) -> Sect
                 made = made.assign(**{f"{kind} {i}": made["class"].map(part[kind])})
                 columns.append(Column(f"{kind} {i}", f"{name} {kind} (%)".strip(), percent))
     made = made.assign(**{"class": [class_title(k, class_names) for k in made["class"]]})
-    return Section("classes", "Per class", tables=(make_table("Accuracy per class", made, columns),))
+    attacks = dict.fromkeys(map(str, frame["attack"])) if "attack" in frame else ()
+    caption = f"Accuracy per class{'; robust is under ' if attacks else ''}{', '.join(attacks)}"
+    return Section("classes", "Per class", tables=(make_table(caption, made, columns),))
 
 
 def with_interval(frame: pandas.DataFrame, kind: str = "") -> pandas.DataFrame:

@@ -130,9 +130,11 @@ def evaluate_for_report(
     if n_sanity:
         part, source = order[:n_sanity], guide if guide is not None else next(iter((baselines or {}).values()), None)
         sanity = sanity_checks(classifier, x[part], labels[part], eps=eps, source=source, autoattack=sanity_attacks,
-                               **shared)  # type: ignore[arg-type]  # fmt: skip
+                               **shared).assign(model=name)  # type: ignore[arg-type]  # fmt: skip
     subject = next(iter(subjects.values()))
-    drawn = {**({} if guide is None else {"guide": guide}), **models}
+    right = subject.right.numpy()[order]
+    pictured = np.concatenate([order[right], order[~right]])  # an attack on what is wrong already shows nothing
+    drawn = {**({} if guide is None else {f"guide of {name}": guide}), **models}
     return ReportContent(
         title=title,
         results=table,
@@ -142,8 +144,8 @@ def evaluate_for_report(
         leaderboard=leaderboard,
         history={name: history} if history is not None and not isinstance(history, Mapping) else history,
         curve=curve,
-        per_class=_per_class(subjects, rows),
-        pictures=_pictures(subject, order[:n_pictures], threat, name, class_names) if n_pictures else None,
+        per_class=_per_class(subjects, rows).assign(attack=" and ".join(each for each in names[1:] if each != "worst")),
+        pictures=_pictures(subject, pictured[:n_pictures], threat, name, class_names) if n_pictures else None,
         slices=_slices(drawn, subject, order, class_names, resolution),
         class_names=tuple(class_names),
         sanity=sanity,

@@ -85,7 +85,8 @@ class ReportContent:
     :param comparison: Where a result stands on it: :func:`~art_lbgat.robustbench.compare`.
     :param history: ``trainer.history``, or several by name.
     :param curve: The table of :func:`~art_lbgat.evaluation.robustness_curve`.
-    :param per_class: Columns ``class`` and any of ``model``, ``n``, ``natural``, ``robust`` (in [0, 1]).
+    :param per_class: Columns ``class`` and any of ``model``, ``n``, ``natural``, ``robust`` (in [0, 1]),
+        ``attack``.
     :param pictures: Images and adversarial examples.
     :param slices: The table of :func:`~art_lbgat.diagnostics.decision_slices`.
     :param class_names: A name for each class of ``slices`` and ``per_class``; empty writes the indices.

@@ -20,6 +20,7 @@ COLUMNS = [
     "robust_low",
     "robust_high",
     "n",
+    "n_natural",
     "flags",
     "ours",
 ]
@@ -47,8 +48,8 @@ def as_results(table: Any, ours: Sequence[str] = ()) -> Results:
 
     :param table: What :func:`~art_lbgat.evaluation.evaluate` gives (robust is its row ``"worst"``, else that of
         AutoAttack, else the lowest), ``BenchmarkResult.to_frame()`` (several of them concatenated), the table of
-        :func:`~art_lbgat.study.summarize` (robust is AutoAttack's, else PGD-20's; columns ``n`` and ``flags`` if there
-        are such), or any with the columns ``model``,
+        :func:`~art_lbgat.study.summarize` (robust is AutoAttack's, else PGD-20's; columns ``n``, ``n_natural``
+        and ``flags`` if there are such), or any with the columns ``model``,
         ``natural``, ``robust`` in [0, 1] and, if there are such, those of ``COLUMNS``.
     :param ours: Names of the models that the page is about; empty takes the column ``ours``, else none is.
     :raises TypeError: If it is no DataFrame.
@@ -71,7 +72,7 @@ def as_results(table: Any, ours: Sequence[str] = ()) -> Results:
     else:
         raise ValueError(f"results: expected {EXPECTED}, got columns {sorted(map(str, columns))}.")
     made = pandas.DataFrame(rows)
-    made = made.assign(**{name: math.nan for name in COLUMNS[1:8] if name not in made})
+    made = made.assign(**{name: math.nan for name in COLUMNS[1:9] if name not in made})
     if "flags" not in made:
         made["flags"] = ""
     made["ours"] = made["model"].isin(list(ours)) if ours or "ours" not in made else made["ours"].astype(bool)
@@ -110,6 +111,7 @@ def _of_evaluate(table: pandas.DataFrame) -> tuple[list[dict[str, Any]], str]:
         preferred = [others[others["attack"] == "worst"], others[others["attack"].str.startswith("autoattack")]]
         chosen = next((p for p in preferred if len(p)), others.nsmallest(1, "accuracy")).iloc[0]
         row: dict[str, Any] = {"model": name, "n": chosen["n"], "flags": chosen["flags"]}
+        row["n_natural"] = natural["n"].iloc[0]
         for kind, found in (("natural", natural.iloc[0]), ("robust", chosen)):
             row |= {kind: found["accuracy"], f"{kind}_low": found["low"], f"{kind}_high": found["high"]}
         rows.append(row)
@@ -128,7 +130,7 @@ def _of_summary(table: pandas.DataFrame) -> tuple[list[dict[str, Any]], str]:
             low, high = max(0.0, mean - half), min(1.0, mean + half)
             ends = (math.nan, math.nan) if math.isnan(half) else (low, high)
             row |= {kind: mean, f"{kind}_low": ends[0], f"{kind}_high": ends[1]}
-        rows.append(row | {name: each[name] for name in ("n", "flags") if name in each})
+        rows.append(row | {name: each[name] for name in ("n", "n_natural", "flags") if name in each})
     radius = "several eps" if several else f"eps {table['eps'].iloc[0]:.4g}"
     return rows, f"{'AutoAttack' if robust == 'autoattack' else 'PGD-20'}, {radius}"
 

@@ -93,7 +93,8 @@ def _sanity(frame: pandas.DataFrame) -> Section:
         frame = frame.assign(expected=[str(each).replace("<=", "≤") for each in frame["expected"]])
     columns = [Column("check", "check"), Column("result", "result"), Column("observed", "observed", significant),
                Column("expected", "expected"), Column("detail", "what is compared")]  # fmt: skip
-    table = make_table("Whether the attacks can be believed", frame, columns, [not each for each in passed])
+    of = f", {' / '.join(dict.fromkeys(map(str, frame['model'])))}" if "model" in frame else ""
+    table = make_table(f"Whether the attacks can be believed{of}", frame, columns, [not each for each in passed])
     if {"observed", "expected", "detail"} <= set(frame.columns):
         first, *more = (line.removeprefix("- ") for line in masking_report(frame).split("\n"))
     else:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SCORES = {
     "validation_robust_accuracy": "Validation, robust accuracy",
     "validation_natural_accuracy": "Validation, natural accuracy",
-    "train_robust_accuracy": "Training, robust accuracy",
+    "train_robust_accuracy": "Training, accuracy under its own training attack",
     "train_natural_accuracy": "Training, natural accuracy",
     "guide_accuracy": "Training, guide's natural accuracy",
 }

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from art_lbgat.data import DataSet
     from art_lbgat.report import ReportContent
 
+_Z = 1.959963984540054  # of the normal distribution, 97.5 %
 _GUIDED = ("bgat", "lbgat")
 _MOST_MODELS = 7  # with a marker of their own each
 _MOST_IMAGES = 500
+_ENOUGH_SEEDS = 5  # for an interval over seeds; Student's t for two of them says nothing
 
 
 def study_content(
@@ -95,7 +97,12 @@ def study_content(
     note += f"Curves, pictures, regions, classes and checks are of the networks of seed {options.seeds[0]}, "
     note += f"on {len(x)} images."
     attacks = _attacks(summary, runs, norm)
-    return replace(content, results=_with_flags(summary, runs), ours=guided, attacks=attacks, threat="", notes=(note,))
+    results = _with_flags(summary, runs) if seeds >= _ENOUGH_SEEDS else _over_images(summary, runs)
+    if seeds < _ENOUGH_SEEDS:
+        note += " Intervals are over images alone: so few trainings do not tell how much another one may differ."
+    threat = f"{attacks[attacks['attack'] != 'natural'].groupby('model')['attack'].last().iloc[0]}, "
+    threat += f"{'Linf' if norm == 'inf' else 'L2'}, eps {eps:.4g}"
+    return replace(content, results=results, ours=guided, attacks=attacks, threat=threat, notes=(note,))
 
 
 def _most_robust_first(summary: pandas.DataFrame) -> list[str]:
@@ -124,11 +131,40 @@ def _guide(task: Task, options: StudyOptions, folder: Path, data: DataSet) -> Py
     return found
 
 
+def _over_images(summary: pandas.DataFrame, runs: pandas.DataFrame) -> pandas.DataFrame:
+    """Means over seeds with Wilson's interval over the images, which are the same for every seed."""
+    import pandas
+
+    rows = []
+    robust = "autoattack" if "autoattack_mean" in summary else "pgd-20"
+    for row in _with_flags(summary, runs).to_dict("records"):
+        made = {"model": row["arm"], "n": row["n"], "n_natural": row["n_natural"], "flags": row["flags"]}
+        for kind, measure, n in (("natural", "natural", row["n_natural"]), ("robust", robust, row["n"])):
+            low, high = wilson(row[f"{measure}_mean"] / 100, n)
+            made |= {kind: row[f"{measure}_mean"] / 100, f"{kind}_low": low, f"{kind}_high": high}
+        rows.append(made)
+    return pandas.DataFrame(rows)
+
+
+def wilson(accuracy: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share that need not be a whole number of samples (a mean over seeds).
+
+    ``(p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)``, Wilson 1927.
+
+    :param accuracy: ``p``, in [0, 1].
+    :param n: Samples.
+    """
+    centre, scale = accuracy + _Z**2 / (2 * n), 1 + _Z**2 / n
+    half = _Z * math.sqrt(accuracy * (1 - accuracy) / n + _Z**2 / (4 * n**2))
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
 def _with_flags(summary: pandas.DataFrame, runs: pandas.DataFrame) -> pandas.DataFrame:
-    """The table with what AutoAttack warned of in the runs of each arm, and on how many images it was run."""
+    """The table with what AutoAttack warned of in the runs of each arm, and the numbers of images."""
     flags = {arm: "; ".join(dict.fromkeys(flag for flag in part["flags"] if flag)) for arm, part in runs.groupby("arm")}
     measured = "n_autoattack" if "autoattack" in runs else "n"
-    return summary.assign(flags=summary["arm"].map(flags), n=int(runs[measured].max()))
+    n = {"n": int(runs[measured].max()), "n_natural": int(runs["n"].max())}
+    return summary.assign(flags=summary["arm"].map(flags), **n)
 
 
 def _attacks(summary: pandas.DataFrame, runs: pandas.DataFrame, norm: str) -> pandas.DataFrame:
@@ -141,14 +177,16 @@ def _attacks(summary: pandas.DataFrame, runs: pandas.DataFrame, norm: str) -> pa
     for row in summary.to_dict("records"):
         for measure in (each for each in MEASURES if f"{each}_mean" in row):
             mean, half = row[f"{measure}_mean"] / 100, row[f"{measure}_ci"] / 100
-            ends = (math.nan, math.nan) if math.isnan(half) else (max(0.0, mean - half), min(1.0, mean + half))
+            n = int(runs["n_autoattack" if measure == "autoattack" else "n"].max())
+            enough = row["seeds"] >= _ENOUGH_SEEDS
+            ends = (max(0.0, mean - half), min(1.0, mean + half)) if enough else wilson(mean, n)
             rows.append(
                 {
                     "model": row["arm"],
                     "attack": names.get(measure, measure),
                     "norm": norm,
                     "eps": 0.0 if measure == "natural" else row["eps"],
-                    "n": int(runs["n_autoattack" if measure == "autoattack" else "n"].max()),
+                    "n": n,
                     "accuracy": mean,
                     "low": ends[0],
                     "high": ends[1],

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from art_lbgat.commands import benchmark as benchmark_command
 from art_lbgat.commands import targets
+from art_lbgat.commands.judging import published_rows
 from art_lbgat.data import balanced_order, load_digits
 from art_lbgat.evaluation import evaluate
 from art_lbgat.evaluation.accuracy import Accuracy
@@ -65,7 +66,8 @@ def test_every_name_of_a_run_gives_its_weights(run, tmp_path, what):
     name = {"weights": copied / "model.safetensors", "config": copied / "config.toml", "checkpoint": checkpoint}
     found = targets.find_target(str(name.get(what, copied)), device_type="cpu")
     assert states_equal(found.classifier.model.state_dict(), load_file(run / "model.safetensors"))
-    assert (found.name, found.eps, found.norm, found.data) == ("LBGAT", 0.3, "inf", "digits")
+    named = f"LBGAT, {checkpoint.name}" if what == "checkpoint" else "LBGAT"
+    assert (found.name, found.eps, found.norm, found.data) == (named, 0.3, "inf", "digits")
     guide = found.guide("cpu")
     assert states_equal(guide.model.state_dict(), load_file(run / "guide-0.safetensors"))
 
@@ -139,7 +141,7 @@ def test_report_makes_the_page_again_with_a_baseline(run, tmp_path):
         other,
     )
     before = sorted(path.name for path in run.iterdir())
-    page = tmp_path / "deep" / "page.html"
+    page = tmp_path / "page.html"
     assert (
         str(page)
         in done("report", run, "--baseline", other, "--n", "30", "--title", "Two of them", "--output", page).stdout
@@ -203,3 +205,55 @@ def test_compare_shows_a_published_row_and_its_neighbours(tmp_path):
     assert shown.strip() == str(compare("Cui2020Learnable_34_20", n_rows=2)).strip()
     assert "eps 0.031 instead of 8/255" in shown
     assert len(pd.read_csv(tmp_path / "c.csv")) == 3
+
+
+def test_weights_of_a_guide_are_judged_as_that_guide(run):
+    found = targets.find_target(str(run / "guide-0.safetensors"), device_type="cpu")
+    assert found.name == "guide 0 of LBGAT"
+    assert states_equal(found.classifier.model.state_dict(), load_file(run / "guide-0.safetensors"))
+
+
+def test_a_run_that_has_not_ended_is_said_to_be_so(run, tmp_path, caplog):
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    targets.find_target(str(copied), device_type="cpu")
+    assert not caplog.records
+    (copied / "model.safetensors").unlink()
+    targets.find_target(str(copied), device_type="cpu")
+    assert "has not ended: these are its weights after step-000000017" in caplog.text
+
+
+def test_baselines_of_one_name_are_all_shown_and_one_run_is_not_its_own_baseline(run, tmp_path):
+    for place in ("x", "y"):
+        shutil.copytree(run, tmp_path / place / "run")
+    page = tmp_path / "page.html"
+    done("report", run, "--baseline", tmp_path / "x" / "run", "--baseline", tmp_path / "y" / "run", "--n", "30",
+         "--output", page)  # fmt: skip
+    text = page.read_text()
+    assert "LBGAT (run)" in text
+    assert f"LBGAT ({tmp_path / 'y' / 'run'})" in text
+    result = invoke("report", run, "--baseline", f"{run}/")
+    assert result.exit_code == 2
+    assert "baseline: expected different runs" in result.output
+    again = invoke("report", run, "--output", page)
+    assert (again.exit_code, "exists already" in again.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("data", "norm", "rows"), [("cifar10", "inf", True), ("cifar100", "2", False), ("digits", "inf", False)]
+)
+def test_the_leaderboard_is_drawn_where_there_is_one(data, norm, rows):
+    found = published_rows(data, norm)
+    assert (found is not None) == rows
+    if rows:
+        assert "Cui2020Learnable_34_20" in set(found.model_id)
+
+
+def test_a_function_that_fails_is_the_targets_fault(tmp_path, monkeypatch):
+    (tmp_path / "failing_of_a_test.py").write_text("def build():\n    raise RuntimeError('no weights here')\n")
+    monkeypatch.chdir(tmp_path)
+    result = invoke("evaluate", "failing_of_a_test:build", "--data", "digits", "--eps", "0.1")
+    assert result.exit_code == 2
+    assert "target: failing_of_a_test:build, called without arguments, failed (RuntimeError: no weights here)" in (
+        " ".join(result.output.split())
+    )

@@ -39,7 +39,8 @@ def test_a_run_is_one_directory_that_reads_back(run):
     assert {path.name for path in run.iterdir()} == FILES
     recipe = RECIPES["digits-lbgat"].override(nb_epochs=1)
     assert Recipe.read(run / "config.toml") == recipe
-    assert read_mapping(run / "config.toml")["run"] == {"seed": 0, "input_shape": [1, 8, 8], "nb_classes": 10}
+    assert read_mapping(run / "config.toml")["run"] == {
+        "seed": 0, "input_shape": [1, 8, 8], "nb_classes": 10, "n_test": 20, "n_autoattack": 0, "report": False}  # fmt: skip
     history = pd.read_csv(run / "history.csv")
     assert list(history.epoch) == [1]
     assert list(history.kept) == [True]
@@ -65,7 +66,8 @@ def test_settings_of_recipe_and_run_and_the_seed_reach_the_training(tmp_path):
     written = read_mapping(tmp_path / "a" / "config.toml")
     assert written["eps"] == 0.1
     assert written["run"] == {"seed": 3, "limit": 100, "checkpoint_every": "2 epochs", "max_iter_warmup_epochs": 2,
-                              "input_shape": [1, 8, 8], "nb_classes": 10}  # fmt: skip
+                              "input_shape": [1, 8, 8], "nb_classes": 10, "n_test": 20, "n_autoattack": 0,
+                              "report": False}  # fmt: skip
     assert pd.read_csv(tmp_path / "a" / "history.csv").max_iter[0] == 3  # half of 5, rounded up
     manifest = json.loads(next((tmp_path / "a").rglob("manifest.json")).read_text())
     assert manifest["facts"]["settings"]["options"]["seed"] == 3
@@ -113,7 +115,7 @@ def test_a_finished_run_is_refused_and_goes_on_with_resume(run, tmp_path):
     assert "attack.eps: 0.3 -> 0.1" in refused.output
     assert (copied / "config.toml").read_text() == before  # nothing was touched
     assert (copied / "results.csv").read_bytes() == (run / "results.csv").read_bytes()
-    more = done("train", "--output", copied, "--resume", "--set", "nb_epochs=2", "--n-test", "20", "--no-report")
+    more = done("train", "--output", copied, "--resume", "--set", "nb_epochs=2")
     assert "goes on in epoch 2 of 2" in more.stderr
     assert list(pd.read_csv(copied / "history.csv").epoch) == [1, 2]
     assert read_mapping(copied / "config.toml")["nb_epochs"] == 2

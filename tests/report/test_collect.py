@@ -35,6 +35,7 @@ def test_it_holds_what_the_functions_give(trained, guide, data):
     pd.testing.assert_frame_equal(content.curve.drop(columns="seconds"), curve.drop(columns="seconds"))
     part = order[:8]
     checks = sanity_checks(trained, x[part], y[part], eps=EPS, source=guide, autoattack=(), seed=3)
+    assert set(content.sanity.pop("model")) == {content.ours[0]}
     pd.testing.assert_frame_equal(content.sanity, checks)
     assert content.ours == ("net",)
     assert list(dict.fromkeys(content.slices.model)) == ["guide", "net", "base"]

@@ -16,11 +16,13 @@ import torch
 from safetensors.torch import load_file
 
 from art_lbgat.engine.signals import Interrupted
+from art_lbgat.evaluation.accuracy import Accuracy
 from art_lbgat.evaluation.identity import weights_sha256
 from art_lbgat.recipes import RECIPES
 from art_lbgat.report import render_report
 from art_lbgat.report.results import as_results
 from art_lbgat.study import StudyOptions, plan, run_study, study_content, summarize
+from art_lbgat.study.page import wilson
 from art_lbgat.study.run import Task, finished, initialize, run
 from art_lbgat.study.table import cell, half_interval
 from art_lbgat.weights import load_weights
@@ -309,7 +311,7 @@ def test_the_page_of_a_study_has_its_means_and_the_networks_of_its_first_seed(tm
         model = RECIPES["digits-natural"].build(seed=0).classifier.model
         load_weights(model, tmp_path / "runs" / f"{key}.safetensors")
         assert weights[f"weights of {arm}"] == weights_sha256(model)
-    assert list(content.slices["model"].unique())[:2] == ["guide", subject]
+    assert list(content.slices["model"].unique())[:2] == [f"guide of {subject}", subject]
     assert "means over 2 seeds" in content.notes[0]
     assert "seed 3" in content.notes[0]
     assert render_report(content).count("A study") == 2
@@ -320,3 +322,8 @@ def test_the_page_of_a_study_has_its_means_and_the_networks_of_its_first_seed(tm
         path.unlink()
     with pytest.raises(FileNotFoundError):
         study_content(chosen, tmp_path, runs, title="A study")
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 20), (7, 20), (20, 20), (31, 100)])
+def test_the_interval_of_a_mean_is_wilsons(right, n):
+    assert wilson(right / n, n) == pytest.approx(Accuracy(right, n).interval, abs=1e-9)
