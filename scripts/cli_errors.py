@@ -40,6 +40,8 @@ art-lbgat train digits-lbgat --output NEW --set precision=fp8
 art-lbgat train digits-lbgat --output NEW --device cuda
 art-lbgat train digits-lbgat --output NEW --nb-epochs 0
 art-lbgat train digits-lbgat --output NEW --n-test 0
+art-lbgat train folder-lbgat --output NEW
+art-lbgat train digits-lbgat --output NEW --limit 5
 art-lbgat train digits-lbgat --output NEW --tracker tensorbord
 art-lbgat train digits-lbgat --output NEW --guide-weights NEW/guide.safetensors
 art-lbgat train digits-lbgat --output NEW --quiet --json-lines
@@ -68,10 +70,14 @@ art-lbgat leaderboard cifar10 L1
 art-lbgat compare NEW/result.json
 art-lbgat compare Cui2020Learnable
 art-lbgat report NEW
+art-lbgat report RUN --baseline NEW
+art-lbgat report RUN --baseline RUN
+art-lbgat predict RUN photo.jpg
 art-lbgat recipes digits-lbga
 art-lbgat recipes digits-lbgat --save BUSY/broken.toml
 art-lbgat study --output NEW
 art-lbgat study --recipe digits-lbgat --set eps --output NEW
+art-lbgat study --recipe digits-madry --output BUSY
 art-lbgat demo --method BGATT --output NEW
 art-lbgat demo --root NEW/photos --workers 1 --output NEW
 art-lbgat demo --image-size 64 --output NEW

@@ -157,7 +157,7 @@ def test_images_that_pillow_would_give_to_another_program(tmp_path, monkeypatch)
     from PIL import EpsImagePlugin
 
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("a program was run"))
-    with pytest.raises(ValueError, match=r"root: expected an image in .*a.jpg"):
+    with pytest.raises(ValueError, match=r"paths: expected an image in .*a.jpg"):
         read_images([tmp_path / "a.jpg"])
 
 
@@ -166,14 +166,14 @@ def test_images_that_pillow_would_give_to_another_program(tmp_path, monkeypatch)
 )
 def test_images_that_are_none(content, tmp_path):
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(ValueError, match=r"root: expected an image in .*a.png"):
+    with pytest.raises(ValueError, match=r"paths: expected an image in .*a.png"):
         read_images([tmp_path / "a.png"])
 
 
 def test_an_image_that_would_fill_the_memory(tmp_path, monkeypatch):
     Image.new("1", (2000, 2000)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
-    with pytest.raises(ValueError, match=r"root: expected an image in .*a.png .*decompression bomb"):
+    with pytest.raises(ValueError, match=r"paths: expected an image in .*a.png .*decompression bomb"):
         read_images([tmp_path / "a.png"])
 
 

@@ -55,7 +55,7 @@ def evaluate(
             attacks = ["natural", *(each for each in attacks if each != "natural")]
             if len(attacks) == 1 and not n_autoattack:
                 raise ValueError("attack: expected one beside natural for a page (--output), got none.")
-        plan_attacks(attacks)  # before anything is loaded
+        plan_attacks(attacks, ["guide"])  # before anything is loaded
         device_type = shared.choose_device(device)
         found = find_target(
             target, dataset=dataset, threat_model=threat_model, model_dir=model_dir, device_type=device_type
@@ -66,12 +66,14 @@ def evaluate(
         kind = (found.norm or "inf") if norm is None else check_choice(norm, "norm", ("inf", "2"))
         judging = Judging(radius, kind, tuple(attacks), n, n_autoattack, batch_size, seed, part)
         x, y = images(found.load_data(data, root), judging)
-        table = judge(found.classifier, x, y, judging)
+        guide = found.guide(device_type)
+        sources = {"guide": guide} if guide is not None and "transfer" in attacks else None
+        table = judge(found.classifier, x, y, judging, sources)
         if csv is not None and is_main_process():
             write_text(csv, table.to_csv(index=False))
         reporter.table(f"{found.name}, {part} images", table)
         if output is not None:
-            guide, title = found.guide(device_type), f"{found.name}, {part} images"
+            title = f"{found.name}, {part} images"
             write_page(
                 output, found.classifier, x, y, judging, table, name=found.name, title=title,
                 is_main=is_main_process(), guide=guide,

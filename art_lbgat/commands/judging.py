@@ -68,7 +68,11 @@ def images(data: DataSet, judging: Judging) -> tuple[Any, Any]:
 
 
 def judge(
-    classifier: PyTorchClassifier | Mapping[str, PyTorchClassifier], x: Any, y: Any, judging: Judging
+    classifier: PyTorchClassifier | Mapping[str, PyTorchClassifier],
+    x: Any,
+    y: Any,
+    judging: Judging,
+    sources: Mapping[str, PyTorchClassifier] | None = None,
 ) -> pandas.DataFrame:
     """The table of :func:`~art_lbgat.evaluation.evaluate`, AutoAttack on fewer images where that is asked for.
 
@@ -76,10 +80,11 @@ def judge(
     :param x: Raw natural inputs, ``(n, *input_shape)``.
     :param y: Labels as indices, ``(n,)``.
     :param judging: The attacks.
+    :param sources: Where ``"transfer"`` takes its examples from.
     """
     import pandas
 
-    tables = [evaluate(classifier, x, y, attacks=tuple(judging.attacks), **judging.settings)]
+    tables = [evaluate(classifier, x, y, attacks=tuple(judging.attacks), sources=sources, **judging.settings)]
     if judging.n_autoattack:
         n = judging.n_autoattack
         tables.append(evaluate(classifier, x[:n], y[:n], attacks=("autoattack",), **judging.settings))

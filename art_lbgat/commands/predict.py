@@ -29,7 +29,7 @@ def predict(
         shape = tuple(found.classifier.input_shape)
         if len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2]:
             raise ValueError(f"target: expected a classifier of square RGB images, got input_shape {shape}.")
-        x = read_images(image, shape[1]).astype(np.float32) / np.float32(255)
+        x = read_images(image, shape[1], "image").astype(np.float32) / np.float32(255)
         logits = found.classifier.predict(x).astype(np.float64)
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)

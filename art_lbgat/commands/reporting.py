@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _NO_TERMS = ("fit", "epoch", "step_in_epoch")
 _ACCURACIES = {
-    "train_natural_accuracy": "natural",
-    "train_robust_accuracy": "robust",
+    "train_natural_accuracy": "train natural",
+    "train_robust_accuracy": "train robust",
     "guide_accuracy": "guide",
     "validation_natural_accuracy": "validation natural",
     "validation_robust_accuracy": "validation robust",

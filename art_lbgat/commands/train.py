@@ -13,6 +13,7 @@ from art_lbgat.commands.choosing import complete_recipe, read_settings
 if TYPE_CHECKING:
     from art_lbgat.commands.plan import Plan
     from art_lbgat.commands.reporting import Reporter
+    from art_lbgat.recipes import Recipe
 
 
 def train(
@@ -57,6 +58,7 @@ def train(
     With torchrun on several processes: torchrun --nproc-per-node 2 -m art_lbgat train RECIPE --output DIR
     """
     with shared.one_message():
+        from art_lbgat.checks import check_count
         from art_lbgat.commands.judging import Judging
         from art_lbgat.commands.plan import make_plan
         from art_lbgat.commands.reporting import make_reporter
@@ -78,6 +80,8 @@ def train(
             known = RunDirectory(output or Path()).facts()
             n_test, tracker = n_test or known.get("n_test"), tracker or known.get("tracker")
             n_autoattack, report = n_autoattack or known.get("n_autoattack", 0), report and known.get("report", True)
+        if n_test is not None:
+            check_count(n_test, "n_test")
         device_type = shared.choose_device(device)
         judging = Judging(plan.recipe.eps, plan.recipe.norm, n=n_test, n_autoattack=n_autoattack, seed=plan.seed)
         if dry_run:
@@ -126,6 +130,7 @@ def _dry_run(plan: Plan, device_type: str | None, n_test: int | None, reporter: 
     reporter.say(tomli_w.dumps(plan.as_toml()))
     reporter.say(f"objective: {recipe.objective}")
     reporter.say("parameters: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    reporter.say(f"attack: {_attack_text(recipe)}")
     reporter.say(f"passes per step: {recipe.cost}")
     reporter.say(f"steps: {found.steps_per_epoch} per epoch, {found.steps_per_epoch * recipe.nb_epochs:,} in all")
     times = {"guides": found.guides, "training": found.training, "validation": found.validation,
@@ -136,3 +141,15 @@ def _dry_run(plan: Plan, device_type: str | None, n_test: int | None, reporter: 
             reporter.say(f"  {name}: {duration(value)}")
     if found.memory is not None:
         reporter.say(f"memory: {found.memory / 2**20:,.0f} MiB at its peak")
+
+
+def _attack_text(recipe: Recipe) -> str:
+    """What a training step attacks with, every value resolved."""
+    if recipe.attack is None:
+        return "none"
+    ascent = "KL to the natural prediction" if recipe.attack == "trades" else "cross-entropy"
+    norm = "Linf" if recipe.norm == "inf" else "L2"
+    return (
+        f"{recipe.max_iter} steps of {recipe.step:.4g} in the {norm} ball of eps {recipe.eps:.4g}, ascending the "
+        f"{ascent}, model in {recipe.attack_mode} mode"
+    )

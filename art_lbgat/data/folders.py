@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from art_lbgat.checks import check_choice, check_count, check_name, check_share, check_text
+from art_lbgat.checks import check_choice, check_count, check_name, check_path, check_share, check_text
 from art_lbgat.data.images import Images
 from art_lbgat.data.sets import DataSet, check_split, limited, missing, parted, split_indices
 
 _TINY_FOLDER = "tiny-imagenet-200"
 _TINY_ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _TINY_SIZE = 64
+_SHOWN = 4  # broken files in an error
 # Told by their content, whatever they are called; not those that Pillow gives to other programs (PostScript).
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -57,8 +58,8 @@ def load_image_folder(
         raise ValueError(f"root: expected at least two classes in {root}, got {classes}.")
     y = np.asarray([label for _, label in trained], dtype=np.int64)
     chosen = limited(y, limit, seed)
-    train = Images(read_images([trained[i][0] for i in chosen], size), y[chosen])
-    held = Images(read_images([path for path, _ in tested], size), [label for _, label in tested])
+    train = Images(read_images([trained[i][0] for i in chosen], size, "root"), y[chosen])
+    held = Images(read_images([path for path, _ in tested], size, "root"), [label for _, label in tested])
     return parted(name, train, held, len(classes), seed, validation, class_names=classes)
 
 
@@ -75,10 +76,14 @@ def _find_parts(root: Path, test: float) -> tuple[list[tuple[str, int]], list[tu
         if train.classes != tested.classes:
             raise ValueError(f"root: train has the classes {train.classes}, test has {tested.classes}.")
         return train.samples, tested.samples, train.classes
-    if not root.is_dir() or not any(each.is_dir() for each in root.iterdir()):
+    if not root.is_dir():
+        raise FileNotFoundError(f"root: expected a folder of images, {root}/<class>/<image>, but {root} is none.")
+    if not any(each.is_dir() for each in root.iterdir()):
+        loose = sum(each.is_file() for each in root.iterdir())
+        found = f"{loose} files without a folder of their class" if loose else "none"
         raise FileNotFoundError(
-            f"root: expected folders {root}/train/<class>/<image> and {root}/test/<class>/<image>, or "
-            f"{root}/<class>/<image>, but there are none."
+            f"root: expected folders {root}/<class>/<image>, or {root}/train/<class>/<image> and "
+            f"{root}/test/<class>/<image>, but there are {found}."
         )
     whole = ImageFolder(str(root))
     first, second = split_indices(np.asarray(whole.targets, dtype=np.int64), test, seed=0, name="test")
@@ -120,7 +125,7 @@ def load_tiny_imagenet(
     index = {wnid: label for label, wnid in enumerate(wnids)}
     y = np.asarray([index[path.parts[-3]] for path in found], dtype=np.int64)
     chosen = limited(y, limit, seed)
-    train = Images(read_images([found[i] for i in chosen], size), y[chosen])
+    train = Images(read_images([found[i] for i in chosen], size, "root"), y[chosen])
     tested, labels = [], []
     for number, line in enumerate(annotations.read_text(encoding="utf-8").splitlines(), 1):
         file, wnid = [*line.split("\t"), "", ""][:2]
@@ -130,30 +135,51 @@ def load_tiny_imagenet(
         labels.append(index[wnid])
     if not tested:
         raise ValueError(f"root: expected a line '<file>\\t<wnid>' for each image in {annotations}, got none.")
-    return parted("tiny-imagenet", train, Images(read_images(tested, size), labels), len(wnids), seed, validation)
+    return parted(
+        "tiny-imagenet", train, Images(read_images(tested, size, "root"), labels), len(wnids), seed, validation
+    )
 
 
-def read_images(paths: Sequence[str | Path], size: int | None = None) -> NDArray[np.uint8]:
-    """Decode image files as RGB.
+def read_images(paths: Sequence[str | Path], size: int | None = None, name: str = "paths") -> NDArray[np.uint8]:
+    """Decode image files as RGB, upright; what a classifier that was trained on such files is to be given, times 255.
 
     :param paths: The files, at least one.
     :param size: Resize the middle square to this, bilinear with antialiasing; None to leave them, where all have one
         size.
+    :param name: The name of the argument that ``paths`` came from, for errors.
     :return: uint8, ``(N, 3, H, W)``.
     :raises FileNotFoundError: If a file is missing.
-    :raises ValueError: If images differ in size, or a file is no image.
+    :raises TypeError: If ``paths`` is no sequence of paths.
+    :raises ValueError: If there is no file, images differ in size, or files are no images, with all of these.
     """
-    first = _decode(paths[0], size)
-    images = np.empty((len(paths), *first.shape), dtype=np.uint8)
+    check_text(name, "name")
+    if isinstance(paths, (str, bytes, Path)) or not isinstance(paths, Sequence):
+        raise TypeError(f"{name}: expected a sequence of paths, got {paths!r}.")
+    if size is not None:
+        check_count(size, "size")
+    files = [check_path(path, name) for path in paths]
+    if not files:
+        raise ValueError(f"{name}: expected at least one image file, got none.")
+    images: NDArray[np.uint8] | None = None
+    broken: list[str] = []
     # In one thread: small images spend their time inside python's lock, and threads only wait for it.
-    for place, path in enumerate(paths):
-        image = _decode(path, size)
-        if image.shape != first.shape:
+    for place, path in enumerate(files):
+        try:
+            image = _decode(path, size, name)
+        except ValueError as error:
+            broken.append(str(error))
+            continue
+        if images is None:
+            first, images = path, np.empty((len(files), *image.shape), dtype=np.uint8)
+        if image.shape != images.shape[1:]:
             raise ValueError(
-                f"root: expected images of one size, or a size to bring them to (size=32; image_size in a recipe), "
-                f"got {first.shape[1:]} in {paths[0]} and {image.shape[1:]} in {path}."
+                f"{name}: expected images of one size, or a size to bring them to (size=32; image_size in a recipe), "
+                f"got {images.shape[2:]} in {first} and {image.shape[1:]} in {path}."
             )
         images[place] = image
+    if broken or images is None:
+        more = f" And {len(broken) - 1} more: {' '.join(broken[1:_SHOWN])}" if len(broken) > 1 else ""
+        raise ValueError(f"{broken[0]}{more}")
     return images
 
 
@@ -165,14 +191,14 @@ def _upright(file: Image.Image) -> Image.Image:
         return file
 
 
-def _decode(path: str | Path, size: int | None) -> NDArray[np.uint8]:
+def _decode(path: Path, size: int | None, name: str) -> NDArray[np.uint8]:
     try:
         with Image.open(path, formats=_FORMATS) as file:
             image = _upright(file).convert("RGB")
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"root: expected the image {path}, but it does not exist.") from error
+        raise FileNotFoundError(f"{name}: expected the image {path}, but it does not exist.") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"root: expected an image in {path} ({error}).") from error
+        raise ValueError(f"{name}: expected an image in {path} ({error}).") from error
     if size is not None and image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)

@@ -23,6 +23,7 @@ LOADERS: dict[str, Callable[..., DataSet]] = {
     "npz": load_npz,
 }
 """The loader of each name."""
+_ROOTS = {"folder": "your folder of images, with a folder for each class", "npz": "the file"}
 
 
 def load_data(
@@ -55,7 +56,9 @@ def load_data(
         if root is not None:
             raise ValueError(f"root: expected None, since {name} come with scikit-learn, got {root!r}.")
     elif root is None:
-        raise ValueError(f"root: expected the path that holds {name}, got None.")
+        raise ValueError(
+            f"root: expected {_ROOTS.get(name, f'the path that holds {name}')} (--root on the command line), got None."
+        )
     else:
         options["root"] = root
     if validation is not None:

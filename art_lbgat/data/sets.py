@@ -161,7 +161,12 @@ def parted(
             )
     if limit is not None:
         train = train.subset(limited(train.y, limit, seed))
-    first, second = split_indices(train.y, validation, seed, "validation")
+    try:
+        first, second = split_indices(train.y, validation, seed, "validation")
+    except ValueError as error:
+        if limit is None:
+            raise
+        raise ValueError(f"limit: {limit} training images are too few. {error}") from error
     return DataSet(name, train.subset(first), train.subset(second), test, nb_classes, tuple(class_names))
 
 

@@ -109,7 +109,7 @@ class ServiceTracker:
     ) -> None:
         packages = SERVICES[check_choice(service, "service", SERVICES)]
         if not any(importlib.util.find_spec(package) for package in packages):
-            raise ImportError(f"service: {service} needs a package: pip install {packages[0]}.")
+            raise ImportError(f"service: {service} needs a package: pip install 'art-lbgat[{service}]'.")
         self._service, self._project, self._directory = service, project, Path(directory)
         self._options, self._tracker = options, None  # type: tuple[dict[str, Any], Any]
         self.every_seconds = every_seconds

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from art_lbgat.checks import check_kind, check_path
+from art_lbgat.checks import check_kind, check_path, check_text
 from art_lbgat.engine.randomness import preserved_randomness
 from art_lbgat.recipes.experiment import recipe_classifier
 from art_lbgat.study.options import StudyOptions
@@ -54,6 +54,9 @@ def study_content(
     from art_lbgat.report import evaluate_for_report
 
     check_kind(options, "options", StudyOptions)
+    check_text(title, "title")
+    if not isinstance(commands, (list, tuple)) or not all(isinstance(each, str) for each in commands):
+        raise TypeError(f"commands: expected a sequence of texts, got {commands!r}.")
     folder = check_path(output, "output") / "runs"
     summary = summarize(runs).reset_index(drop=True)
     threats = {(recipe.eps, recipe.norm) for recipe in options.arms.values()}

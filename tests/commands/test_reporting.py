@@ -32,7 +32,7 @@ RUN = {
 def test_a_row_as_a_text():
     assert (
         summary(ROW)
-        == "loss 1.5 (guidance_mse 0.5, guide_ce 0.25), robust 40.0 %, guide 90.0 %, validation natural 80.0 %"
+        == "loss 1.5 (guidance_mse 0.5, guide_ce 0.25), train robust 40.0 %, guide 90.0 %, validation natural 80.0 %"
     )
 
 
@@ -99,7 +99,7 @@ def test_bars_show_epochs_steps_losses_speed_and_time_left(monkeypatch):
         assert (epochs.completed, epochs.total) == (0, 4)
         assert steps.fields["text"] == "128 images/s"
         assert epochs.fields["text"] == "18 s left"  # 36 steps at 2 a second
-        assert live._progress.detail == "loss 1.5, robust 40.0 %"
+        assert live._progress.detail == "loss 1.5, train robust 40.0 %"
         bars.log({**ROW, "epoch": 1}, 10, 1)
         assert epochs.completed == 1
         assert steps.completed == 0
@@ -120,7 +120,7 @@ def test_rows_of_epochs_stand_below_their_headings_and_fit_the_terminal():
     assert row.split() == ["9/10", "0.5000", "12.3456", "0.0007", "1.234e+03", "100.0", "5.0", "50.0", "12346"]
     for name, cell in (("guidance_mse", "12.3456"), ("guide_ce", "1.234e+03"), ("images/s", "12346")):
         assert lower.index(name) + len(name) <= row.index(cell) + len(cell) <= len(row)
-    assert upper.strip() == "validation"
+    assert upper.split() == ["train", "validation"]
     assert upper.index("validation") == lower.rindex("natural %") + len("natural %") - len("validation")
     narrow = epoch_row(values, "9/10", 80, len("10/10"))
     assert max(map(len, "\n".join(narrow).split("\n"))) <= 80

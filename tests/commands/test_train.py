@@ -195,7 +195,7 @@ def test_quiet_is_quiet_and_a_log_has_a_line_per_epoch_without_colour(tmp_path):
     quiet = done("train", "digits-madry", "--output", tmp_path / "a", *SHORT, "--limit", "100", "--quiet")
     assert quiet.output == ""
     loud = done("train", "digits-madry", "--output", tmp_path / "b", *SHORT, "--limit", "100")
-    assert re.fullmatch(r"PGD-AT: epoch 1/1: loss [\d.]+, robust [\d.]+ %, \d+ images/s\n", loud.stderr)
+    assert re.fullmatch(r"PGD-AT: epoch 1/1: loss [\d.]+, train robust [\d.]+ %, \d+ images/s\n", loud.stderr)
     assert "pgd-20" in loud.stdout
     assert "\x1b" not in loud.output
 

@@ -12,6 +12,7 @@ from art_lbgat.data import (
     load_cifar10,
     load_digits,
     load_image_folder,
+    read_images,
     split,
     split_indices,
 )
@@ -122,8 +123,16 @@ def test_cifar10_in_torchvisions_files(tmp_path, monkeypatch):
 def test_missing_data_says_what_to_put_where(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"root: no CIFAR-10 in .*cifar-10-batches-py"):
         load_cifar10(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"root: expected folders .*train/<class>/<image>"):
+    with pytest.raises(
+        FileNotFoundError, match=r"root: expected folders .*train/<class>/<image>.*, but there are none"
+    ):
         load_image_folder(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"root: expected a folder of images, .*none is none"):
+        load_image_folder(tmp_path / "none")
+    (tmp_path / "loose").mkdir()
+    (tmp_path / "loose" / "1.jpg").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"but there are 1 files without a folder of their class"):
+        load_image_folder(tmp_path / "loose")
     write_tree(tmp_path, parts=("train",))
     write_tree(tmp_path, parts=("test",), classes=("cat", "bird"))
     with pytest.raises(ValueError, match=r"root: train has the classes \['cat', 'dog'\], test has \['bird', 'cat'\]"):
@@ -220,3 +229,31 @@ def test_balanced_order_is_nested_balanced_and_complete():
     assert not np.array_equal(order, balanced_order(y, seed=1))
     assert np.array_equal(order, balanced_order(y))
     assert order[0] != 0 or order[3] != 1 or order[2] != 7  # shuffled within a class
+
+
+def test_all_files_that_are_no_images_are_named_at_once(tmp_path):
+    write_tree(tmp_path)
+    for name in ("3.png", "5.png"):
+        (tmp_path / "train" / "dog" / name).write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"root: expected an image in .*3\.png .*And 1 more: .*5\.png"):
+        load_image_folder(tmp_path)
+
+
+def test_read_images_takes_paths(tmp_path):
+    write_tree(tmp_path, parts=("",), n=2)
+    files = sorted((tmp_path / "cat").iterdir())
+    assert read_images(files, 4).shape == (2, 3, 4, 4)
+    assert np.array_equal(read_images(files), np.stack([np.asarray(Image.open(f)).transpose(2, 0, 1) for f in files]))
+    for wrong, error in (
+        ("a.png", TypeError),
+        ([], ValueError),
+        ([3], TypeError),
+        ([tmp_path / "no.png"], FileNotFoundError),
+    ):
+        with pytest.raises(error, match=r"^paths: expected"):
+            read_images(wrong)
+
+
+def test_too_few_training_images_are_the_limits_fault(tmp_path):
+    with pytest.raises(ValueError, match=r"limit: 5 training images are too few\. validation: "):
+        load_digits(limit=5)

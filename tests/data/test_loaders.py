@@ -174,7 +174,7 @@ def test_damaged_files_are_reported_like_missing_ones(tmp_path):
     ("arguments", "options", "message"),
     [
         (("cifra10", "."), {}, r"name: expected one of .*'cifra10'; did you mean 'cifar10'"),
-        (("svhn",), {}, "root: expected the path that holds svhn, got None"),
+        (("svhn",), {}, "root: expected the path that holds svhn .*, got None"),
         (("digits", "."), {}, "root: expected None, since digits come with scikit-learn"),
         (("tiny-imagenet", "."), {"sise": 32}, r"options: expected one of \['size'\], got 'sise'; did you mean 'size'"),
         (("digits",), {"limit": 0}, "limit: expected a whole number >= 1, got 0"),

@@ -78,6 +78,14 @@ def _readers() -> Iterator[Call]:
                 **_SPLIT,
             },
         ),
+        "read_images": (
+            {"paths": sorted(root.glob("images/train/a/*"))},
+            {
+                "paths": [*wrong.junk("list", "tuple"), each(list, lambda: [3], lambda: ["no such file"])],
+                "size": wrong.count(optional=True),
+                "name": wrong.text(),
+            },
+        ),
         "read_npz_images": ({"path": root / "extra.npz"}, {"path": wrong.path()}),
         "load_digits": ({}, {"test": wrong.share(), **_SPLIT}),
         "load_data": (

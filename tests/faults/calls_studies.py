@@ -13,6 +13,8 @@ import pandas as pd
 
 from art_lbgat import recipes, study
 from art_lbgat.recipes import RECIPES, Recipe
+from art_lbgat.study.plan import plan_runs
+from art_lbgat.study.run import run
 from tests.faults import wrong_values as wrong
 from tests.faults.call import Call
 from tests.faults.wrong_values import Strategy, each
@@ -84,6 +86,20 @@ def folder() -> Path:
     (root / "broken.yaml").write_text("a: [", encoding="utf-8")
     (root / "bytes.yaml").write_bytes(b"\xff\xfe\x00\x01")
     return root
+
+
+_DONE: dict[str, Any] = {}
+
+
+def _done(options: study.StudyOptions) -> dict[str, Any]:
+    """The one run of a study, made once, in this process."""
+    if not _DONE:
+        place = Path(tempfile.mkdtemp(dir=folder()))
+        (place / "runs").mkdir()
+        (arm, task), *_ = plan_runs(options)[1]
+        row = {"arm": arm, **run(task, place / "runs")}
+        _DONE.update(options=options, output=place, runs=pd.DataFrame([row]))
+    return dict(_DONE)
 
 
 def _recipes() -> Iterator[Call]:
@@ -160,6 +176,17 @@ def _studies() -> Iterator[Call]:
                 each(lambda: 3, lambda: "a\0b", lambda: str(folder() / "list.yaml")),
             ],
             "report": wrong.junk("none", "function", "type"),
+        },
+    )
+    yield Call(
+        "study_content",
+        lambda: (study.study_content, {**_done(options), "title": "A study"}),
+        {
+            "options": wrong.kind(),
+            "output": [*wrong.junk("text"), each(lambda: 3, lambda: "a\0b")],
+            "runs": [*wrong.kind(), each(pd.DataFrame)],
+            "title": wrong.text(),
+            "commands": [*wrong.junk("list", "tuple"), each(lambda: "one", lambda: [3])],
         },
     )
     runs = pd.DataFrame(

@@ -38,7 +38,7 @@ def test_it_holds_what_the_functions_give(trained, guide, data):
     assert set(content.sanity.pop("model")) == {content.ours[0]}
     pd.testing.assert_frame_equal(content.sanity, checks)
     assert content.ours == ("net",)
-    assert list(dict.fromkeys(content.slices.model)) == ["guide", "net", "base"]
+    assert list(dict.fromkeys(content.slices.model)) == ["guide of net", "net", "base"]
     assert content.threat == "worst of pgd-20, fgsm, Linf, eps 0.1, n = 24"
 
 
