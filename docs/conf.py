@@ -18,6 +18,7 @@ from art_lbgat.cli import app as cli
 from art_lbgat.recipes import RECIPES, Recipe
 
 project, author, release = "art-lbgat", "The art-lbgat developers", __version__
+project_copyright = author
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 html_theme, html_title = "furo", f"art-lbgat {release}"

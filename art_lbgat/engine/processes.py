@@ -8,6 +8,7 @@ with nothing to prepare and nobody to wait for, in which no operation is added.
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 FEWEST_ROWS = 2  # of a global batch, for a process that takes part
 _PATIENCE = timedelta(days=30)  # a batch of an attack may take hours; a process that ends is noticed at once
+_LET_GO = 0.2  # seconds; a thread of gloo needs microseconds, once it is given the interpreter
 _TRAINING = "With checkpoint_dir, start all processes again (any number) and the run goes on from its last checkpoint."
 _GATHERING = (
     "Every process has to call it, not the main one alone. With state_path, start all processes again (any number) and "
@@ -389,5 +391,11 @@ def _join_group(device: torch.device) -> None:
 
 
 def _leave_group() -> None:
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    """End the connections when the interpreter does, after the threads of gloo have let go of the last tensors.
+
+    Letting go needs the interpreter: a thread that is late ends the process by SIGABRT, and torchrun all the others.
+    """
+    if not torch.distributed.is_initialized():
+        return
+    time.sleep(_LET_GO)
+    torch.distributed.destroy_process_group()
