@@ -113,7 +113,7 @@ def test_bad_trackers_are_refused(monkeypatch):
         ServiceTracker("tensorbord")
     for package in ("wandb",):
         monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(ImportError, match="service: wandb needs a package: pip install wandb"):
+        with pytest.raises(ImportError, match=r"service: wandb needs a package: pip install 'art-lbgat\[wandb\]'"):
             ServiceTracker("wandb")
 
 
