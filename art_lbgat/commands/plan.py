@@ -46,6 +46,12 @@ class Plan:
         check_seed(self.seed)
         self.recipe.run_options(self.seed, verbose=False, **{**self.run, "checkpoint_dir": "checkpoints"})
 
+    @property
+    def data_title(self) -> str:
+        """What its data are called in titles: a folder has the name of its directory."""
+        own = self.recipe.data in ("folder", "npz") and self.root is not None
+        return self.root.resolve().name if own and self.root is not None else self.recipe.data
+
     def as_toml(self, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """As it is written to ``config.toml``: the recipe's fields, and a table ``run``.
 

@@ -68,7 +68,7 @@ def report(
         write_page(
             target, found.classifier, x, y, judging, results,
             name=found.name,
-            title=title or f"{found.name} on {found.data}",
+            title=title or f"{found.name} on {plan.data_title}",
             baselines=others or None,
             guide=found.guide(device_type),
             history={name: pandas.read_csv(path) for name, path in histories.items() if path.is_file()},

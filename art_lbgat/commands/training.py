@@ -194,7 +194,7 @@ def finish(request: Request, experiment: Experiment, reporter: Reporter) -> None
             judging,
             table,
             name=recipe.objective,
-            title=f"{recipe.objective} on {recipe.data}",
+            title=f"{recipe.objective} on {request.plan.data_title}",
             is_main=main,
             data=recipe.data,
             guide=experiment.guides[0] if experiment.guides else None,
@@ -205,7 +205,7 @@ def finish(request: Request, experiment: Experiment, reporter: Reporter) -> None
         )
     if main:
         directory.write_results(table)
-    reporter.table(f"{recipe.objective} on {recipe.data}, {judging.part} images", table)
+    reporter.table(f"{recipe.objective} on {request.plan.data_title}, {judging.part} images", table)
 
 
 @contextmanager
