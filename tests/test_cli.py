@@ -213,6 +213,7 @@ def test_missing_data_of_a_study_are_named(tmp_path):
 def without_page(monkeypatch):
     """Runs that are replaced leave no networks to show; the paths of the pages that were asked for."""
     monkeypatch.setattr("art_lbgat.commands.study_models.keep_models", lambda *args: [Path("models/one")])
+    monkeypatch.setattr("art_lbgat.study.run.first_data", lambda options: None)
     pages = []
     monkeypatch.setattr(
         "art_lbgat.commands.study_tables.write_study_page", lambda path, *args, **kwargs: pages.append(path) or path

@@ -53,6 +53,7 @@ def demo(
 
         from art_lbgat.commands.study_models import keep_models
         from art_lbgat.study import StudyOptions, run_study, summarize
+        from art_lbgat.study.run import first_data
 
         if root is None and image_size is not None:
             raise ValueError(f"image_size: expected it with --root alone, got {image_size}.")
@@ -81,16 +82,14 @@ def demo(
         title = "Digits (real 8x8 images)" if root is None else f"Photos in {root.resolve().name}"
         study_tables.print_study(f"{title}, Linf", summary, runs, "std")
         typer.echo("making the page", err=True)
+        data = first_data(options[0])
         models: list[Path] = []
+        pages: list[Path] = []
         for radius, each, table in zip(radii, options, tables, strict=True):
-            models += keep_models(each, output, table, f" eps {radius:.4g}" if len(radii) > 1 else "")
-        pages = [
-            study_tables.write_study_page(
-                output / ("report.html" if len(tables) == 1 else f"report-eps{radius:.4g}.html"),
-                each, output, table, title=title, command=command,
-            )
-            for radius, each, table in zip(radii, options, tables, strict=True)
-        ]  # fmt: skip
+            several = len(radii) > 1
+            models += keep_models(each, output, table, data, f" eps {radius:.4g}" if several else "")
+            page = output / (f"report-eps{radius:.4g}.html" if several else "report.html")
+            pages.append(study_tables.write_study_page(page, each, output, table, data, title=title, command=command))
         typer.echo(f"{len(runs)} runs in {seconds:.0f} s; saved in {output}; open {' and '.join(map(str, pages))}")
         typer.echo(f"to use a model: art-lbgat evaluate {models[-1]}, or predict, report; in Python see docs/models.md")
 

@@ -66,7 +66,7 @@ def evaluate(
         kind = (found.norm or "inf") if norm is None else check_choice(norm, "norm", ("inf", "2"))
         judging = Judging(radius, kind, tuple(attacks), n, n_autoattack, batch_size, seed, part)
         x, y = images(found.load_data(data, root), judging)
-        guide = found.guide(device_type)
+        guide = found.guide(device_type) if output is not None or "transfer" in attacks else None
         sources = {"guide": guide} if guide is not None and "transfer" in attacks else None
         table = judge(found.classifier, x, y, judging, sources)
         if csv is not None and is_main_process():

@@ -49,8 +49,9 @@ class Plan:
     @property
     def data_title(self) -> str:
         """What its data are called in titles: a folder has the name of its directory."""
-        own = self.recipe.data in ("folder", "npz") and self.root is not None
-        return self.root.resolve().name if own and self.root is not None else self.recipe.data
+        if self.root is not None and self.recipe.data in ("folder", "npz"):
+            return self.root.resolve().name
+        return self.recipe.data
 
     def as_toml(self, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """As it is written to ``config.toml``: the recipe's fields, and a table ``run``.

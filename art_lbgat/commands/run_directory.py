@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from art_lbgat.commands.plan import Plan, make_plan
+from art_lbgat.commands.shared import refuse_other_things
 from art_lbgat.engine.files import write_text
 from art_lbgat.recipes.files import read_mapping, write_mapping
 
 if TYPE_CHECKING:
     import pandas
-
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -118,10 +117,7 @@ class RunDirectory:
         if self.exists():
             self._check_run(plan, resume=resume)
             return
-        there = sorted(each.name for each in self.path.iterdir()) if self.path.is_dir() else []
-        if there:
-            names = ", ".join(there[:_SHOWN]) + (", ..." if len(there) > _SHOWN else "")
-            raise ValueError(f"output: {self.path} holds other things ({names}); expected a new or an empty directory.")
+        refuse_other_things(self.path)
         if resume:
             raise FileNotFoundError(f"resume: there is no run in {self.path}; expected the --output of an earlier one.")
 

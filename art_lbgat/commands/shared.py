@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas
 
 
+_SHOWN = 5  # names in an error
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit codes
 
 
@@ -85,6 +86,21 @@ def new_file(path: Path | None, option: str) -> None:
         raise ValueError(f"{option}: {path} {kind}; expected a new file.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{option}: there is no directory {path.parent} to write {path.name} to.")
+
+
+def refuse_other_things(directory: Path, besides: str = "") -> None:
+    """Refuse a directory that is not empty.
+
+    :param directory: The directory; one that is not there is as good as empty.
+    :param besides: What else would have been taken, as the error goes on.
+    :raises ValueError: If there is anything in it.
+    """
+    there = sorted(each.name for each in directory.iterdir()) if directory.is_dir() else []
+    if there:
+        names = ", ".join(there[:_SHOWN]) + (", ..." if len(there) > _SHOWN else "")
+        raise ValueError(
+            f"output: {directory} holds other things ({names}); expected a new or an empty directory{besides}."
+        )
 
 
 def choose_device(device: str) -> str | None:

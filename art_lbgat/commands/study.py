@@ -43,6 +43,7 @@ def study(
     with shared.one_message():
         from art_lbgat.commands.study_models import keep_models
         from art_lbgat.study import StudyOptions, run_study, summarize
+        from art_lbgat.study.run import first_data
 
         arms = _arms(recipe, ablation, base, set_ or [])
         options = StudyOptions(
@@ -70,9 +71,10 @@ def study(
             typer.echo(f"{saved}; no page, since the recipes differ in eps or norm")
             return
         typer.echo("making the page", err=True)
-        keep_models(options, output, runs)
+        images = first_data(options)
+        keep_models(options, output, runs, images)
         page = study_tables.write_study_page(
-            output / "report.html", options, output, runs, title=f"Study on {data}", command=command
+            output / "report.html", options, output, runs, images, title=f"Study on {data}", command=command
         )
         typer.echo(f"{saved}; open {page}")
 

@@ -10,27 +10,31 @@ from typing import TYPE_CHECKING, Any
 from art_lbgat.commands.plan import Plan
 from art_lbgat.commands.run_directory import RunDirectory
 from art_lbgat.commands.training import data_facts
+from art_lbgat.data import DataSet
 from art_lbgat.evaluation.accuracy import Accuracy
 from art_lbgat.study import StudyOptions
 from art_lbgat.study.plan import plan_runs
-from art_lbgat.study.run import load_task_data
+from art_lbgat.study.table import COUNTS, MEASURES
 
 if TYPE_CHECKING:
     import pandas
 
 
-def keep_models(options: StudyOptions, output: Path, runs: pandas.DataFrame, suffix: str = "") -> list[Path]:
+def keep_models(
+    options: StudyOptions, output: Path, runs: pandas.DataFrame, data: DataSet, suffix: str = ""
+) -> list[Path]:
     """Write ``<output>/models/<arm>`` for each arm, with the network of the first seed: as a training leaves it.
 
     :param options: What was run.
     :param output: The directory of the study.
     :param runs: The table of ``run_study``.
+    :param data: The data set of the first seed.
     :param suffix: At the end of each name, to tell studies in one directory apart.
     :return: The directories.
     """
     seed, folder, made = options.seeds[0], output / "runs", []
     tasks = {arm: task for arm, task in plan_runs(options)[1] if task.seed == seed}
-    facts = data_facts(load_task_data(next(iter(tasks.values()))))
+    facts = data_facts(data)
     for arm, task in tasks.items():
         name = re.sub(r"[^a-z0-9.]+", "-", f"{arm}{suffix}".lower()).strip("-")
         directory = RunDirectory(output / "models" / name)
@@ -52,10 +56,8 @@ def _results(run: Any, recipe: Any) -> pandas.DataFrame:
     import pandas
 
     rows = []
-    for measure in ("natural", "pgd-20", "autoattack"):
-        if measure not in run:
-            continue
-        n = int(run["n_autoattack" if measure == "autoattack" else "n"])
+    for measure in (each for each in MEASURES if each in run):
+        n = int(run[COUNTS[measure]])
         low, high = Accuracy(round(run[measure] * n), n).interval
         rows.append(
             {

@@ -11,14 +11,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from art_lbgat.commands.shared import refuse_other_things
+
 if TYPE_CHECKING:
     import pandas
 
+    from art_lbgat.data import DataSet
     from art_lbgat.study import StudyOptions
 
 Spread = Literal["ci", "std"]
 _SPREADS = {"ci": "half of the 95 % interval", "std": "standard deviation"}
-_SHOWN = 5
 _VERSUS = " vs first"
 
 
@@ -30,12 +32,8 @@ def study_directory(output: Path) -> Iterator[None]:
     :raises ValueError: It holds other things, but no study.
     """
     made = not output.exists()
-    there = {each.name for each in output.iterdir()} if output.is_dir() else set()
-    if there and "runs" not in there:
-        names = ", ".join(sorted(there)[:_SHOWN]) + (", ..." if len(there) > _SHOWN else "")
-        raise ValueError(
-            f"output: {output} holds other things ({names}); expected a new or an empty directory, or that of a study."
-        )
+    if not (output / "runs").exists():
+        refuse_other_things(output, ", or that of a study")
     output.mkdir(parents=True, exist_ok=True)
     try:
         yield
@@ -129,7 +127,7 @@ def save_study(
 
 
 def write_study_page(
-    path: Path, options: StudyOptions, output: Path, runs: pandas.DataFrame, *, title: str, command: str
+    path: Path, options: StudyOptions, output: Path, runs: pandas.DataFrame, data: DataSet, *, title: str, command: str
 ) -> Path:
     """The page of a study.
 
@@ -137,6 +135,7 @@ def write_study_page(
     :param options: What was run.
     :param output: The directory of the study.
     :param runs: A row per run.
+    :param data: The data set of the first seed.
     :param title: Title of the page.
     :param command: What was typed.
     :return: The path.
@@ -144,7 +143,7 @@ def write_study_page(
     from art_lbgat.report import write_report
     from art_lbgat.study import study_content
 
-    return write_report(path, study_content(options, output, runs, title=title, commands=[command]))
+    return write_report(path, study_content(options, output, runs, title=title, commands=[command], data=data))
 
 
 def _measures(summary: pandas.DataFrame) -> list[str]:
@@ -154,10 +153,11 @@ def _measures(summary: pandas.DataFrame) -> list[str]:
 
 
 def _headers(summary: pandas.DataFrame, runs: pandas.DataFrame) -> list[str]:
+    from art_lbgat.study.table import COUNTS
+
     titles = {"natural": "natural", "pgd-20": "PGD-20", "autoattack": "AutoAttack"}
-    counts = {"natural": "n", "pgd-20": "n", "autoattack": "n_autoattack"}
     headers = ["method"]
-    headers += [f"{titles[name]} % (n={int(runs[counts[name]].max())})" for name in _measures(summary)]
+    headers += [f"{titles[name]} % (n={int(runs[COUNTS[name]].max())})" for name in _measures(summary)]
     headers += [f"{titles[name]}{_VERSUS}" for name in _measures(summary) if f"{name}_diff" in summary]
     return [*headers, "training s"]
 

@@ -18,7 +18,7 @@ from art_lbgat.commands.run_directory import RunDirectory
 from art_lbgat.data import DataSet, load_data
 from art_lbgat.engine.checkpoint import read_checkpoint, read_newest
 from art_lbgat.engine.randomness import preserved_randomness
-from art_lbgat.recipes.experiment import recipe_classifier
+from art_lbgat.recipes.experiment import load_recipe_data, recipe_classifier
 from art_lbgat.weights import load_weights
 
 logger = logging.getLogger(__name__)
@@ -77,8 +77,7 @@ class Target:
             raise ValueError("data: expected the name of a data set (--data), since the target names none.")
         if self.plan is None or not own:
             return load_data(name, root)
-        size = {} if self.plan.recipe.image_size is None else {"size": self.plan.recipe.image_size}
-        return load_data(name, root or self.plan.root, seed=self.plan.seed, **size)
+        return load_recipe_data(self.plan.recipe, root or self.plan.root, seed=self.plan.seed)
 
 
 def find_target(

@@ -18,12 +18,12 @@ from art_lbgat.commands.plan import Plan
 from art_lbgat.commands.reporting import Reporter, duration
 from art_lbgat.commands.run_directory import RunDirectory
 from art_lbgat.commands.shared import typed
-from art_lbgat.data import DataSet, load_data
+from art_lbgat.data import DataSet
 from art_lbgat.engine.checkpointer import together
 from art_lbgat.engine.files import write_text
 from art_lbgat.engine.processes import is_main_process, join_processes
 from art_lbgat.engine.trackers import CSVTracker, ServiceTracker, Tracker
-from art_lbgat.recipes.experiment import Experiment, guide_recipe
+from art_lbgat.recipes.experiment import Experiment, guide_recipe, load_recipe_data
 from art_lbgat.recipes.files import without_null
 from art_lbgat.weights import save_weights
 
@@ -94,8 +94,7 @@ def load_plan_data(plan: Plan) -> DataSet:
     :raises FileNotFoundError: If it is not there, with what to put where.
     :raises ValueError: Without the root that it needs.
     """
-    size = {} if plan.recipe.image_size is None else {"size": plan.recipe.image_size}
-    return load_data(plan.recipe.data, plan.root, seed=plan.seed, limit=plan.limit, **size)
+    return load_recipe_data(plan.recipe, plan.root, seed=plan.seed, limit=plan.limit)
 
 
 def run_training(request: Request, reporter: Reporter) -> None:

@@ -149,6 +149,20 @@ def fit_options(recipe: Recipe, data: DataSet) -> dict[str, Any]:
     }
 
 
+def load_recipe_data(recipe: Recipe, root: str | Path | None, *, seed: int = 0, limit: int | None = None) -> DataSet:
+    """The data set of a recipe, in the size that it asks for.
+
+    :param recipe: The recipe.
+    :param root: Where its data lies; None for the digits.
+    :param seed: Seed of the validation split and of ``limit``.
+    :param limit: Use only so many training images.
+    :raises FileNotFoundError: If the data are not there, with what to put where.
+    :raises ValueError: Without the root that it needs.
+    """
+    size = {} if recipe.image_size is None else {"size": recipe.image_size}
+    return load_data(recipe.data, root, seed=seed, limit=limit, **size)
+
+
 def build(
     recipe: Recipe,
     root: str | Path | None = None,
@@ -189,8 +203,7 @@ def build(
         check_count(limit, "limit")
     how = recipe.run_options(seed, verbose, **(run or {}))  # checked before anything is loaded
     if data is None:
-        options = {} if recipe.image_size is None else {"size": recipe.image_size}
-        data = load_data(recipe.data, root, seed=seed, limit=limit, **options)
+        data = load_recipe_data(recipe, root, seed=seed, limit=limit)
     with preserved_randomness():
         torch.manual_seed(seed)
         shape = data.input_shape

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from art_lbgat.checks import check_kind, check_path, check_text
+from art_lbgat.data import DataSet
 from art_lbgat.engine.randomness import preserved_randomness
 from art_lbgat.recipes.experiment import recipe_classifier
 from art_lbgat.study.options import StudyOptions
 from art_lbgat.study.plan import plan_runs
-from art_lbgat.study.run import Task, judged_images, load_task_data
-from art_lbgat.study.table import MEASURES, summarize
+from art_lbgat.study.run import Task, first_data, judged_images
+from art_lbgat.study.table import COUNTS, MEASURES, summarize
 from art_lbgat.weights import load_weights
 
 if TYPE_CHECKING:
     import pandas
     from art.estimators.classification import PyTorchClassifier
 
-    from art_lbgat.data import DataSet
     from art_lbgat.report import ReportContent
 
 _Z = 1.959963984540054  # of the normal distribution, 97.5 %
@@ -32,7 +32,13 @@ _ENOUGH_SEEDS = 5  # for an interval over seeds; Student's t for two of them say
 
 
 def study_content(
-    options: StudyOptions, output: str | Path, runs: pandas.DataFrame, *, title: str, commands: Sequence[str] = ()
+    options: StudyOptions,
+    output: str | Path,
+    runs: pandas.DataFrame,
+    *,
+    title: str,
+    commands: Sequence[str] = (),
+    data: DataSet | None = None,
 ) -> ReportContent:
     """What a page says of a study: the table of :func:`summarize`, and curves, pictures and regions of its networks.
 
@@ -44,6 +50,7 @@ def study_content(
     :param runs: What it gave.
     :param title: Title of the page.
     :param commands: What made it, as typed.
+    :param data: The data set of the first seed, instead of loading it.
     :return: What :func:`~art_lbgat.report.write_report` takes.
     :raises TypeError: Arguments of another type.
     :raises FileNotFoundError: If the weights of a run are not in ``output``.
@@ -68,7 +75,7 @@ def study_content(
     guided = [arm for arm in arms if tasks[arm].recipe.method in _GUIDED]
     subject = (guided or arms)[0]
     arms = [subject, *(arm for arm in arms if arm != subject)][:_MOST_MODELS]
-    data = load_task_data(tasks[subject])
+    data = first_data(options) if data is None else check_kind(data, "data", DataSet)
     with preserved_randomness():
         models = {arm: _classifier(tasks[arm], folder, data) for arm in arms}
         guide = _guide(tasks[subject], options, folder, data)
@@ -165,7 +172,7 @@ def wilson(accuracy: float, n: int) -> tuple[float, float]:
 def _with_flags(summary: pandas.DataFrame, runs: pandas.DataFrame) -> pandas.DataFrame:
     """The table with what AutoAttack warned of in the runs of each arm, and the numbers of images."""
     flags = {arm: "; ".join(dict.fromkeys(flag for flag in part["flags"] if flag)) for arm, part in runs.groupby("arm")}
-    measured = "n_autoattack" if "autoattack" in runs else "n"
+    measured = COUNTS["autoattack" if "autoattack" in runs else "pgd-20"]
     n = {"n": int(runs[measured].max()), "n_natural": int(runs["n"].max())}
     return summary.assign(flags=summary["arm"].map(flags), **n)
 
@@ -180,7 +187,7 @@ def _attacks(summary: pandas.DataFrame, runs: pandas.DataFrame, norm: str) -> pa
     for row in summary.to_dict("records"):
         for measure in (each for each in MEASURES if f"{each}_mean" in row):
             mean, half = row[f"{measure}_mean"] / 100, row[f"{measure}_ci"] / 100
-            n = int(runs["n_autoattack" if measure == "autoattack" else "n"].max())
+            n = int(runs[COUNTS[measure]].max())
             enough = row["seeds"] >= _ENOUGH_SEEDS
             ends = (max(0.0, mean - half), min(1.0, mean + half)) if enough else wilson(mean, n)
             rows.append(

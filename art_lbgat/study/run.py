@@ -17,11 +17,11 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 
 import art_lbgat
-from art_lbgat.data import DataSet, balanced_order, load_data
+from art_lbgat.data import DataSet, balanced_order
 from art_lbgat.data.sets import Arrays
 from art_lbgat.evaluation import evaluate
 from art_lbgat.recipes import Recipe
-from art_lbgat.recipes.experiment import training_images
+from art_lbgat.recipes.experiment import load_recipe_data, training_images
 from art_lbgat.study.options import StudyOptions
 from art_lbgat.weights import save_weights
 
@@ -94,7 +94,7 @@ def run(task: Task, folder: Path) -> dict[str, Any]:
     :return: The row of the table; accuracies in [0, 1].
     """
     recipe, options = task.recipe, task.options
-    data = load_task_data(task)
+    data = load_recipe_data(recipe, options.root, seed=task.seed, limit=options.limit)
     checkpoints = folder / f"{task.key}.checkpoints"
     experiment = recipe.build(
         data=data,
@@ -130,14 +130,13 @@ def run(task: Task, folder: Path) -> dict[str, Any]:
     return row
 
 
-def load_task_data(task: Task) -> DataSet:
-    """The data of a run.
+def first_data(options: StudyOptions) -> DataSet:
+    """The data of the runs of the first seed.
 
-    :param task: The run.
+    :param options: What is run.
     """
-    recipe, options = task.recipe, task.options
-    size = {} if recipe.image_size is None else {"size": recipe.image_size}
-    return load_data(recipe.data, options.root, seed=task.seed, limit=options.limit, **size)
+    recipe = next(iter(options.arms.values()))
+    return load_recipe_data(recipe, options.root, seed=options.seeds[0], limit=options.limit)
 
 
 def judged_images(data: DataSet, options: StudyOptions, most: int | None = None) -> Arrays:

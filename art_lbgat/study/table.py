@@ -12,7 +12,8 @@ from art_lbgat.checks import check_kind
 if TYPE_CHECKING:
     import pandas
 
-MEASURES = ("natural", "pgd-20", "autoattack")
+COUNTS = {"natural": "n", "pgd-20": "n", "autoattack": "n_autoattack"}  # the column of how many images
+MEASURES = tuple(COUNTS)
 _CONFIDENCE = 0.95
 
 

@@ -186,6 +186,7 @@ def _studies() -> Iterator[Call]:
             "output": [*wrong.junk("text"), each(lambda: 3, lambda: "a\0b")],
             "runs": [*wrong.kind(), each(pd.DataFrame)],
             "title": wrong.text(),
+            "data": wrong.junk("none"),
             "commands": [*wrong.junk("list", "tuple"), each(lambda: "one", lambda: [3])],
         },
     )
