@@ -33,10 +33,10 @@ unit: $(STAMP) ## pytest with coverage (at least 95 % of the lines)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=art_lbgat --cov-report=term --cov-fail-under=95
 
 faults: $(STAMP) ## Inject every fault of docs/reliability.md and write its table (about 10 minutes)
-	$(BIN)/python -W ignore -m tests.faults
+	$(BIN)/python -W ignore -m qa.faults
 
 bench: $(STAMP) ## Time steps, memory, start-up, evaluation and data against others (about 12 minutes)
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m qa.benchmarks
 
 docs: $(STAMP) ## Build the docs into docs/_build, warnings being errors; check their links, run their code
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build

@@ -20,8 +20,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from art_lbgat.checks import as_array, check_choice, check_count, check_flag, check_number, check_text
-from art_lbgat.engine.modes import evaluating
-from art_lbgat.engine.randomness import preserved_randomness
+from art_lbgat.preserve import evaluating, preserved_randomness
 from art_lbgat.weights import State, load_weights
 
 Shape = tuple[int, ...]
@@ -223,7 +222,7 @@ def create_classifier(
 
 
 def _architecture(module_name: str) -> Any:
-    from art_lbgat.robustbench.compat import import_architecture  # here, since robustbench builds its models with these
+    from art_lbgat.robustbench_import import import_architecture  # here, since robustbench builds its models with these
 
     return import_architecture(module_name)
 

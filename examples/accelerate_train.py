@@ -17,8 +17,8 @@ from torch import nn
 from art_lbgat import LBGATTrainer, StepSchedule
 from art_lbgat.attacks import PGDAttack
 from art_lbgat.data import load_digits
-from art_lbgat.engine.processes import is_main_process
 from art_lbgat.models import small_cnn
+from art_lbgat.processes import is_main_process
 
 
 def device() -> str:

@@ -19,7 +19,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from art_lbgat.robustbench.compat import import_robustbench
+from art_lbgat.robustbench_import import import_robustbench
 
 OUTPUT = Path(__file__).parent.parent / "art_lbgat" / "robustbench" / "leaderboard.csv"
 COLUMNS = (

@@ -42,8 +42,7 @@ def build(options: dict[str, Any], seed: int, nb_epochs: int) -> Experiment:
 
 def first_examples(options: dict[str, Any], seed: int) -> Tensor:
     """x_adv of the first 64 training images at the initial weights, from a fixed start."""
-    from art_lbgat.engine.modes import evaluating
-    from art_lbgat.engine.randomness import Key
+    from art_lbgat.preserve import Key, evaluating
 
     trainer = build(options, seed, 1).trainer
     x, y = (torch.from_numpy(part[:64]) for part in build(options, seed, 1).data.train)

@@ -10,8 +10,8 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from art_lbgat.engine.processes import Processes
 from art_lbgat.engine.step import step_optimizers, take_gradients
+from art_lbgat.processes import Processes
 
 torch.set_num_threads(1)
 

@@ -22,10 +22,10 @@ from art_lbgat.evaluation.record import Entry, Record, _digest
 from art_lbgat.recipes import Recipe
 from art_lbgat.robustbench import import_robustbench
 from art_lbgat.robustbench.cifar_file import read_batch
-from art_lbgat.robustbench.compat import AutoAttack
 from art_lbgat.robustbench.corruptions import _loader
 from art_lbgat.robustbench.images import missing_data
 from art_lbgat.robustbench.result import BenchmarkResult
+from art_lbgat.robustbench_import import AutoAttack
 from art_lbgat.weights import read_weights
 from tests.conftest import conv_net, make_data
 

@@ -12,7 +12,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_lbgat.models import Resize, create_classifier, create_model, list_models, small_cnn
-from art_lbgat.robustbench.compat import import_architecture
+from art_lbgat.robustbench_import import import_architecture
 from tests.conftest import conv_net, copied_state, make_data, mlp, states_equal
 
 SMALL = ("wrn-10-1", "preact-resnet-18", "resnet-18", "resnet-18-guide")

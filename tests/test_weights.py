@@ -12,7 +12,7 @@ from torch import nn
 
 import art_lbgat.weights
 from art_lbgat.models import create_model
-from art_lbgat.robustbench.compat import import_architecture
+from art_lbgat.robustbench_import import import_architecture
 from art_lbgat.weights import load_weights, save_weights
 from tests.conftest import conv_net, copied_state, states_equal
 

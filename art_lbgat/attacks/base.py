@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 from art_lbgat.attacks.ascent import Ascent, draw_start
 from art_lbgat.attacks.loop import ascend
 from art_lbgat.attacks.radius import Radius, as_radius, check_radius, check_scale
-from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_count, check_inputs, check_kind, check_labels, check_norm
-from art_lbgat.engine.modes import evaluating, plain_autograd
+from art_lbgat.classifier import TensorView
+from art_lbgat.preserve import evaluating, plain_autograd
 
 
 class TensorAttack(EvasionAttack):

@@ -14,7 +14,7 @@ from torch import Tensor
 from art_lbgat.attacks.ascent import Ascent
 from art_lbgat.attacks.norms import Bounds
 from art_lbgat.attacks.step import make_step
-from art_lbgat.engine.processes import Processes
+from art_lbgat.processes import Processes
 
 
 @dataclass

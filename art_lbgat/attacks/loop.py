@@ -38,7 +38,7 @@ def ascend(
 ) -> Tensor:
     """Adversarial examples of ``x``.
 
-    The model must be in eval mode with frozen parameters (see :func:`art_lbgat.engine.modes.evaluating`); nothing but
+    The model must be in eval mode with frozen parameters (see :func:`art_lbgat.preserve.evaluating`); nothing but
     the gradient of the loss in ``x_adv`` is computed, and the natural prediction once, without a graph.
 
     :param ascent: What to run.

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from art_lbgat.bridge import TensorView
 from art_lbgat.checks import as_array, check_number
+from art_lbgat.classifier import TensorView
 
 Radius = float | Tensor
 

@@ -14,8 +14,8 @@ from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_p
 from art_lbgat.attacks.loop import Ascent
 from art_lbgat.attacks.pgd import PGDAttack
 from art_lbgat.attacks.trades import TRADESAttack
-from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_kind
+from art_lbgat.classifier import TensorView
 
 _STANDARDISATION_MODULES = "art.preprocessing.standardisation_mean_std"
 _LINF = (math.inf, "inf")

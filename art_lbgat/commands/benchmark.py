@@ -36,7 +36,7 @@ def benchmark(
         import sys
 
         from art_lbgat.commands.targets import find_target
-        from art_lbgat.engine.processes import is_main_process
+        from art_lbgat.processes import is_main_process
         from art_lbgat.robustbench import benchmark as run
         from art_lbgat.robustbench import compare
         from art_lbgat.robustbench.standard import EPS, NORMS, check_dataset, check_threat_model

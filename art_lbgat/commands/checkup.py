@@ -144,8 +144,8 @@ def _self_test() -> Iterator[Finding]:
     """Two steps of LBGAT on the digits, the attack and the loss of a step against their equations."""
     from art_lbgat.attacks import PGDAttack
     from art_lbgat.data import load_digits
-    from art_lbgat.engine.randomness import preserved_randomness
     from art_lbgat.models import create_classifier
+    from art_lbgat.preserve import preserved_randomness
     from art_lbgat.trainers import LBGATTrainer
 
     data = load_digits()

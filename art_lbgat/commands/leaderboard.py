@@ -21,7 +21,7 @@ def leaderboard(
     """Print a leaderboard of RobustBench, best first, with the radius that each row was truly measured at."""
     with shared.one_message():
         from art_lbgat.checks import check_count
-        from art_lbgat.engine.files import write_text
+        from art_lbgat.files import write_text
         from art_lbgat.robustbench import leaderboard as rows_of
 
         check_count(top, "top", minimum=0)
@@ -42,7 +42,7 @@ def compare(
 ) -> None:
     """Say where a result stands, or would stand, on its leaderboard, and whether that is like for like."""
     with shared.one_message():
-        from art_lbgat.engine.files import write_text
+        from art_lbgat.files import write_text
         from art_lbgat.robustbench import BenchmarkResult
         from art_lbgat.robustbench import compare as place
 

@@ -10,7 +10,7 @@ from typing import Any
 from art_lbgat.checks import check_choice, check_kind, check_path, check_seed
 from art_lbgat.commands.choosing import FILES, find_recipe
 from art_lbgat.engine.options import RunOptions
-from art_lbgat.engine.settings import MAY_CHANGE, differences
+from art_lbgat.fingerprint import MAY_CHANGE, differences
 from art_lbgat.recipes import Recipe
 from art_lbgat.recipes.files import NONE, read_mapping, without_null
 

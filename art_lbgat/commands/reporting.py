@@ -150,7 +150,7 @@ def make_reporter(*, quiet: bool, json_lines: bool) -> Reporter:
     :param json_lines: JSON objects on stdout, nothing else.
     :raises ValueError: Both.
     """
-    from art_lbgat.engine.processes import is_main_process
+    from art_lbgat.processes import is_main_process
 
     if quiet and json_lines:
         raise ValueError("quiet: expected either --quiet or --json-lines, got both.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from art_lbgat.commands.plan import Plan, make_plan
 from art_lbgat.commands.shared import refuse_other_things
-from art_lbgat.engine.files import write_text
+from art_lbgat.files import write_text
 from art_lbgat.recipes.files import read_mapping, write_mapping
 
 if TYPE_CHECKING:

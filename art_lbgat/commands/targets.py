@@ -17,7 +17,7 @@ from art_lbgat.commands.plan import Plan
 from art_lbgat.commands.run_directory import RunDirectory
 from art_lbgat.data import DataSet, load_data
 from art_lbgat.engine.checkpoint import read_checkpoint, read_newest
-from art_lbgat.engine.randomness import preserved_randomness
+from art_lbgat.preserve import preserved_randomness
 from art_lbgat.recipes.experiment import load_recipe_data, recipe_classifier
 from art_lbgat.weights import load_weights
 

@@ -20,9 +20,9 @@ from art_lbgat.commands.run_directory import RunDirectory
 from art_lbgat.commands.shared import typed
 from art_lbgat.data import DataSet
 from art_lbgat.engine.checkpointer import together
-from art_lbgat.engine.files import write_text
-from art_lbgat.engine.processes import is_main_process, join_processes
 from art_lbgat.engine.trackers import CSVTracker, ServiceTracker, Tracker
+from art_lbgat.files import write_text
+from art_lbgat.processes import is_main_process, join_processes
 from art_lbgat.recipes.experiment import Experiment, guide_recipe, load_recipe_data
 from art_lbgat.recipes.files import without_null
 from art_lbgat.weights import save_weights

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_count, check_flag, check_inputs, check_kind, check_labels
+from art_lbgat.classifier import TensorView
 from art_lbgat.data.batches import AnyAugmentation, Batch, augmented, check_augmentation
 from art_lbgat.data.images import Images, as_float, to_range
-from art_lbgat.engine.memory import to_device
-from art_lbgat.engine.randomness import Key
-from art_lbgat.engine.settings import described, sha256_of
+from art_lbgat.fingerprint import described, sha256_of
+from art_lbgat.memory import to_device
+from art_lbgat.preserve import Key
 
 logger = logging.getLogger(__name__)
 

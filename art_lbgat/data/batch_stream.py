@@ -13,11 +13,11 @@ from art.data_generators import DataGenerator
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_count, check_flag, check_inputs, check_kind, check_labels
+from art_lbgat.classifier import TensorView
 from art_lbgat.data.batches import AnyAugmentation, Batch, augmented, check_augmentation, join_single
-from art_lbgat.engine.randomness import Key, seed_everything
-from art_lbgat.engine.settings import described, sha256_of
+from art_lbgat.fingerprint import described, sha256_of
+from art_lbgat.preserve import Key, seed_everything
 
 logger = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from art_lbgat.bridge import TensorView, label_rows
 from art_lbgat.checks import check_inputs, check_labels
+from art_lbgat.classifier import TensorView, label_rows
 from art_lbgat.data.augmentation import Augmentation, LabelAugmentation, RandomCropFlip
 from art_lbgat.data.pipelines import apply
-from art_lbgat.engine.processes import Share
-from art_lbgat.engine.randomness import Key
+from art_lbgat.preserve import Key
+from art_lbgat.processes import Share
 
 AnyAugmentation = Augmentation | LabelAugmentation
 

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from art_lbgat.bridge import TensorView
 from art_lbgat.checks import as_array, check_number
+from art_lbgat.classifier import TensorView
 from art_lbgat.data.archives import read_npz_images
 from art_lbgat.data.arrays import Source
 from art_lbgat.data.batches import AnyAugmentation, Batch, augmented, joined
 from art_lbgat.data.images import Images
-from art_lbgat.engine.randomness import Key
-from art_lbgat.engine.settings import described
+from art_lbgat.fingerprint import described
+from art_lbgat.preserve import Key
 
 
 class MixedData:

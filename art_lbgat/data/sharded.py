@@ -9,11 +9,11 @@ from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
-from art_lbgat.bridge import TensorView
+from art_lbgat.classifier import TensorView
 from art_lbgat.data.batch_stream import BatchStream
 from art_lbgat.data.batches import AnyAugmentation, Batch
-from art_lbgat.engine.processes import Processes, Share
-from art_lbgat.engine.randomness import Key
+from art_lbgat.preserve import Key
+from art_lbgat.processes import Processes, Share
 
 _OTHER_ORDER = (
     "x: the loaders of the processes shuffle in different orders; expected a loader without a generator of its own "

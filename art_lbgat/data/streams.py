@@ -10,8 +10,8 @@ import torch
 from art.data_generators import DataGenerator
 from torch.utils.data import DataLoader, Dataset
 
-from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_count, check_kind
+from art_lbgat.classifier import TensorView
 from art_lbgat.data.arrays import ArrayStream
 from art_lbgat.data.batch_stream import BatchStream
 from art_lbgat.data.batches import AnyAugmentation, Batch, Stream, check_augmentation
@@ -19,7 +19,7 @@ from art_lbgat.data.images import Images
 from art_lbgat.data.mixed import MixedData, MixedStream
 from art_lbgat.data.pipelines import make_augmentation
 from art_lbgat.data.sharded import ShardedStream, can_be_sharded
-from art_lbgat.engine.processes import Processes
+from art_lbgat.processes import Processes
 
 __all__ = ["ArrayStream", "Batch", "BatchStream", "Stream", "as_stream"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from art_lbgat.checks import check_count, check_flag, check_labels, check_number
 from art_lbgat.data.augmentation import check_images
 from art_lbgat.data.images import as_float
-from art_lbgat.engine.randomness import preserved_randomness, seed_everything
+from art_lbgat.preserve import preserved_randomness, seed_everything
 
 
 @dataclass(frozen=True)

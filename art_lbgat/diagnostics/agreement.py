@@ -10,8 +10,8 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 from torch.nn import functional
 
-from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_inputs
+from art_lbgat.classifier import TensorView
 from art_lbgat.diagnostics.subjects import (
     ADVERSARIAL,
     BATCH_SIZE,

@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_count, check_norm, check_number
+from art_lbgat.classifier import TensorView
 from art_lbgat.diagnostics.rays import Search, first_crossing, unit_directions
 from art_lbgat.diagnostics.subjects import BATCH_SIZE, Models, inside_bounds, make_images, make_views
 from art_lbgat.evaluation.curve import whole_range

@@ -11,11 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_count
-from art_lbgat.engine.memory import in_chunks
-from art_lbgat.engine.modes import evaluating, plain_autograd
-from art_lbgat.engine.randomness import preserved_randomness, seed_everything
+from art_lbgat.classifier import TensorView
+from art_lbgat.memory import in_chunks
+from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness, seed_everything
 
 FeaturesLike = Callable[[nn.Module, Tensor], Tensor]
 

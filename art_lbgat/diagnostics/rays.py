@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from art_lbgat.bridge import TensorView
 from art_lbgat.checks import as_array, check_count
+from art_lbgat.classifier import TensorView
 from art_lbgat.diagnostics.subjects import make_logits, to_tensor
 
 _ROWS = 64  # images whose distances to all others are held at once

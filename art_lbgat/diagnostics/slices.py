@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from art_lbgat.bridge import TensorView
 from art_lbgat.checks import as_array, check_count, check_number
+from art_lbgat.classifier import TensorView
 from art_lbgat.diagnostics.subjects import (
     BATCH_SIZE,
     Models,

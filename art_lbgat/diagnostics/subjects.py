@@ -11,8 +11,8 @@ from art.estimators.classification import PyTorchClassifier
 from numpy.typing import NDArray
 from torch import Tensor
 
-from art_lbgat.bridge import TensorView
 from art_lbgat.checks import as_array, check_count, check_inputs, check_labels
+from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation.health import predict
 
 Models: TypeAlias = PyTorchClassifier | Mapping[str, PyTorchClassifier]

@@ -27,8 +27,8 @@ from art_lbgat.engine.checkpoint import (
     write_checkpoint,
 )
 from art_lbgat.engine.options import RunOptions
-from art_lbgat.engine.processes import Processes
-from art_lbgat.engine.settings import MAY_CHANGE, differences, surroundings
+from art_lbgat.fingerprint import MAY_CHANGE, differences, surroundings
+from art_lbgat.processes import Processes
 
 logger = logging.getLogger(__name__)
 

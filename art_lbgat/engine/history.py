@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from art_lbgat.engine.processes import Processes
 from art_lbgat.objectives.terms import Terms
+from art_lbgat.processes import Processes
 
 if TYPE_CHECKING:
     import pandas

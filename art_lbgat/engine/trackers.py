@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from art_lbgat.checks import check_choice
-from art_lbgat.engine.files import write_text
+from art_lbgat.files import write_text
 
 logger = logging.getLogger(__name__)
 

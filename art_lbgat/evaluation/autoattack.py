@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from art_lbgat.attacks.radius import check_scale
-from art_lbgat.bridge import TensorView
 from art_lbgat.checks import (
     check_choice,
     check_count,
@@ -27,14 +26,14 @@ from art_lbgat.checks import (
     check_path,
     check_seed,
 )
-from art_lbgat.engine.modes import evaluating, plain_autograd
-from art_lbgat.engine.randomness import preserved_randomness
+from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation.autoattack_checks import FEW_CLASSES
 from art_lbgat.evaluation.autoattack_loop import AutoAttackResult, run_attacks
 from art_lbgat.evaluation.identity import data_sha256, model_identity
 from art_lbgat.evaluation.record import Record
 from art_lbgat.evaluation.sharing import sharing
 from art_lbgat.evaluation.unit import UnitModel
+from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness
 
 ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from art_lbgat.engine.randomness import seed_everything
 from art_lbgat.evaluation import autoattack_checks as flags_of
 from art_lbgat.evaluation.record import Entry, Record
 from art_lbgat.evaluation.sharing import Sharing
 from art_lbgat.evaluation.unit import UnitModel
+from art_lbgat.preserve import seed_everything
 
 NATURAL = "natural"
 

@@ -11,8 +11,8 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 
 from art_lbgat.attacks.radius import check_scale
-from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_number
+from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation.examples import check_runnable
 from art_lbgat.evaluation.judge import run_row
 from art_lbgat.evaluation.plan import Plan, check_threat, plan_attacks

@@ -12,8 +12,6 @@ from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 
-from art_lbgat.engine.modes import evaluating, plain_autograd
-from art_lbgat.engine.randomness import preserved_randomness, seed_everything
 from art_lbgat.evaluation.autoattack import attack_names, auto_attack, needs_gradients
 from art_lbgat.evaluation.gradient import DRAWS, gradient_examples, noise_examples
 from art_lbgat.evaluation.health import require_gradients
@@ -21,6 +19,7 @@ from art_lbgat.evaluation.plan import Plan, Threat, norm_name
 from art_lbgat.evaluation.rows import WHITE_BOX
 from art_lbgat.evaluation.subject import Subject
 from art_lbgat.evaluation.transfer import Sources
+from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness, seed_everything
 
 
 class Examples(NamedTuple):

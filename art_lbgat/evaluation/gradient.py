@@ -9,11 +9,10 @@ from torch import Tensor
 
 from art_lbgat.attacks.loop import Ascent, ascend, draw_start
 from art_lbgat.attacks.norms import clip, unit_gaussian, unit_uniform
-from art_lbgat.engine.memory import in_chunks
-from art_lbgat.engine.modes import evaluating, plain_autograd
-from art_lbgat.engine.randomness import preserved_randomness, seed_everything
 from art_lbgat.evaluation.plan import Threat
 from art_lbgat.evaluation.subject import Subject
+from art_lbgat.memory import in_chunks
+from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness, seed_everything
 
 DRAWS = 10  # of noise: half uniform in the ball, half at its corners (Linf) or on its sphere (L2)
 

@@ -8,10 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from art_lbgat.bridge import TensorView
-from art_lbgat.engine.memory import in_chunks
-from art_lbgat.engine.modes import evaluating, plain_autograd
-from art_lbgat.engine.randomness import preserved_randomness, seed_everything
+from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation.autoattack_checks import (
     BATCH_DEPENDENT,
     NON_FINITE_GRADIENTS,
@@ -19,6 +16,8 @@ from art_lbgat.evaluation.autoattack_checks import (
     SOFTMAX,
     ZERO_GRADIENTS,
 )
+from art_lbgat.memory import in_chunks
+from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness, seed_everything
 
 PROBED = 256  # samples looked at, evenly spaced over all
 LARGEST_CHANGE = 1e-3  # of the range of the logits; rounding is below it, also in TF32

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from art_lbgat.bridge import TensorView
+from art_lbgat.classifier import TensorView
 
 
 def weights_sha256(module: nn.Module) -> str:

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from art_lbgat.engine.processes import Processes, join_processes
 from art_lbgat.evaluation.record import Entry, Record
+from art_lbgat.processes import Processes, join_processes
 
 Found = Mapping[int, Entry]  # by the place of the batch
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def sharing(device: torch.device) -> Iterator[Sharing]:
     :param device: Where the model of this process is.
     :return: For the block, what they do together.
     :raises RuntimeError: If another process has ended.
-    :raises ValueError: See :func:`~art_lbgat.engine.processes.join_processes`.
+    :raises ValueError: See :func:`~art_lbgat.processes.join_processes`.
     """
     processes = join_processes(device)
     with processes.gathering() as gathered:

@@ -13,8 +13,8 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 
 from art_lbgat.attacks.norms import Bounds
-from art_lbgat.bridge import JudgedView, TensorView
 from art_lbgat.checks import as_array, check_count, check_inputs, check_labels, check_seed
+from art_lbgat.classifier import JudgedView, TensorView
 from art_lbgat.evaluation.health import Health, classified_as, measure, predict
 
 OnlyOne = None  # the key of a classifier that was not given by name

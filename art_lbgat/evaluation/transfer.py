@@ -11,7 +11,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 
-from art_lbgat.bridge import JudgedView, TensorView, check_classifier
+from art_lbgat.classifier import JudgedView, TensorView, check_classifier
 from art_lbgat.evaluation.gradient import gradient_examples
 from art_lbgat.evaluation.plan import TRANSFER_STEPS, Threat
 from art_lbgat.evaluation.subject import Subject, make_subject

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from art_lbgat.bridge import TensorView
+from art_lbgat.classifier import TensorView
 
 
 class UnitModel(nn.Module):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from art_lbgat.checks import check_path
-from art_lbgat.engine.files import write_text
+from art_lbgat.files import write_text
 
 if sys.version_info >= (3, 11):
     import tomllib

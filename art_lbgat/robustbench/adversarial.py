@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from art_lbgat.bridge import TensorView
+from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation import health
 from art_lbgat.evaluation.accuracy import Accuracy
 from art_lbgat.evaluation.autoattack import attack_images, attack_names, needs_gradients
@@ -20,9 +20,9 @@ from art_lbgat.evaluation.autoattack_loop import AutoAttackResult
 from art_lbgat.evaluation.identity import data_sha256
 from art_lbgat.evaluation.unit import UnitModel
 from art_lbgat.evaluation.verify import verify
-from art_lbgat.robustbench.compat import with_globals
 from art_lbgat.robustbench.images import BenchmarkImages, Preprocessing
 from art_lbgat.robustbench.standard import NORMS, Dataset, ThreatModel
+from art_lbgat.robustbench_import import with_globals
 
 _logger = logging.getLogger(__name__)
 

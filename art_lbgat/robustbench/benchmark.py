@@ -10,16 +10,14 @@ from typing import Any
 
 from art.estimators.classification import PyTorchClassifier
 
-from art_lbgat.bridge import JudgedView
 from art_lbgat.checks import check_count, check_flag, check_number, check_path, check_seed, check_text
-from art_lbgat.engine.modes import evaluating, plain_autograd
-from art_lbgat.engine.randomness import preserved_randomness
+from art_lbgat.classifier import JudgedView
 from art_lbgat.evaluation.autoattack import attack_names, published_package
 from art_lbgat.evaluation.identity import weights_sha256
 from art_lbgat.evaluation.sharing import sharing
 from art_lbgat.evaluation.unit import UnitModel
+from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness
 from art_lbgat.robustbench.adversarial import Settings, measure_adversarial
-from art_lbgat.robustbench.compat import import_robustbench
 from art_lbgat.robustbench.corruptions import corruption_kinds, measure_corruptions
 from art_lbgat.robustbench.images import BenchmarkImages, Preprocessing, load_images
 from art_lbgat.robustbench.result import BenchmarkResult
@@ -32,6 +30,7 @@ from art_lbgat.robustbench.standard import (
     check_threat_model,
     is_published_eps,
 )
+from art_lbgat.robustbench_import import import_robustbench
 
 _LIBRARIES = ("robustbench", "adversarial-robustness-toolbox", "torch", "torchvision", "timm", "numpy")
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from art_lbgat.checks import check_text
-from art_lbgat.robustbench.compat import import_robustbench, with_globals
 from art_lbgat.robustbench.standard import INPUT_SHAPES, NB_CLASSES, check_dataset, check_threat_model
+from art_lbgat.robustbench_import import import_robustbench, with_globals
 
 Source = Literal["google drive", "timm", "torchvision"]
 _CUDA_ONLY = "Bai2023Improving"  # its networks move tensors to the GPU while they are built

@@ -12,7 +12,7 @@ from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMe
 from art.preprocessing.standardisation_mean_std.utils import broadcastable_mean_std
 from torch import Tensor, nn
 
-from art_lbgat.bridge import TensorView
+from art_lbgat.classifier import TensorView
 
 _STANDARDISATIONS = (StandardisationMeanStd, StandardisationMeanStdPyTorch)
 

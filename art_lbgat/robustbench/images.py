@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from art_lbgat.checks import check_choice, check_count
-from art_lbgat.engine.randomness import preserved_randomness
+from art_lbgat.preserve import preserved_randomness
 from art_lbgat.robustbench.cifar_file import read_batch
-from art_lbgat.robustbench.compat import import_robustbench
 from art_lbgat.robustbench.entries import entries
 from art_lbgat.robustbench.standard import N_EXAMPLES, NB_CLASSES, Dataset, ThreatModel
+from art_lbgat.robustbench_import import import_robustbench
 
 Preprocessing = str | Callable[[Any], Tensor] | None
 

@@ -9,13 +9,12 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from art_lbgat.bridge import TensorView
-from art_lbgat.engine.modes import evaluating, plain_autograd
-from art_lbgat.engine.randomness import preserved_randomness
+from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation.autoattack import published_package
 from art_lbgat.evaluation.autoattack_checks import DYNAMIC, NON_FINITE, RANDOMISED, SOFTMAX, check_defence
 from art_lbgat.evaluation.identity import weights_sha256
 from art_lbgat.evaluation.unit import UnitModel
+from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness
 from art_lbgat.robustbench.comparison import differences
 from art_lbgat.robustbench.exported import exported_module
 from art_lbgat.robustbench.leaderboard import leaderboard

@@ -11,11 +11,11 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 
 from art_lbgat.checks import check_choice, check_flag, check_number, check_path
-from art_lbgat.engine.randomness import preserved_randomness
 from art_lbgat.models import create_classifier
-from art_lbgat.robustbench.compat import import_robustbench
+from art_lbgat.preserve import preserved_randomness
 from art_lbgat.robustbench.entries import entries, find_entry
 from art_lbgat.robustbench.zoo_weights import load_network
+from art_lbgat.robustbench_import import import_robustbench
 
 
 def load_classifier(

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from art_lbgat.robustbench.compat import import_robustbench, with_globals
 from art_lbgat.robustbench.entries import Entry
+from art_lbgat.robustbench_import import import_robustbench, with_globals
 from art_lbgat.weights import read_weights
 
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")  # of its content, in the name of a file of torchvision's

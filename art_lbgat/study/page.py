@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from art_lbgat.checks import check_kind, check_path, check_text
 from art_lbgat.data import DataSet
-from art_lbgat.engine.randomness import preserved_randomness
+from art_lbgat.preserve import preserved_randomness
 from art_lbgat.recipes.experiment import recipe_classifier
 from art_lbgat.study.options import StudyOptions
 from art_lbgat.study.plan import plan_runs

@@ -15,9 +15,9 @@ from art_lbgat.attacks.early_stop import Tally
 from art_lbgat.attacks.loop import ascend, draw_start
 from art_lbgat.attacks.radius import check_scale
 from art_lbgat.attacks.reader import read_attack
-from art_lbgat.bridge import TensorView, check_logits, label_rows
-from art_lbgat.engine.processes import Share
-from art_lbgat.engine.randomness import Key, seed_everything
+from art_lbgat.classifier import TensorView, check_logits, label_rows
+from art_lbgat.preserve import Key, seed_everything
+from art_lbgat.processes import Share
 
 logger = logging.getLogger(__name__)
 

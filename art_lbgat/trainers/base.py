@@ -15,21 +15,20 @@ from art.estimators.classification import PyTorchClassifier
 from numpy.typing import NDArray
 from torch import Tensor
 
-from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_count, check_number
+from art_lbgat.classifier import TensorView
 from art_lbgat.data.augmentation import Augmentation
 from art_lbgat.data.streams import Stream, as_stream
 from art_lbgat.engine.batchnorm import batchnorm_synchronized
 from art_lbgat.engine.cost import Cost, step_cost
 from art_lbgat.engine.history import History
 from art_lbgat.engine.joint import Joint
-from art_lbgat.engine.modes import Modes, plain_autograd, preserved_modes
 from art_lbgat.engine.options import RunFields, RunOptions, check_keyword, run_options
-from art_lbgat.engine.processes import join_processes
-from art_lbgat.engine.randomness import preserved_randomness
 from art_lbgat.engine.selection import States
 from art_lbgat.engine.step import clear_gradients
 from art_lbgat.objectives.terms import Terms
+from art_lbgat.preserve import Modes, plain_autograd, preserved_modes, preserved_randomness
+from art_lbgat.processes import join_processes
 from art_lbgat.trainers import checks
 from art_lbgat.trainers.adversary import Adversary
 from art_lbgat.trainers.fitting import fit_stream

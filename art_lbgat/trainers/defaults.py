@@ -5,7 +5,7 @@ from __future__ import annotations
 from art.estimators.classification import PyTorchClassifier
 
 from art_lbgat.attacks import PGDAttack, TRADESAttack
-from art_lbgat.bridge import TensorView
+from art_lbgat.classifier import TensorView
 
 EPS, EPS_STEP, MAX_ITER = 0.031, 0.007, 10  # arXiv 2011.11164, inputs in [0, 1]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from art.attacks.attack import EvasionAttack
 
-from art_lbgat.bridge import TensorView
+from art_lbgat.classifier import TensorView
 from art_lbgat.data.streams import Stream
-from art_lbgat.engine.settings import MAY_CHANGE, described, module_layout, module_weights, optimizer_settings
+from art_lbgat.fingerprint import MAY_CHANGE, described, module_layout, module_weights, optimizer_settings
 from art_lbgat.trainers.validation import Validation
 
 if TYPE_CHECKING:

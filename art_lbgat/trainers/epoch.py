@@ -10,8 +10,8 @@ from typing import Any
 
 from art_lbgat.data.streams import Stream
 from art_lbgat.engine.history import Meter
-from art_lbgat.engine.randomness import Key, random_states, seed_everything, set_random_states
 from art_lbgat.engine.step import learning_rate
+from art_lbgat.preserve import Key, random_states, seed_everything, set_random_states
 from art_lbgat.trainers.loop import Loop
 from art_lbgat.trainers.progress import Progress
 

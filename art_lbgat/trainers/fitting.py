@@ -13,12 +13,12 @@ from art_lbgat.engine.average import Average
 from art_lbgat.engine.checkpoint import Checkpoint
 from art_lbgat.engine.checkpointer import Checkpointer, together
 from art_lbgat.engine.execution import executions, gradient_scaler
-from art_lbgat.engine.memory import named_out_of_memory
-from art_lbgat.engine.randomness import Key, draw_seed
 from art_lbgat.engine.selection import Selection
-from art_lbgat.engine.settings import module_weights
 from art_lbgat.engine.signals import Signals
 from art_lbgat.engine.trackers import Trackers
+from art_lbgat.fingerprint import module_weights
+from art_lbgat.memory import named_out_of_memory
+from art_lbgat.preserve import Key, draw_seed
 from art_lbgat.trainers import checks
 from art_lbgat.trainers.adversary import validation_adversary
 from art_lbgat.trainers.described import described_fit

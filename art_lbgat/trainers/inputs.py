@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from art_lbgat.bridge import TensorView
+from art_lbgat.classifier import TensorView
 
 Natural = Literal["none", "value", "graph"]
 

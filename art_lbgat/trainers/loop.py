@@ -11,20 +11,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from art_lbgat.bridge import TensorView
+from art_lbgat.classifier import TensorView
 from art_lbgat.data.streams import Batch
 from art_lbgat.engine.average import Average
 from art_lbgat.engine.awp import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
 from art_lbgat.engine.history import Meter
 from art_lbgat.engine.joint import Joint
-from art_lbgat.engine.memory import to_device
-from art_lbgat.engine.modes import Modes
 from art_lbgat.engine.nonfinite import MAX_SKIPPED, NonFiniteError, all_finite, describe
 from art_lbgat.engine.options import RunOptions
-from art_lbgat.engine.processes import Processes, Share
-from art_lbgat.engine.randomness import Key, preserved_randomness, seed_everything
 from art_lbgat.engine.step import learning_rate, step_optimizers, take_gradients
+from art_lbgat.memory import to_device
 from art_lbgat.objectives.terms import Terms, total
+from art_lbgat.preserve import Key, Modes, preserved_randomness, seed_everything
+from art_lbgat.processes import Processes, Share
 from art_lbgat.trainers.adversary import Adversary
 from art_lbgat.trainers.checks import check_outputs
 from art_lbgat.trainers.guide_cache import GuideCache

@@ -16,12 +16,12 @@ from art_lbgat.engine.checkpointer import Checkpointer, together
 from art_lbgat.engine.history import History
 from art_lbgat.engine.nonfinite import MAX_ROLLBACKS, ROLLBACK_FACTOR, NonFiniteError, all_finite, describe
 from art_lbgat.engine.options import RunOptions
-from art_lbgat.engine.processes import Processes
-from art_lbgat.engine.randomness import Key
 from art_lbgat.engine.selection import NATURAL, ROBUST, Selection
 from art_lbgat.engine.signals import Interrupted, Signals, signal_name
 from art_lbgat.engine.step import learning_rate, scale_learning_rates, step_schedulers
 from art_lbgat.engine.trackers import Trackers
+from art_lbgat.preserve import Key
+from art_lbgat.processes import Processes
 from art_lbgat.trainers.adversary import Adversary
 from art_lbgat.trainers.epoch import EpochSoFar, train_epoch
 from art_lbgat.trainers.loop import Loop

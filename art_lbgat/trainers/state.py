@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from art_lbgat.engine.checkpoint import Checkpoint
-from art_lbgat.engine.randomness import Key, random_states, set_random_states
+from art_lbgat.preserve import Key, random_states, set_random_states
 from art_lbgat.trainers.epoch import EpochSoFar
 
 if TYPE_CHECKING:

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from art_lbgat.bridge import TensorView
 from art_lbgat.checks import check_inputs, check_labels
+from art_lbgat.classifier import TensorView
 from art_lbgat.data import Images, MixedData, split_indices
 from art_lbgat.data.arrays import Source
 from art_lbgat.engine.history import correct
-from art_lbgat.engine.modes import Modes
-from art_lbgat.engine.processes import Processes
-from art_lbgat.engine.randomness import Key
+from art_lbgat.preserve import Key, Modes
+from art_lbgat.processes import Processes
 from art_lbgat.trainers.adversary import Adversary
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from art_lbgat.engine.memory import to_device
+from art_lbgat.memory import to_device
 
 
 class WarmStarts:

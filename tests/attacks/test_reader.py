@@ -21,9 +21,8 @@ from torch import nn
 
 from art_lbgat import LBGATTrainer, MadryTrainer
 from art_lbgat.attacks import PGDAttack, TRADESAttack, read_attack
-from art_lbgat.bridge import TensorView
-from art_lbgat.engine.modes import evaluating
-from art_lbgat.engine.randomness import Key
+from art_lbgat.classifier import TensorView
+from art_lbgat.preserve import Key, evaluating
 from art_lbgat.trainers.adversary import Adversary
 from tests.conftest import copied_state, make_classifier, make_data, states_equal
 from tests.trainers.cases import OPTIONS, another

@@ -8,7 +8,7 @@ import torch
 from torchvision.transforms import v2
 
 from art_lbgat.data import CutMix, Cutout, PerImage, RandomCropFlip, make_augmentation
-from art_lbgat.engine.randomness import Key
+from art_lbgat.preserve import Key
 from tests.conftest import make_classifier
 from tests.data.test_images import KEY, batches, make_images
 

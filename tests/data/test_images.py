@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from art_lbgat import MadryTrainer
-from art_lbgat.bridge import TensorView
+from art_lbgat.classifier import TensorView
 from art_lbgat.data import Images, as_stream, load_digits
-from art_lbgat.engine.randomness import Key
+from art_lbgat.preserve import Key
 from tests.conftest import copied_state, make_classifier, states_equal
 from tests.trainers.cases import pgd
 

@@ -6,7 +6,7 @@ import torch
 
 from art_lbgat import MadryTrainer
 from art_lbgat.data import Images, MixedData
-from art_lbgat.engine.randomness import Key
+from art_lbgat.preserve import Key
 from tests.conftest import make_classifier
 from tests.data.test_images import KEY, batches
 from tests.trainers.cases import pgd

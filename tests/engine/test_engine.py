@@ -14,12 +14,11 @@ from art_lbgat.engine.awp import buffers_kept, perturbed_parameters, weight_pert
 from art_lbgat.engine.cost import Cost
 from art_lbgat.engine.history import Meter
 from art_lbgat.engine.joint import Joint
-from art_lbgat.engine.modes import Modes, evaluating, preserved_modes
 from art_lbgat.engine.options import RunOptions
-from art_lbgat.engine.randomness import Key, draw_seed, preserved_randomness, seed_everything
 from art_lbgat.engine.schedule import StepSchedule
 from art_lbgat.engine.selection import Selection
 from art_lbgat.objectives import Term
+from art_lbgat.preserve import Key, Modes, draw_seed, evaluating, preserved_modes, preserved_randomness, seed_everything
 from tests.conftest import conv_net, optimizer_step
 
 
@@ -115,7 +114,7 @@ def test_keys_are_functions_of_their_place_and_purpose_alone():
 
 
 def test_a_key_means_the_same_in_another_process():
-    code = "from art_lbgat.engine.randomness import Key; print(Key(5, 1, 2, 3).derive('attack'))"
+    code = "from art_lbgat.preserve import Key; print(Key(5, 1, 2, 3).derive('attack'))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(printed) == Key(5, 1, 2, 3).derive("attack")
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from art_lbgat import MadryTrainer
 from art_lbgat.attacks import PGDAttack
-from art_lbgat.engine.memory import in_chunks, is_out_of_memory, named_out_of_memory, to_device
 from art_lbgat.evaluation import evaluate
+from art_lbgat.memory import in_chunks, is_out_of_memory, named_out_of_memory, to_device
 from tests.conftest import conv_net, make_classifier, make_data
 
 X, Y = make_data(40)

@@ -1,4 +1,4 @@
-"""NaN and infinities: what is finite, and what a message says; runs are tried in tests/faults."""
+"""NaN and infinities: what is finite, and what a message says; runs are tried in qa/faults."""
 
 import math
 
@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from art_lbgat.engine.nonfinite import NonFiniteError, all_finite, describe
-from art_lbgat.engine.settings import described, differences
 from art_lbgat.engine.step import scale_learning_rates
-from tests.faults.training import Case
+from art_lbgat.fingerprint import described, differences
+from qa.faults.training import Case
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -1,4 +1,4 @@
-"""Shares of a batch, and what is refused before processes join; joined ones are trained in tests/faults."""
+"""Shares of a batch, and what is refused before processes join; joined ones are trained in qa/faults."""
 
 import sys
 
@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from art_lbgat import RunOptions
-from art_lbgat.engine import processes
+from art_lbgat import RunOptions, processes
 from art_lbgat.engine.batchnorm import batchnorm_synchronized
-from art_lbgat.engine.processes import JoinedProcesses, Processes, Share, is_main_process, join_processes
+from art_lbgat.processes import JoinedProcesses, Processes, Share, is_main_process, join_processes
 from art_lbgat.trainers.checks import check_processes
 from tests.conftest import conv_net
 

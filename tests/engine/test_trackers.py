@@ -7,7 +7,7 @@ import pytest
 
 from art_lbgat.engine.signals import Interrupted
 from art_lbgat.engine.trackers import CSVTracker, ServiceTracker, Trackers
-from tests.faults.training import Case
+from qa.faults.training import Case
 from tests.trainers.test_resume import stop_after
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from art_lbgat import MadryTrainer
 from art_lbgat.attacks import PGDAttack
 from art_lbgat.data import load_digits
-from art_lbgat.engine.randomness import preserved_randomness, seed_everything
+from art_lbgat.preserve import preserved_randomness, seed_everything
 from tests.conftest import conv_net, make_classifier
 
 EPS = 0.15

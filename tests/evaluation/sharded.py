@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from art_lbgat.bridge import TensorView
+from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation import auto_attack, autoattack, autoattack_loop, evaluate
 from tests.conftest import make_classifier, make_data
 from tests.evaluation.nets import Wrapped

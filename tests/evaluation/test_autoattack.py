@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from art_lbgat.bridge import TensorView
+from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation import auto_attack, autoattack
 from art_lbgat.evaluation.identity import weights_sha256
 from art_lbgat.evaluation.record import Entry, Record
@@ -106,7 +106,7 @@ def test_channels_last_images_with_several_channels(few_queries):
 KILLED = """
     import json, os, random, signal, sys, time
     import torch
-    from art_lbgat.bridge import TensorView
+    from art_lbgat.classifier import TensorView
     from art_lbgat.evaluation import auto_attack, autoattack
     from tests.conftest import conv_net, make_classifier, make_data
 

@@ -13,7 +13,7 @@ from art.attacks.evasion import ProjectedGradientDescent
 from torch import nn
 
 from art_lbgat.attacks import PGDAttack
-from art_lbgat.bridge import TensorView
+from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation import auto_attack, evaluate, verify
 from tests.conftest import make_classifier, make_data
 

@@ -177,8 +177,8 @@ def test_an_attack_that_is_in_the_record_leaves_its_settings_to_the_next(tmp_pat
 
 
 def test_one_process_exchanges_nothing(monkeypatch):
-    from art_lbgat.engine.processes import Processes
     from art_lbgat.evaluation.sharing import Sharing
+    from art_lbgat.processes import Processes
 
     def never(mine):
         raise AssertionError

@@ -20,9 +20,10 @@ from PIL import Image
 from torch import nn
 from torchvision import datasets
 
+from art_lbgat import robustbench_import as compat
 from art_lbgat.evaluation import autoattack
 from art_lbgat.evaluation.accuracy import Accuracy
-from art_lbgat.robustbench import adversarial, compat, import_robustbench
+from art_lbgat.robustbench import adversarial, import_robustbench
 from art_lbgat.robustbench.benchmark import _differences, benchmark
 from art_lbgat.robustbench.images import BenchmarkImages, load_images
 from art_lbgat.robustbench.result import BenchmarkResult

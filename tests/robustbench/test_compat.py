@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from art_lbgat.robustbench import compat, import_architecture, import_robustbench
+from art_lbgat import robustbench_import as compat
+from art_lbgat.robustbench import import_architecture, import_robustbench
 
 HIDE = """
 import sys
@@ -53,7 +54,7 @@ def python(code, folder, files=()):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    root = Path(compat.__file__).parents[2]
+    root = Path(compat.__file__).parents[1]
     start = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(root)!r}]\n"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", start + HIDE + textwrap.dedent(code)],
                           capture_output=True, text=True, cwd=folder, check=False)  # fmt: skip
@@ -108,7 +109,8 @@ def test_an_autoattack_of_the_user_is_neither_used_nor_lost(files, tmp_path):
     python(
         """
         import autoattack as before
-        from art_lbgat.robustbench import compat, import_robustbench
+        from art_lbgat import robustbench_import as compat
+        from art_lbgat.robustbench import import_robustbench
         package = import_robustbench()
         import autoattack
         assert autoattack is before and autoattack.mine and "autoattack.state" not in sys.modules
@@ -176,7 +178,7 @@ def test_four_environments_each_run_a_benchmark(tmp_path):
         """
         import os
         import timm, torch, torchvision
-        from art_lbgat.robustbench import compat
+        from art_lbgat import robustbench_import as compat
 
         class Linear(torch.nn.Module):
             def forward(self, x):

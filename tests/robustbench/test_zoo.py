@@ -15,7 +15,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from art_lbgat import BGATTrainer, LBGATTrainer, MadryTrainer
-from art_lbgat.bridge import check_classifier
+from art_lbgat.classifier import check_classifier
 from art_lbgat.evaluation import evaluate
 from art_lbgat.robustbench import import_robustbench, zoo
 from art_lbgat.robustbench.entries import entries, find_entry

@@ -17,7 +17,7 @@ from torch import nn
 
 from art_lbgat import BGATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, TRADESTrainer
 from art_lbgat.attacks import PGDAttack, TRADESAttack
-from art_lbgat.bridge import TensorView
+from art_lbgat.classifier import TensorView
 from tests.conftest import conv_net, copied_state, make_classifier, make_data, mlp, states_equal
 from tests.trainers.cases import ADVERSARIAL, OPTIONS, TRAINERS, pgd
 

@@ -179,7 +179,7 @@ def test_validation_split_is_held_out_stratified_and_repeatable():
 
 
 def _key():
-    from art_lbgat.engine.randomness import Key
+    from art_lbgat.preserve import Key
 
     return Key(0)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from art_lbgat import MadryTrainer, TRADESTrainer
-from art_lbgat.engine.randomness import Key
+from art_lbgat.preserve import Key
 from tests import reference_lbgat as reference
 from tests.conftest import copied_state, make_classifier, make_data, states_equal
 from tests.trainers.cases import OPTIONS, TRAINERS, pgd, trades

@@ -10,11 +10,10 @@ from torch.optim import lr_scheduler
 
 from art_lbgat import BGATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, RunOptions
 from art_lbgat.attacks import PGDAttack
-from art_lbgat.bridge import TensorView
+from art_lbgat.classifier import TensorView
 from art_lbgat.data import RandomCropFlip
-from art_lbgat.engine.modes import Modes
 from art_lbgat.engine.options import RunFields
-from art_lbgat.engine.randomness import Key, preserved_randomness
+from art_lbgat.preserve import Key, Modes, preserved_randomness
 from art_lbgat.trainers.adversary import Adversary, validation_adversary
 from art_lbgat.trainers.validation import Validation
 from tests.conftest import copied_state, make_classifier, make_data, mlp, states_equal
@@ -83,7 +82,7 @@ def test_eps_warm_up_scales_ball_and_step_and_leaves_the_attack_alone():
     x = np.clip(x, 0.3, 0.7)
     trainer.fit(x, y, nb_epochs=5, batch_size=16)
     assert trainer.history.eps.tolist() == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.2])
-    from art_lbgat.engine.randomness import Key
+    from art_lbgat.preserve import Key
 
     for epoch, x_adv in enumerate(seen, start=1):
         order = torch.randperm(16, generator=Key(3, 1, epoch).generator("order"))

@@ -16,8 +16,8 @@ from art_lbgat import (
     TRADESTrainer,
 )
 from art_lbgat.attacks import PGDAttack, TRADESAttack
-from art_lbgat.engine.randomness import Key
 from art_lbgat.objectives import total
+from art_lbgat.preserve import Key
 from tests import reference_lbgat as reference
 from tests.conftest import make_classifier, make_data, states_equal
 

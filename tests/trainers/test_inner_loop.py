@@ -10,9 +10,9 @@ from art.attacks.evasion import FastGradientMethod
 
 from art_lbgat import BGATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, RunOptions
 from art_lbgat.attacks import PGDAttack, TRADESAttack
-from art_lbgat.bridge import TensorView
+from art_lbgat.classifier import TensorView
 from art_lbgat.data import MixedData
-from art_lbgat.engine.randomness import Key
+from art_lbgat.preserve import Key
 from art_lbgat.trainers.adversary import Adversary, validation_adversary
 from art_lbgat.trainers.warm_starts import WarmStarts
 from tests import reference_lbgat as reference

@@ -170,7 +170,7 @@ def test_art_attack_keeps_its_settings_and_its_junk_gradients_are_not_added():
     assert attack.verbose is True
     assert attack._attack.verbose is True
     fresh = make_classifier()
-    from art_lbgat.engine.randomness import Key
+    from art_lbgat.preserve import Key
 
     order = torch.randperm(16, generator=Key(3, 1, 1).generator("order"))
     nn.functional.cross_entropy(fresh.model.train()(seen[0]), torch.from_numpy(y)[order]).backward()

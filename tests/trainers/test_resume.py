@@ -21,12 +21,12 @@ from art_lbgat.data import MixedData
 from art_lbgat.engine.checkpoint import checkpoints, locked, read_checkpoint, read_newest
 from art_lbgat.engine.checkpointer import INTERRUPTED
 from art_lbgat.engine.signals import Interrupted
+from qa.faults.training import HELD, Case, X, Y
 from tests.conftest import copied_state, make_classifier, make_data, states_equal
-from tests.faults.training import HELD, Case, X, Y
 from tests.trainers.cases import OPTIONS, TRAINERS, another, pgd
 
 ROOT = Path(__file__).parents[2]
-STEPS = 8  # of the run of tests.faults.training
+STEPS = 8  # of the run of qa.faults.training
 
 
 def stop_after(case, steps):
@@ -343,7 +343,7 @@ def test_handlers_are_as_found_and_untouched_without_checkpoints(tmp_path):
 SCRIPT = """
     import logging, os, signal, sys, time
     sys.path.insert(0, {root!r})
-    from tests.faults.training import Case
+    from qa.faults.training import Case
     case = Case("lbgat", sys.argv[1])
     number, again = int(sys.argv[2]), len(sys.argv) > 3
     done = []
@@ -458,7 +458,7 @@ def test_a_signal_while_the_last_checkpoint_is_written(tmp_path, monkeypatch):
 
 
 def test_the_same_run_stopped_and_rolled_back_goes_on_with_the_same_objects(tmp_path):
-    from tests.faults.nonfinite import in_gradients
+    from qa.faults.nonfinite import in_gradients
 
     case = Case("madry", tmp_path, on_nonfinite="rollback", awp_gamma=None)
     in_gradients(case, float("nan"))

@@ -1,0 +1,282 @@
+"""The bridge between an ART ``PyTorchClassifier`` and plain tensors.
+
+ART computes predictions as ``model(preprocessing(x))``. A tensor loop that calls the bare module skips the
+preprocessing, and ART's own helper cuts the gradient by default; :class:`TensorView` does neither.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from art.defences.preprocessor import CutMix, CutMixPyTorch, Mixup, MixupPyTorch
+from art.estimators.classification import PyTorchClassifier
+from art.preprocessing.standardisation_mean_std.numpy import StandardisationMeanStd
+from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
+from torch import Tensor, nn
+
+from art_lbgat.preserve import seed_everything
+
+_STANDARDISATIONS = (StandardisationMeanStd, StandardisationMeanStdPyTorch)
+_FORWARD_METHODS = (
+    "predict",
+    "loss_gradient",
+    "reduce_labels",
+    "_apply_preprocessing",
+    "_apply_preprocessing_gradient",
+    "_make_model_wrapper",
+)
+
+
+class TensorView:
+    """One ART classifier seen as functions on tensors: preprocessing, logits, bounds.
+
+    :param classifier: A ``PyTorchClassifier``; a subclass is taken only if it changes neither the forward pass nor
+        the gradient.
+    :param name: The name of the argument it came from, for error messages.
+    :raises TypeError: If ``classifier`` is not such a classifier.
+    :raises ValueError: If its forward pass cannot be followed exactly on tensors, and why.
+    """
+
+    #: Whether :meth:`TensorView.logits` are those after the postprocessing defences, as ``predict`` gives them; an
+    #: attack in training ignores these, as ART's do.
+    postprocesses = False
+
+    def __init__(self, classifier: PyTorchClassifier, name: str = "classifier") -> None:
+        self.classifier = classifier
+        self.name = name
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the classifier anew: ``set_params`` may have given it other preprocessing."""
+        classifier = self.classifier
+        check_classifier(classifier, self.name)
+        self.module: nn.Module = classifier.model
+        self.device: torch.device = classifier.device
+        self.operations: list[Any] = list(classifier.preprocessing_operations or [])
+        self._identity = all(_is_identity(operation) for operation in self.operations)
+        # Defences that act in training only or draw at random; standardisation is neither.
+        self._training_defences = [
+            operation
+            for operation in self.operations
+            if operation.apply_fit and not isinstance(operation, _STANDARDISATIONS)
+        ]
+
+    @property
+    def draws_in_training(self) -> bool:
+        """Whether :meth:`fit_inputs` may draw random numbers."""
+        return bool(self._training_defences)
+
+    @property
+    def mixes_samples(self) -> bool:
+        """Whether a defence that acts in training blends different samples of a batch (mixup, cutmix)."""
+        return any(isinstance(o, (Mixup, MixupPyTorch, CutMix, CutMixPyTorch)) for o in self._training_defences)
+
+    def bounds(self) -> tuple[Tensor, Tensor] | None:
+        """``clip_values`` as two float32 tensors that broadcast against a batch, or None."""
+        if self.classifier.clip_values is None:
+            return None
+        low, high = (
+            torch.as_tensor(np.asarray(v), dtype=torch.float32, device=self.device) for v in self.classifier.clip_values
+        )
+        return low, high
+
+    def value_range(self) -> float:
+        """``max - min`` of ``clip_values`` (the largest over features), or 1 where there are none."""
+        if self.classifier.clip_values is None:
+            return 1.0
+        low, high = self.classifier.clip_values
+        return float(np.max(np.asarray(high, dtype=np.float64) - np.asarray(low, dtype=np.float64)))
+
+    def takes(self, x: Tensor) -> bool:
+        """Whether ``x`` has the shape and range of the classifier's inputs: one answer from the device, and no copy.
+
+        :param x: Any tensor.
+        """
+        if len(x) == 0 or tuple(x.shape[1:]) != tuple(self.classifier.input_shape):
+            return False
+        good = torch.isfinite(x).all()
+        bounds = self.bounds()
+        if bounds is not None:
+            low, high = (bound.to(x.device) for bound in bounds)
+            good = good & (x >= low).all() & (x <= high).all()
+        return bool(good)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """``M(preprocessing(x))`` as ART's attacks and ``predict`` compute it, differentiable in ``x``.
+
+        Defences that act at prediction are applied. Those written in PyTorch are differentiated; for a numpy one the
+        gradient is its own estimate (the identity unless the defence says otherwise), as in ``loss_gradient``.
+
+        :param x: Raw inputs, ``(N, ...)``, float32.
+        :return: Logits, ``(N, C)``.
+        """
+        logits = self.output(self.predict_inputs(x))
+        if not (self.postprocesses and self.classifier.postprocessing_defences):
+            return logits
+        # ART's postprocessing is numpy: its value counts, and gradients pass straight through (BPDA).
+        array = self.classifier._apply_postprocessing(logits.detach().cpu().numpy(), fit=False)
+        outputs = torch.from_numpy(np.asarray(array, dtype=np.float32)).to(logits.device)
+        outputs = check_logits(outputs, self.classifier.nb_classes, f"{self.name} (postprocessing)")
+        return outputs + (logits - logits.detach())  # plus zero, so the value is theirs to the bit
+
+    def predict_inputs(self, x: Tensor) -> Tensor:
+        """What the module is given at prediction: ``preprocessing(x)``, differentiable in ``x``.
+
+        :param x: Raw inputs, ``(N, ...)``.
+        """
+        if self._identity:
+            return x
+        inputs: Tensor
+        if self.classifier.all_framework_preprocessing:
+            inputs, _ = self.classifier._apply_preprocessing(x, y=None, fit=False, no_grad=False)
+        else:
+            inputs = _NumpyPreprocessing.apply(x, self.classifier)
+        return inputs
+
+    def fit_inputs(self, x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """What the module and the loss are given in training: ``preprocessing(x, y)`` with the defences of ``fit``.
+
+        :param x: Raw inputs, ``(N, ...)``, float32.
+        :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
+        :param seed: Two calls with one seed make the same random draws, so that the natural and the adversarial half
+            of a pair are transformed alike.
+        :return: Inputs without a graph, and labels as indices if they are one-hot, else probabilities.
+        """
+        if self._identity:
+            return x, y
+        if not self._training_defences:
+            return self._preprocess_fit(x, None)[0], y
+        seed_everything(seed)
+        inputs, labels = self._preprocess_fit(x, label_rows(y, self.classifier.nb_classes))
+        assert labels is not None  # noqa: S101 (for the type checker: labels went in)
+        return inputs, hard_if_one_hot(labels)
+
+    def _preprocess_fit(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self.classifier.all_framework_preprocessing:
+            inputs, labels = self.classifier._apply_preprocessing(x.detach(), y=y, fit=True, no_grad=True)
+            return inputs, labels
+        labels = None if y is None else y.cpu().numpy()
+        inputs, labels = self.classifier._apply_preprocessing(x.detach().cpu().numpy(), y=labels, fit=True)
+        inputs = torch.from_numpy(np.asarray(inputs, dtype=np.float32)).to(self.device)
+        if labels is not None:
+            labels = torch.from_numpy(np.asarray(labels, dtype=np.float32)).to(self.device)
+        return inputs, labels
+
+    def output(self, inputs: Tensor) -> Tensor:
+        """The module's output on preprocessed inputs, checked to be logits of shape ``(N, C)``.
+
+        :param inputs: Preprocessed inputs, ``(N, ...)``.
+        :raises ValueError: If the module returns anything else.
+        """
+        return check_logits(self.module(inputs), self.classifier.nb_classes, self.name)
+
+
+class JudgedView(TensorView):
+    """The whole classifier as its user sees it: the postprocessing defences are part of what is judged.
+
+    :param classifier: As :class:`TensorView`.
+    :param name: As :class:`TensorView`.
+    """
+
+    postprocesses = True
+
+
+def check_logits(output: Any, nb_classes: int, name: str) -> Tensor:
+    """Return ``output`` if it is a tensor of shape ``(N, nb_classes)``.
+
+    :param output: What a module returned.
+    :param nb_classes: ``C``.
+    :param name: The name of the argument, for the message.
+    :raises ValueError: If it is not, naming the argument and what came.
+    """
+    if not isinstance(output, Tensor):
+        raise ValueError(f"{name}: its model must return one tensor of logits, got {type(output).__name__}.")
+    if output.ndim != 2 or output.shape[1] != nb_classes:
+        raise ValueError(
+            f"{name}: its model must return logits of shape (N, {nb_classes}) for nb_classes={nb_classes}, "
+            f"got {tuple(output.shape)}."
+        )
+    return output
+
+
+def hard_if_one_hot(labels: Tensor) -> Tensor:
+    """Indices ``(N,)`` if every row is exactly one-hot, else the float32 probabilities ``(N, C)`` as they are.
+
+    :param labels: Rows, ``(N, C)``.
+    """
+    one_hot = bool(((labels == 0) | (labels == 1)).all() and (labels.sum(dim=1) == 1).all())
+    return labels.argmax(dim=1) if one_hot else labels.float()
+
+
+def label_rows(y: Tensor, nb_classes: int) -> Tensor:
+    """Labels as float32 rows ``(N, C)``: indices become one-hot, rows stay as they are.
+
+    :param y: Indices ``(N,)`` or rows ``(N, C)``.
+    :param nb_classes: ``C``.
+    """
+    return y if y.ndim == 2 else nn.functional.one_hot(y, nb_classes).float()
+
+
+def check_classifier(classifier: Any, name: str) -> None:
+    """Refuse what the tensor loop cannot follow exactly.
+
+    :param classifier: What the user passed.
+    :param name: The name of the argument.
+    :raises TypeError: If it is no ``PyTorchClassifier``, or a subclass with another forward pass or gradient.
+    :raises ValueError: ``use_amp``, a replaced module wrapper, a ``Sequential`` subclass whose own
+        forward ART does not call.
+    """
+    if not isinstance(classifier, PyTorchClassifier):
+        raise TypeError(f"{name}: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
+    if type(classifier) is not PyTorchClassifier and type(classifier).__module__.startswith("art."):
+        raise TypeError(
+            f"{name}: ART's {type(classifier).__name__} has a forward pass or gradient of its own, which cannot be "
+            "followed on tensors; train the underlying PyTorchClassifier and wrap it later."
+        )
+    changed = [m for m in _FORWARD_METHODS if getattr(type(classifier), m) is not getattr(PyTorchClassifier, m)]
+    if changed:
+        raise TypeError(
+            f"{name}: {type(classifier).__name__} changes {', '.join(changed)} of PyTorchClassifier, so its forward "
+            "pass or gradient cannot be followed on tensors; train the underlying PyTorchClassifier and wrap it later."
+        )
+    if classifier._use_amp:
+        raise ValueError(f"{name}: use_amp=True needs NVIDIA apex, which is not supported; expected use_amp=False.")
+    if not hasattr(classifier._model, "_model"):
+        raise ValueError(
+            f"{name}: its model was replaced with set_params(model=...), after which ART's predict returns wrong "
+            "shapes; build a new PyTorchClassifier around the module."
+        )
+    module = classifier.model
+    own_forward = type(module).forward is not nn.Sequential.forward or "forward" in vars(module)
+    if isinstance(module, nn.Sequential) and own_forward:
+        raise ValueError(
+            f"{name}: {type(module).__name__} is an nn.Sequential with a forward of its own, which ART never calls (it "
+            "walks the children), so ART and the module disagree; make it an nn.Module that holds the Sequential."
+        )
+
+
+def _is_identity(operation: Any) -> bool:
+    """Whether a preprocessing operation is ART's default ``(x - 0) / 1``, which changes no bit."""
+    if not isinstance(operation, _STANDARDISATIONS):
+        return False
+    return bool(np.all(np.asarray(operation.mean) == 0) and np.all(np.asarray(operation.std) == 1))
+
+
+class _NumpyPreprocessing(torch.autograd.Function):
+    """``x -> preprocessing(x)`` through numpy; backward is ART's ``_apply_preprocessing_gradient``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, classifier: PyTorchClassifier) -> Tensor:
+        ctx.classifier = classifier
+        ctx.array = x.detach().cpu().numpy().copy()
+        inputs, _ = classifier._apply_preprocessing(ctx.array, y=None, fit=False)
+        return torch.from_numpy(np.asarray(inputs, dtype=np.float32)).to(x.device)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = grad_outputs
+        with torch.enable_grad():  # off inside a backward, but ART differentiates its torch operations here
+            estimate = ctx.classifier._apply_preprocessing_gradient(ctx.array, gradient.cpu().numpy())
+        return torch.from_numpy(np.asarray(estimate, dtype=np.float32)).to(gradient.device), None

@@ -1,0 +1,197 @@
+"""What a call leaves as it found it: train and eval modes, ``requires_grad`` flags, global random states.
+
+Random numbers of a run are a function of (seed, fit, epoch, step): one that is resumed at any step, or that runs on
+another device, draws the same ones.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+Flags = list[tuple[nn.Module, bool]]
+
+
+class Modes:
+    """The modes of one module during a run: listed once, switched by plain assignments.
+
+    A submodule that is in eval mode although its root is in train mode was frozen by the user (BatchNorm, Dropout):
+    it stays in eval mode when the rest trains.
+
+    :param module: The module; its present flags are what :meth:`restore` returns to.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._found = [(m, m.training) for m in module.modules()]
+        self._parameters = [(p, p.requires_grad) for p in module.parameters()]
+        self._train = self._found if module.training else None
+
+    def train(self) -> None:
+        """Train mode, except for what the user had frozen; parameters require gradients as found."""
+        _set(self._train_flags())
+        self._unfreeze()
+
+    def evaluate(self) -> None:
+        """Eval mode everywhere, and no parameter requires a gradient (only inputs are differentiated)."""
+        for module, _ in self._found:
+            module.training = False
+        for parameter, _ in self._parameters:
+            parameter.requires_grad_(False)
+
+    def restore(self) -> None:
+        """Modes and ``requires_grad`` exactly as they were found."""
+        _set(self._found)
+        self._unfreeze()
+
+    def normalizes_batches(self) -> bool:
+        """Whether a BatchNorm layer will normalise by the statistics of the batch in train mode."""
+        return any(flag and isinstance(m, nn.modules.batchnorm._BatchNorm) for m, flag in self._train_flags())
+
+    def _train_flags(self) -> Flags:
+        if self._train is None:
+            # All in eval mode (as ART's predict leaves it): the module's own train() says what trains, since
+            # keeping BatchNorm frozen by overriding it is common.
+            now = [(m, m.training) for m, _ in self._found]
+            self._module.train()
+            self._train = [(m, m.training) for m, _ in self._found]
+            _set(now)
+        return self._train
+
+    def _unfreeze(self) -> None:
+        for parameter, flag in self._parameters:
+            parameter.requires_grad_(flag)
+
+
+def _set(flags: Flags) -> None:
+    for module, flag in flags:
+        module.training = flag
+
+
+@contextmanager
+def plain_autograd(device: torch.device) -> Iterator[None]:
+    """No ambient ``no_grad``, ``inference_mode`` or ``autocast``: they break attacks, or change them in silence.
+
+    :param device: Whose autocast is switched off.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+@contextmanager
+def preserved_modes(modules: Sequence[nn.Module]) -> Iterator[list[Modes]]:
+    """Yield the :class:`Modes` of each module, and restore all of them at the end, also after an exception.
+
+    :param modules: The modules.
+    """
+    modes = [Modes(module) for module in modules]
+    try:
+        yield modes
+    finally:
+        for each in modes:
+            each.restore()
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """``module`` in eval mode without parameter gradients for the length of the block.
+
+    :param module: The module.
+    """
+    with preserved_modes([module]) as (modes,):
+        modes.evaluate()
+        yield
+
+
+class Key(NamedTuple):
+    """Where in a run a random number is drawn.
+
+    :param seed: The seed of the run.
+    :param fit: Which call of ``fit`` on this trainer, from 1.
+    :param epoch: The epoch, from 1; 0 for draws that belong to no epoch.
+    :param step: The step within the epoch, from 0.
+    """
+
+    seed: int
+    fit: int = 1
+    epoch: int = 0
+    step: int = 0
+
+    def derive(self, purpose: str) -> int:
+        """A 63-bit seed for one purpose (``"attack"``, ``"order"``, ...) at this place of the run.
+
+        :param purpose: The name of the purpose.
+        """
+        words = [self.seed, self.fit, self.epoch, self.step, *purpose.encode()]
+        return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A CPU generator for one purpose: the same numbers whatever the device of the model.
+
+        :param purpose: The name of the purpose.
+        """
+        return torch.Generator().manual_seed(self.derive(purpose))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of python, numpy and torch (call it inside :func:`preserved_randomness`).
+
+    :param seed: Any non-negative integer below 2**63.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    if _has_accelerator():
+        torch.manual_seed(seed)
+    else:  # the same for the CPU, without a traceback kept for devices that are not there (0.4 ms)
+        torch.default_generator.manual_seed(seed)
+
+
+@functools.cache
+def _has_accelerator() -> bool:
+    kinds = (torch.cuda, torch.backends.mps, getattr(torch, "xpu", None))  # xpu came with torch 2.3
+    return any(kind is not None and kind.is_available() for kind in kinds)
+
+
+@contextmanager
+def preserved_randomness() -> Iterator[None]:
+    """Put the global generators of python, numpy, torch and CUDA back as they were, also after an exception."""
+    found = random_states()
+    try:
+        yield
+    finally:
+        set_random_states(found)
+
+
+def random_states() -> dict[str, Any]:
+    """The states of the global generators of python, numpy, torch and each CUDA device, as plain data."""
+    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(legacy=False),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if cuda else [],
+    }
+
+
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Put the global generators where :func:`random_states` found them; of CUDA only the devices there are now.
+
+    :param states: What was found.
+    """
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, device)
+
+
+def draw_seed() -> int:
+    """One seed below 2**31 from torch's global generator, which advances by that one draw."""
+    return int(torch.randint(2**31, ()).item())

@@ -1,0 +1,294 @@
+"""The published ``robustbench`` imported where two of the modules that it asks for are gone.
+
+robustbench 1.1.1 imports ``pkg_resources``, which setuptools dropped in release 82, and ``autoattack``, which is not on
+PyPI: there the wheel depends on ``pyautoattack``, whose interface differs. Stand-ins for what truly cannot be imported
+are in ``sys.modules`` for the length of that one import; the names stay bound inside robustbench.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import pkgutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from art_lbgat.checks import check_text
+from art_lbgat.preserve import preserved_randomness
+
+_LOCK = threading.RLock()
+
+
+def import_robustbench() -> ModuleType:
+    """The published ``robustbench``, imported once; ``sys.modules`` holds no stand-in afterwards.
+
+    A real ``autoattack`` is preferred where it can be imported and has ``AutoAttack`` and ``state.EvaluationState``.
+
+    :return: The package; global random generators are left as found.
+    :raises ImportError: If robustbench is not installed, or there is neither ``autoattack`` nor ``pyautoattack``.
+    """
+    with _LOCK:
+        package = sys.modules.get("robustbench")
+        if package is not None and hasattr(package, "benchmark"):
+            return package
+        # A default device of the caller (meta, cuda) must not reach tensors that modules make when they are imported.
+        with preserved_randomness(), torch.device("cpu"), _stand_ins():
+            package = importlib.import_module("robustbench")
+        _bind_submodules()
+        return package
+
+
+def import_architecture(module_name: str) -> ModuleType:
+    """A module of ``robustbench.model_zoo.architectures``.
+
+    :param module_name: Its name there, such as ``"wide_resnet"``.
+    :return: The module.
+    :raises TypeError: If the name is no text.
+    :raises ImportError: As :func:`import_robustbench`, or if there is no such module.
+    """
+    check_text(module_name, "module_name")
+    with _LOCK:
+        import_robustbench()
+        with preserved_randomness(), torch.device("cpu"):
+            architectures = importlib.import_module("robustbench.model_zoo.architectures")
+            known = [module.name for module in pkgutil.iter_modules(architectures.__path__)]
+            if module_name not in known:
+                raise ModuleNotFoundError(f"module_name: expected one of {known}, got {module_name!r}.")
+            return importlib.import_module(f"robustbench.model_zoo.architectures.{module_name}")
+
+
+def with_globals(function: Callable[..., Any], **names: Any) -> Callable[..., Any]:
+    """The same function, for which some global names of its module mean something else.
+
+    The module itself is not touched, so that no other thread and no later call notices.
+
+    :param function: A plain Python function.
+    :param names: What it finds under these names; all but ``print`` must be names of its module.
+    :return: A new function of the same code.
+    :raises RuntimeError: If it is no plain function or its module lacks a name, as in a version that is not known.
+    """
+    module = getattr(function, "__globals__", {})
+    unknown = sorted(set(names) - set(module) - {"print"})
+    if not isinstance(function, FunctionType) or unknown:
+        raise RuntimeError(
+            f"robustbench: expected a function whose module has the names {unknown or list(names)}, got {function!r}; "
+            "this version of robustbench is not supported."
+        )
+    changed = FunctionType(
+        function.__code__, {**module, **names}, function.__name__, function.__defaults__, function.__closure__
+    )
+    changed.__kwdefaults__ = function.__kwdefaults__
+    return changed
+
+
+def as_device(device: torch.device | str | int) -> torch.device:
+    """``device`` as RobustBench's ``benchmark`` needs it: it takes a string for a list of devices and fails.
+
+    :param device: Such as ``"cpu"``, ``"cuda:0"`` or 0, the first GPU.
+    :raises ValueError: If torch knows no such device.
+    """
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device: expected a device such as 'cpu' or 'cuda:0', got {device!r}.") from error
+
+
+def _bind_submodules() -> None:
+    """Make submodules attributes of their packages.
+
+    Those that an earlier, failed import left in ``sys.modules`` are reused by the next one without being bound.
+    """
+    for name in [name for name in sys.modules if name.startswith("robustbench.")]:
+        parent, _, child = name.rpartition(".")
+        if parent in sys.modules and not hasattr(sys.modules[parent], child):
+            setattr(sys.modules[parent], child, sys.modules[name])
+
+
+@contextmanager
+def _stand_ins() -> Iterator[None]:
+    """Stand-ins for what cannot be imported, taken away (and what was there put back) also after an exception."""
+    with ExitStack() as stack:
+        if not _has("pkg_resources", "resource_filename"):
+            stack.enter_context(_registered(_module("pkg_resources", resource_filename=_resource_filename)))
+        if not (_has("autoattack", "AutoAttack") and _has("autoattack.state", "EvaluationState")):
+            if not (_has("pyautoattack", "AutoAttack") and _has("pyautoattack.state", "EvaluationState")):
+                raise ImportError(
+                    "robustbench needs AutoAttack: expected the package 'pyautoattack' or 'autoattack', neither can be "
+                    "imported; run 'pip install pyautoattack'.",
+                    name="autoattack",
+                )
+            state = _module("autoattack.state", EvaluationState=_evaluation_state())
+            package = _module("autoattack", AutoAttack=AutoAttack, state=state, __path__=[])
+            stack.enter_context(_registered(package, state))
+        yield
+
+
+def _has(module_name: str, attribute: str) -> bool:
+    try:
+        return hasattr(importlib.import_module(module_name), attribute)
+    except Exception:  # a broken install raises anything: old pkg_resources an AttributeError on Python 3.12
+        return False
+
+
+def _module(module_name: str, **attributes: Any) -> ModuleType:
+    module = ModuleType(module_name, "A stand-in of art_lbgat, there only while robustbench is imported.")
+    vars(module).update(attributes)
+    return module
+
+
+@contextmanager
+def _registered(*modules: ModuleType) -> Iterator[None]:
+    names = [module.__name__ for module in modules]
+    found = {name: sys.modules[name] for name in names if name in sys.modules}  # None forbids an import: put back too
+    sys.modules.update(zip(names, modules, strict=True))
+    try:
+        yield
+    finally:
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(found)
+
+
+def _resource_filename(module_name: str, resource: str) -> str:
+    """The path of a file beside a module, as ``pkg_resources.resource_filename`` gives it."""
+    file = getattr(importlib.import_module(module_name), "__file__", None)
+    if file is None:
+        raise FileNotFoundError(f"module_name: {module_name!r} is no file, so nothing lies beside it.")
+    return str(Path(file).parent / resource)
+
+
+def _evaluation_state() -> type:
+    """``pyautoattack``'s state, read from a path or its string, with flags whose mean can be taken."""
+    base: Any = importlib.import_module("pyautoattack.state").EvaluationState
+
+    class EvaluationState(base):  # type: ignore[misc]
+        """What AutoAttack wrote to disk about a run."""
+
+        @classmethod
+        def from_disk(cls, path: Path | str) -> Any:
+            """The state in a file."""
+            return super().from_disk(Path(path))
+
+        @property
+        def robust_flags(self) -> Tensor | None:
+            """1 for each sample that withstood, else 0; float64, since robustbench takes the mean; None at first."""
+            return None if self._robust_flags is None else self._robust_flags.double()
+
+    return EvaluationState
+
+
+class AutoAttack:
+    """``pyautoattack.AutoAttack`` behind the interface of ``autoattack.AutoAttack``; other attributes are its own.
+
+    :param model: Gives logits ``(N, C)`` for inputs in [0, 1].
+    :param norm: ``"Linf"``, ``"L2"`` or ``"L1"``.
+    :param eps: Radius.
+    :param seed: Seed of every attack; None is the time.
+    :param verbose: Whether progress is logged (logger ``auto-attack``).
+    :param attacks_to_run: Names of attacks, for ``version="custom"`` only.
+    :param version: ``"standard"``, ``"plus"``, ``"rand"`` or ``"custom"``.
+    :param is_tf_model: Must be False.
+    :param device: Where it runs.
+    :param log_path: A file that the log of each run is appended to, or None.
+    :raises ValueError: ``is_tf_model``, or attacks for a version other than custom.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        norm: str = "Linf",
+        eps: float = 0.3,
+        seed: int | None = None,
+        verbose: bool = True,
+        attacks_to_run: list[str] | None = None,
+        version: str = "standard",
+        is_tf_model: bool = False,
+        device: torch.device | str = "cuda",
+        log_path: Path | str | None = None,
+    ) -> None:
+        if is_tf_model:
+            raise ValueError("is_tf_model: expected False (PyTorch), got True.")
+        from pyautoattack import AutoAttack as Published
+
+        attacks: Any = attacks_to_run or None
+        settings: dict[str, Any] = {"norm": norm, "eps": eps, "seed": seed, "version": version, "device": device}
+        self._attack: Any = Published(model, attacks=attacks, **settings)
+        self._attack.verbose = verbose
+        self._log_path = log_path
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_attack":  # asked for before __init__ set it, as copying does
+            raise AttributeError(name)
+        return getattr(self._attack, name)
+
+    def run_standard_evaluation(
+        self,
+        x_orig: Tensor,
+        y_orig: Tensor,
+        bs: int = 250,
+        return_labels: bool = False,
+        state_path: Path | str | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Run the attacks one after the other, each on what the ones before did not break.
+
+        :param x_orig: Natural inputs in [0, 1], ``(N, channels, height, width)``.
+        :param y_orig: Index labels ``(N,)``.
+        :param bs: Samples attacked together.
+        :param return_labels: Whether the labels found are returned too.
+        :param state_path: A file to keep the state in, or None.
+        :return: Adversarial examples, shape of ``x_orig``; with ``return_labels`` also the labels predicted for them.
+        :raises ValueError: If the file is no state, or was moved: AutoAttack goes on writing to the path that it holds.
+        """
+        path = None if state_path is None else Path(state_path)
+        if path is not None and path.exists():
+            _check_state(path)
+        trace = sys.gettrace()
+        try:
+            with _log_file(self._log_path):
+                # contiguous: its attacks use ``view``, which channels_last inputs do not allow
+                found = self._attack.run_standard_evaluation(
+                    x_orig.contiguous(), y_orig, batch_size=bs, state_path=path
+                )
+        finally:
+            sys.settrace(trace)  # its check of the model ends with none, and debuggers and coverage go blind
+        x_adv, y_adv = found
+        return (x_adv, y_adv) if return_labels else x_adv
+
+
+def _check_state(path: Path) -> None:
+    try:
+        named = Path(json.loads(path.read_text(encoding="utf-8"))["path"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"state_path: {path} is damaged or no state of AutoAttack ({error!r}).") from error
+    if named.resolve() != path.resolve():
+        raise ValueError(
+            f"state_path: {path} was written as {named}, where AutoAttack would go on writing; expected a file that is "
+            "where it was written. Move it back, or take another path."
+        )
+
+
+@contextmanager
+def _log_file(path: Path | str | None) -> Iterator[None]:
+    """What the logger ``auto-attack`` says, from DEBUG on, appended to a file."""
+    if path is None:
+        yield
+        return
+    logger, handler = logging.getLogger("auto-attack"), logging.FileHandler(path)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()
