@@ -17,8 +17,7 @@ from torch import Tensor
 
 from art_lbgat.checks import check_count, check_number
 from art_lbgat.classifier import TensorView
-from art_lbgat.data.augmentation import Augmentation
-from art_lbgat.data.streams import Stream, as_stream
+from art_lbgat.data import Augmentation, Stream, as_stream
 from art_lbgat.engine.batchnorm import batchnorm_synchronized
 from art_lbgat.engine.cost import Cost, step_cost
 from art_lbgat.engine.history import History

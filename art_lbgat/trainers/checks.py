@@ -12,7 +12,7 @@ from art.attacks.attack import EvasionAttack
 from torch import Tensor, nn
 
 from art_lbgat.classifier import TensorView, check_logits
-from art_lbgat.data.streams import ArrayStream, Stream
+from art_lbgat.data.stream import ArrayStream, Stream
 from art_lbgat.engine.awp import perturbed_parameters
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.processes import FEWEST_ROWS, Processes

@@ -10,7 +10,7 @@ import torch
 from art.attacks.attack import EvasionAttack
 
 from art_lbgat.classifier import TensorView
-from art_lbgat.data.streams import Stream
+from art_lbgat.data import Stream
 from art_lbgat.fingerprint import MAY_CHANGE, described, module_layout, module_weights, optimizer_settings
 from art_lbgat.trainers.validation import Validation
 

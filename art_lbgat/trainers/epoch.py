@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from art_lbgat.data.streams import Stream
+from art_lbgat.data import Stream
 from art_lbgat.engine.history import Meter
 from art_lbgat.engine.step import learning_rate
 from art_lbgat.preserve import Key, random_states, seed_everything, set_random_states

@@ -9,7 +9,7 @@ from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
 from typing_extensions import Unpack
 
-from art_lbgat.data.streams import Stream
+from art_lbgat.data import Stream
 from art_lbgat.engine.options import RunFields, RunOptions
 from art_lbgat.trainers import defaults
 from art_lbgat.trainers.madry import MadryTrainer

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from art_lbgat.data.streams import Stream
+from art_lbgat.data import Stream
 from art_lbgat.engine.average import Average
 from art_lbgat.engine.checkpoint import Checkpoint
 from art_lbgat.engine.checkpointer import Checkpointer, together

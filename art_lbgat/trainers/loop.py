@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from art_lbgat.classifier import TensorView
-from art_lbgat.data.streams import Batch
+from art_lbgat.data import Batch
 from art_lbgat.engine.average import Average
 from art_lbgat.engine.awp import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
 from art_lbgat.engine.history import Meter
@@ -96,7 +96,7 @@ class Loop:
         cut = share.of if batch.share is None else _whole
         seed_everything(key.derive(self._own("step")))
         x, y = (to_device(cut(value), self.student.device) for value in (batch.x, batch.y))
-        rows = None if batch.rows is None else cut(batch.rows)
+        rows = None
         buffers = self._buffers() if self.options.on_nonfinite == "skip" or self.processes.world > 1 else []
         x_adv = self._examples(x, y, rows, key, share)
         cached = None if self.guide_cache is None else self.guide_cache.get(rows)
@@ -122,7 +122,7 @@ class Loop:
             )
             places = [
                 *([] if x_adv is None else [x_adv]),
-                *([] if batch.rows is not None else [x]),
+                x,
                 *perturbing.losses,
                 *logits.values(),
                 loss,

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from art_lbgat.data.streams import Stream
+from art_lbgat.data import Stream
 from art_lbgat.engine.checkpoint import read_newest
 from art_lbgat.engine.checkpointer import Checkpointer, together
 from art_lbgat.engine.history import History

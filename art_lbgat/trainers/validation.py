@@ -12,7 +12,7 @@ import torch
 from art_lbgat.checks import check_inputs, check_labels
 from art_lbgat.classifier import TensorView
 from art_lbgat.data import Images, MixedData, split_indices
-from art_lbgat.data.arrays import Source
+from art_lbgat.data.stream import Source
 from art_lbgat.engine.history import correct
 from art_lbgat.preserve import Key, Modes
 from art_lbgat.processes import Processes
