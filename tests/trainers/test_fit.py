@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from art.attacks.evasion import DeepFool, ProjectedGradientDescent
+from art_lbgat.trainers.adversary import Adversary, validation_adversary
+from art_lbgat.trainers.validation import Validation
 from torch.optim import lr_scheduler
 
 from art_lbgat import BGATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, RunOptions
@@ -14,8 +16,6 @@ from art_lbgat.classifier import TensorView
 from art_lbgat.data import RandomCropFlip
 from art_lbgat.engine.options import RunFields
 from art_lbgat.preserve import Key, Modes, preserved_randomness
-from art_lbgat.trainers.adversary import Adversary, validation_adversary
-from art_lbgat.trainers.validation import Validation
 from tests.conftest import copied_state, make_classifier, make_data, mlp, states_equal
 from tests.trainers.cases import OPTIONS, TRAINERS, another, pgd
 

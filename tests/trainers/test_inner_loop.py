@@ -7,14 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from art.attacks.evasion import FastGradientMethod
+from art_lbgat.trainers.adversary import Adversary, validation_adversary
+from art_lbgat.trainers.warm_starts import WarmStarts
 
 from art_lbgat import BGATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, RunOptions
 from art_lbgat.attacks import PGDAttack, TRADESAttack
 from art_lbgat.classifier import TensorView
 from art_lbgat.data import MixedData
 from art_lbgat.preserve import Key
-from art_lbgat.trainers.adversary import Adversary, validation_adversary
-from art_lbgat.trainers.warm_starts import WarmStarts
 from tests import reference_lbgat as reference
 from tests.conftest import copied_state, make_classifier, make_data, states_equal
 from tests.trainers.cases import ADVERSARIAL, OPTIONS, another, pgd
