@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from art_lbgat.objectives.terms import Terms
+from art_lbgat.losses import Terms
 from art_lbgat.processes import Processes
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,9 @@ import torch
 from art.attacks.attack import EvasionAttack
 from torch import Tensor
 
-from art_lbgat.attacks.early_stop import Tally
-from art_lbgat.attacks.loop import ascend, draw_start
-from art_lbgat.attacks.radius import check_scale
-from art_lbgat.attacks.reader import read_attack
+from art_lbgat.attacks import PGDAttack, read_attack
+from art_lbgat.attacks.pgd import ascend, draw_start
+from art_lbgat.attacks.projections import check_scale
 from art_lbgat.classifier import TensorView, check_logits, label_rows
 from art_lbgat.preserve import Key, seed_everything
 from art_lbgat.processes import Share
@@ -39,8 +39,6 @@ class Adversary:
         self.forward: Callable[[Tensor], Any] = view.module
         self.ascent, self.reason = read_attack(attack, view)
         self._bounds = view.bounds()
-        #: What early-stopped attacks took since it was last asked.
-        self.tally = Tally()
         if self.ascent is not None:
             for name, value in (("eps", self.ascent.eps), ("eps_step", self.ascent.eps_step)):
                 if not isinstance(value, float):
@@ -105,7 +103,6 @@ class Adversary:
         starts: list[Tensor | None] | None = None,
         *,
         max_iter: int | None = None,
-        warm_start: Tensor | None = None,
         purpose: str = "attack",
     ) -> Tensor:
         """``x_adv`` of one batch.
@@ -116,7 +113,6 @@ class Adversary:
         :param eps_factor: Share of the full ``eps``.
         :param starts: What :meth:`starts` gave for these samples; None draws them here.
         :param max_iter: Number of steps instead of the attack's own; None leaves it.
-        :param warm_start: Points to start from, projected onto the ball, ``(N, ...)``; None starts as the attack does.
         :param purpose: What the global generators are seeded for where the attack runs through ``generate``.
         :return: ``x_adv``, the shape of ``x``.
         :raises ValueError: If ``attack.generate`` returns another shape.
@@ -126,17 +122,9 @@ class Adversary:
             return self._generate(x, y)
         starts = self.starts(x, key) if starts is None else starts
         target = self._art_labels(y) if self.ascent.objective == "estimator" else y
-        return ascend(
-            self.ascent.scaled(eps_factor).shortened(max_iter),
-            self._logits,
-            x,
-            target,
-            self._bounds,
-            starts,
-            self._estimator_loss,
-            warm_start=warm_start,
-            tally=self.tally,
-        )
+        ascent = self.ascent.scaled(eps_factor)
+        ascent = ascent if max_iter is None else replace(ascent, max_iter=max_iter)
+        return ascend(ascent, self._logits, x, target, self._bounds, starts, self._estimator_loss)
 
     def _logits(self, x: Tensor) -> Tensor:
         output = self.forward(self._view.predict_inputs(x))
@@ -172,8 +160,6 @@ def validation_adversary(adversary: Adversary, view: TensorView) -> Adversary:
     :param view: The classifier.
     :return: The adversary to validate with.
     """
-    from art_lbgat.attacks.pgd import PGDAttack
-
     if adversary.ascent is None or not adversary.eps:
         return adversary
     norm, eps = adversary.ascent.norm, adversary.eps

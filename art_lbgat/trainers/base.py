@@ -26,7 +26,7 @@ from art_lbgat.engine.joint import Joint
 from art_lbgat.engine.options import RunFields, RunOptions, check_keyword, run_options
 from art_lbgat.engine.selection import States
 from art_lbgat.engine.step import clear_gradients
-from art_lbgat.objectives.terms import Terms
+from art_lbgat.losses import Terms
 from art_lbgat.preserve import Modes, plain_autograd, preserved_modes, preserved_randomness
 from art_lbgat.processes import join_processes
 from art_lbgat.trainers import checks

@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from art_lbgat.checks import check_flag
 from art_lbgat.engine.options import RunFields, RunOptions
-from art_lbgat.objectives import Guidance
+from art_lbgat.losses import Guidance
 from art_lbgat.trainers.guided import GuidanceName, GuidedTrainer, RegularizerName
 
 

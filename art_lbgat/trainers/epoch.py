@@ -80,9 +80,7 @@ def train_epoch(
         row["eps"] = loop.adversary.eps * loop.options.eps_factor(key.epoch)
     if loop.adversary is not None:
         max_iter = loop.max_iter(loop.adversary, key.epoch)
-        tally = loop.adversary.tally.summed(loop.processes)
-        row.update({} if max_iter is None else {"max_iter": max_iter}, **tally.means())
-        loop.adversary.tally.clear()
+        row.update({} if max_iter is None else {"max_iter": max_iter})
     if so_far.skipped:
         row["skipped_steps"] = so_far.skipped
     only = meter.only_class()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from art_lbgat.checks import check_choice, check_number
 from art_lbgat.engine.options import RunFields, RunOptions
-from art_lbgat.objectives import GUIDANCE, REGULARIZERS, Guidance, Terms, check_guidance
+from art_lbgat.losses import GUIDANCE, REGULARIZERS, Guidance, Terms, check_guidance
 from art_lbgat.trainers import defaults
 from art_lbgat.trainers.base import BaseTrainer
 

@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 
 from art_lbgat.checks import check_number
 from art_lbgat.engine.options import RunFields, RunOptions
-from art_lbgat.objectives import Guidance, Terms, guide_cross_entropy
+from art_lbgat.losses import Guidance, Terms, guide_cross_entropy
 from art_lbgat.trainers.guided import GuidanceName, GuidedTrainer, RegularizerName
 
 

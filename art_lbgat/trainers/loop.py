@@ -20,8 +20,8 @@ from art_lbgat.engine.joint import Joint
 from art_lbgat.engine.nonfinite import MAX_SKIPPED, NonFiniteError, all_finite, describe
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.step import learning_rate, step_optimizers, take_gradients
+from art_lbgat.losses import Terms, total
 from art_lbgat.memory import to_device
-from art_lbgat.objectives.terms import Terms, total
 from art_lbgat.preserve import Key, Modes, preserved_randomness, seed_everything
 from art_lbgat.processes import Processes, Share
 from art_lbgat.trainers.adversary import Adversary
@@ -170,7 +170,6 @@ class Loop:
                 self.options.eps_factor(key.epoch),
                 starts=adversary.starts(x, key, share),
                 max_iter=self.max_iter(adversary, key.epoch),
-                warm_start=None if self.warm_starts is None else self.warm_starts.get(rows),
                 purpose=self._own("attack"),
             )
         student_modes.train()

@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from art_lbgat.engine.options import RunFields, RunOptions
-from art_lbgat.objectives import Terms, adversarial_cross_entropy
+from art_lbgat.losses import Terms, adversarial_cross_entropy
 from art_lbgat.trainers import defaults
 from art_lbgat.trainers.base import BaseTrainer
 

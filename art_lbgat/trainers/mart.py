@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 
 from art_lbgat.checks import check_number
 from art_lbgat.engine.options import RunFields, RunOptions
-from art_lbgat.objectives import Terms, boosted_cross_entropy, mart
+from art_lbgat.losses import Terms, boosted_cross_entropy, mart
 from art_lbgat.trainers import defaults
 from art_lbgat.trainers.base import BaseTrainer
 

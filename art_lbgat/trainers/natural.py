@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from art_lbgat.engine.options import RunFields, RunOptions
-from art_lbgat.objectives import Terms, natural_cross_entropy
+from art_lbgat.losses import Terms, natural_cross_entropy
 from art_lbgat.trainers.base import BaseTrainer
 
 

@@ -18,9 +18,8 @@ def run_state(run: Run) -> dict[str, Any]:
 
     :param run: The run.
     """
-    loop, adversary = run.loop, run.loop.adversary
+    loop = run.loop
     meter = run.so_far.meter.state(run.processes)
-    tally = None if adversary is None else adversary.tally.summed(run.processes)
     return {
         "models": {name: dict(module.state_dict()) for name, module in run.modules.items()},
         "optimizers": [optimizer.state_dict() for optimizer in loop.optimizers],
@@ -37,7 +36,6 @@ def run_state(run: Run) -> dict[str, Any]:
             "rollbacks": run.rollbacks,
             "epoch_so_far": [run.so_far.step, run.so_far.skipped, run.so_far.seconds],
             "meter": meter,
-            "tally": None if tally is None else [tally.samples, tally.steps, tally.passes],
             "schedulers": [scheduler.state_dict() for scheduler in run.schedulers],
             "scaler": None if loop.scaler is None else loop.scaler.state_dict(),
             "stream": run.stream.state(at_start=not run.so_far.step),
@@ -82,12 +80,8 @@ def load_run(run: Run, found: Checkpoint, *, same_process: bool = False) -> None
 
 
 def _load_memories(run: Run, parts: Mapping[str, Any]) -> None:
-    """What is remembered of samples: guide logits, last adversarial examples, steps of attacks that stop early."""
+    """What is remembered of samples: guide logits, last adversarial examples."""
     loop = run.loop
     for name in ("guide_cache", "warm_starts"):
         if getattr(loop, name) is not None:
             getattr(loop, name).load(parts[name], loop.student.device)
-    if loop.adversary is not None:
-        counts = parts["run"]["tally"] if run.processes.is_main else (0, 0, 0)
-        tally = loop.adversary.tally
-        tally.samples, tally.steps, tally.passes = counts

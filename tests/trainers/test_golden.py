@@ -16,7 +16,7 @@ from art_lbgat import (
     TRADESTrainer,
 )
 from art_lbgat.attacks import PGDAttack, TRADESAttack
-from art_lbgat.objectives import total
+from art_lbgat.losses import total
 from art_lbgat.preserve import Key
 from tests import reference_lbgat as reference
 from tests.conftest import make_classifier, make_data, states_equal
@@ -153,7 +153,7 @@ def test_one_step_and_three_steps_equal_the_published_procedure(method, guidance
 
 
 def _mart(adversarial, natural, y):
-    from tests.objectives.test_mart import published
+    from tests.test_losses import published
 
     return published(adversarial, natural, y, 5.0)
 
