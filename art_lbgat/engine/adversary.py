@@ -12,8 +12,8 @@ from art.attacks.attack import EvasionAttack
 from torch import Tensor
 
 from art_lbgat.attacks import PGDAttack, read_attack
-from art_lbgat.attacks.loop import ascend, draw_start
-from art_lbgat.attacks.radius import check_scale
+from art_lbgat.attacks.pgd import ascend, draw_start
+from art_lbgat.attacks.projections import check_scale
 from art_lbgat.classifier import TensorView, check_logits, label_rows
 from art_lbgat.preserve import Key, seed_everything
 from art_lbgat.processes import Share

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from art_lbgat.objectives import Terms
+from art_lbgat.losses import Terms
 from art_lbgat.processes import Processes
 
 

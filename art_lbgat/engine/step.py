@@ -18,8 +18,8 @@ from art_lbgat.engine.averaging import Average
 from art_lbgat.engine.history import Meter, StepRecord
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.perturbation import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
+from art_lbgat.losses import Terms, total
 from art_lbgat.memory import to_device
-from art_lbgat.objectives import Terms, total
 from art_lbgat.preserve import Key, Modes, preserved_randomness, seed_everything
 from art_lbgat.processes import Processes, Share
 

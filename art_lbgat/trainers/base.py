@@ -36,7 +36,7 @@ from art_lbgat.fingerprint import (
     optimizer_settings,
     surroundings,
 )
-from art_lbgat.objectives import Terms
+from art_lbgat.losses import Terms
 from art_lbgat.preserve import Key, Modes, draw_seed
 from art_lbgat.processes import Processes, join_processes
 from art_lbgat.trainers import inputs

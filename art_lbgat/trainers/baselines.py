@@ -12,7 +12,7 @@ from torch import Tensor
 
 from art_lbgat.checks import check_number
 from art_lbgat.engine.options import RunOptions
-from art_lbgat.objectives import (
+from art_lbgat.losses import (
     Terms,
     adversarial_cross_entropy,
     alp,

@@ -302,7 +302,7 @@ def test_options_object_equals_keywords():
 
 
 def test_a_custom_guidance_callable_is_used():
-    from art_lbgat.objectives import Term
+    from art_lbgat.losses import Term
 
     classifier = make_classifier()
     trainer = LBGATTrainer(
