@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from art_lbgat.data import load_image_folder
-from art_lbgat.data.images import Images
+from art_lbgat.data import Images, load_image_folder
 
 
 def write_batches(tree: Path, data_dir: Path, seed: int = 0) -> Path:

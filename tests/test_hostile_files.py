@@ -16,8 +16,7 @@ import torch
 from PIL import Image
 from torch.torch_version import TorchVersion
 
-from art_lbgat.data import archives, load_npz, read_npz_images
-from art_lbgat.data.folders import read_images
+from art_lbgat.data import images, load_npz, read_images, read_npz_images
 from art_lbgat.evaluation.record import Entry, Record, _digest
 from art_lbgat.recipes import Recipe
 from art_lbgat.robustbench import import_robustbench
@@ -73,7 +72,7 @@ ARCHIVES = {
 def test_archives_of_arrays(case, tmp_path, monkeypatch):
     make, message = ARCHIVES[case]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(archives, "_LARGE", 1 << 20)
+    monkeypatch.setattr(images, "SMALL_ARRAY", 1 << 20)
     make(tmp_path / "bad.npz")
     with pytest.raises(ValueError, match=message) as error:
         read_npz_images(tmp_path / "bad.npz")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from art_lbgat.classifier import TensorView
-from art_lbgat.data.arrays import Source
+from art_lbgat.data.stream import Source
 from art_lbgat.engine.adversary import Adversary
 from art_lbgat.engine.history import correct
 from art_lbgat.engine.options import RunOptions

@@ -16,7 +16,7 @@ from art.estimators.classification import PyTorchClassifier
 from art_lbgat.attacks import PGDAttack, TRADESAttack
 from art_lbgat.checks import check_count, check_flag, check_kind, check_seed
 from art_lbgat.data import DataSet, Images, load_data
-from art_lbgat.data.sets import LARGEST_SEED
+from art_lbgat.data.datasets import LARGEST_SEED
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.trackers import Tracker
 from art_lbgat.losses import kd

@@ -14,7 +14,7 @@ from torch import nn
 from art_lbgat.checks import check_inputs, check_labels
 from art_lbgat.classifier import TensorView
 from art_lbgat.data import Images, MixedData, split_indices
-from art_lbgat.data.arrays import Source
+from art_lbgat.data.stream import Source
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.perturbation import perturbed_parameters
 from art_lbgat.engine.validation import Validation

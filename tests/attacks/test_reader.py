@@ -17,7 +17,7 @@ from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_p
     ProjectedGradientDescentPyTorch,
 )
 from art.defences.preprocessor import JpegCompression
-from art_lbgat.trainers.adversary import Adversary
+from art_lbgat.engine.adversary import Adversary
 from torch import nn
 
 from art_lbgat import LBGATTrainer, MadryTrainer

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from art_lbgat.engine.average import Average
-from art_lbgat.engine.awp import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
+from art_lbgat.engine.averaging import Average
+from art_lbgat.engine.perturbation import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
 from art_lbgat.engine.joint import Joint
 from art_lbgat.engine.selection import Selection
 from torch import nn

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from art_lbgat.engine.execution import Execution, executions, gradient_scaler
+from art_lbgat.engine.precision import Execution, executions, gradient_scaler
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -77,7 +77,7 @@ def test_a_model_that_cannot_be_compiled_runs_as_it_is_with_one_warning(exact, c
         return call
 
     monkeypatch.setattr(torch, "compile", broken)
-    with caplog.at_level(logging.WARNING, logger="art_lbgat.engine.execution"):
+    with caplog.at_level(logging.WARNING, logger="art_lbgat.engine.precision"):
         found = trained(compile=True)
     assert found.history.loss.tolist() == exact.history.loss.tolist()
     messages = [record.getMessage() for record in caplog.records]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from art.attacks.evasion import DeepFool, ProjectedGradientDescent
-from art_lbgat.trainers.adversary import Adversary, validation_adversary
+from art_lbgat.engine.adversary import Adversary, validation_adversary
 from art_lbgat.trainers.validation import Validation
 from torch.optim import lr_scheduler
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from art_lbgat.trainers.adversary import Adversary
+from art_lbgat.engine.adversary import Adversary
 
 from art_lbgat.attacks import PGDAttack, TRADESAttack
 from art_lbgat.classifier import TensorView
