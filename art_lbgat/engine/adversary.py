@@ -94,11 +94,11 @@ class Adversary:
         x: Tensor,
         y: Tensor,
         key: Key,
-        starts: list[Tensor | None],
+        starts: list[Tensor | None] | None = None,
         eps_factor: float = 1.0,
         purpose: str = "attack",
     ) -> Tensor:
-        """``x_adv`` of one batch of raw inputs, from :meth:`starts`, in the ball of ``eps_factor * eps``.
+        """``x_adv`` of one batch of raw inputs, in the ball of ``eps_factor * eps``, from what :meth:`starts` gave.
 
         ``purpose`` is what the global generators are seeded for where the attack runs through ``generate``.
         """
@@ -106,7 +106,7 @@ class Adversary:
             seed_everything(key.derive(purpose))
             return self._generate(x, y)
         target = self._art_labels(y) if self.ascent.objective == "estimator" else y
-        ascent = self.ascent.scaled(eps_factor)
+        ascent, starts = self.ascent.scaled(eps_factor), self.starts(x, key) if starts is None else starts
         return ascend(ascent, self._logits, x, target, self._bounds, starts, self._estimator_loss)
 
     def _logits(self, x: Tensor) -> Tensor:

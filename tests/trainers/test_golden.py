@@ -144,7 +144,7 @@ def test_one_step_and_three_steps_equal_the_published_procedure(method, guidance
 
 
 def _mart(adversarial, natural, y):
-    from tests.objectives.test_mart import published
+    from tests.test_losses import published
 
     return published(adversarial, natural, y, 5.0)
 
