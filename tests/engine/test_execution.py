@@ -5,13 +5,13 @@ import logging
 import numpy as np
 import pytest
 import torch
-from art_lbgat.engine.precision import Execution, executions, gradient_scaler
 from torch import nn
 from torch._dynamo.utils import counters
 
 from art_lbgat import LBGATTrainer, MadryTrainer, RunOptions, TRADESTrainer
 from art_lbgat.attacks import PGDAttack
 from art_lbgat.engine import execution
+from art_lbgat.engine.precision import Execution, executions, gradient_scaler
 from tests.conftest import conv_net, copied_state, make_classifier, make_data, optimizer_step
 
 CPU = torch.device("cpu")

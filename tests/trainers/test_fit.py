@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from art.attacks.evasion import DeepFool, ProjectedGradientDescent
-from art_lbgat.engine.adversary import Adversary, validation_adversary
 from art_lbgat.trainers.validation import Validation
 from torch.optim import lr_scheduler
 
@@ -14,6 +13,7 @@ from art_lbgat import BGATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, R
 from art_lbgat.attacks import PGDAttack
 from art_lbgat.classifier import TensorView
 from art_lbgat.data import RandomCropFlip
+from art_lbgat.engine.adversary import Adversary, validation_adversary
 from art_lbgat.engine.options import RunFields
 from art_lbgat.preserve import Key, Modes, preserved_randomness
 from tests.conftest import copied_state, make_classifier, make_data, mlp, states_equal

@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 import torch
-from art_lbgat.engine.adversary import Adversary
 
 from art_lbgat.attacks import PGDAttack, TRADESAttack
 from art_lbgat.classifier import TensorView
+from art_lbgat.engine.adversary import Adversary
 from art_lbgat.preserve import Key
 from art_lbgat.processes import Share
 from art_lbgat.trainers import adversary
