@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from art_lbgat.attacks.radius import check_scale
+from art_lbgat.attacks.projections import check_scale
 from art_lbgat.checks import (
     check_choice,
     check_count,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_lbgat.attacks.radius import check_scale
+from art_lbgat.attacks.projections import check_scale
 from art_lbgat.checks import check_number
 from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation.examples import check_runnable

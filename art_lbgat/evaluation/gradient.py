@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from art_lbgat.attacks.loop import Ascent, ascend, draw_start
-from art_lbgat.attacks.norms import clip, unit_gaussian, unit_uniform
+from art_lbgat.attacks.pgd import Ascent, ascend, draw_start
+from art_lbgat.attacks.projections import clip, unit_gaussian, unit_uniform
 from art_lbgat.evaluation.plan import Threat
 from art_lbgat.evaluation.subject import Subject
 from art_lbgat.memory import in_chunks

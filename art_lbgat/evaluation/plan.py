@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
 
-from art_lbgat.attacks.loop import Ascent, Objective
+from art_lbgat.attacks import Ascent
 from art_lbgat.checks import check_count, check_norm, check_number
 
 Attack: TypeAlias = str | EvasionAttack | Callable[[PyTorchClassifier], EvasionAttack]
@@ -22,7 +22,7 @@ EXPECTED = (
     "'natural', 'pgd-K', 'cw-K', 'kl-K', 'fgsm', 'noise', 'transfer', 'quantised-L' (L >= 2), 'autoattack', 'worst', "
     "an ART EvasionAttack or a function from a classifier to one"
 )
-_OBJECTIVES: dict[str, Objective] = {"pgd": "ce", "cw": "cw", "kl": "kl"}
+_OBJECTIVES: dict[str, str] = {"pgd": "ce", "cw": "cw", "kl": "kl"}
 _GRADIENT = re.compile(r"(pgd|cw|kl)-([1-9]\d*)")
 _QUANTISED = re.compile(r"quantised-(\d+)")
 
@@ -42,7 +42,7 @@ class Threat:
     eps_step: float | None = None
     restarts: int = 1
 
-    def ascent(self, steps: int, objective: Objective) -> Ascent:
+    def ascent(self, steps: int, objective: str) -> Ascent:
         """Projected gradient ascent from a uniform start in the ball.
 
         :param steps: Number of steps.
@@ -86,7 +86,7 @@ class Plan:
     kind: Kind
     name: str
     steps: int = 0
-    objective: Objective = "ce"
+    objective: str = "ce"
     levels: int = 0
     source: str = ""
     attack: Any = None

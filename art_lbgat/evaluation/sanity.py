@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from art.estimators.classification import PyTorchClassifier
 
-from art_lbgat.attacks.radius import check_scale
+from art_lbgat.attacks.projections import check_scale
 from art_lbgat.checks import check_kind, check_number
 from art_lbgat.evaluation.autoattack import attack_names
 from art_lbgat.evaluation.curve import UNBOUNDED, whole_range

@@ -12,7 +12,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 
-from art_lbgat.attacks.norms import Bounds
+from art_lbgat.attacks.projections import Bounds
 from art_lbgat.checks import as_array, check_count, check_inputs, check_labels, check_seed
 from art_lbgat.classifier import JudgedView, TensorView
 from art_lbgat.evaluation.health import Health, classified_as, measure, predict

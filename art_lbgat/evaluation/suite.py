@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from art.estimators.classification import PyTorchClassifier
 
-from art_lbgat.attacks.radius import check_scale
+from art_lbgat.attacks.projections import check_scale
 from art_lbgat.evaluation.examples import check_runnable
 from art_lbgat.evaluation.judge import run_row
 from art_lbgat.evaluation.plan import Attack, Plan, Threat, check_threat, plan_attacks

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from art_lbgat.attacks.norms import Bounds
+from art_lbgat.attacks.projections import Bounds
 from art_lbgat.checks import check_kind, check_norm, check_number
 
 TOLERANCE = 1e-6

@@ -19,8 +19,8 @@ from art_lbgat.data import DataSet, Images, load_data
 from art_lbgat.data.datasets import LARGEST_SEED
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.trackers import Tracker
+from art_lbgat.losses import kd
 from art_lbgat.models import create_classifier, create_model
-from art_lbgat.objectives import kd
 from art_lbgat.preserve import preserved_randomness
 from art_lbgat.recipes.recipe import Recipe
 from art_lbgat.trainers import (

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from art_lbgat.attacks import Ascent, PGDAttack, TRADESAttack, norms
-from art_lbgat.attacks.loop import ascend
-from art_lbgat.attacks.losses import cross_entropy, kl_to_natural, margin
+from art_lbgat.attacks import Ascent, PGDAttack, TRADESAttack, projections
+from art_lbgat.attacks.pgd import ascend, cross_entropy, kl_to_natural, margin
 from art_lbgat.evaluation import evaluate
 from tests import reference_lbgat as reference
 from tests.conftest import copied_state, make_classifier, make_data, states_equal
@@ -267,13 +266,13 @@ def test_l2_projection_is_inside_idempotent_and_leaves_inner_points(generator, e
     x = torch.rand((6, *shape), generator=generator)
     point = x + torch.randn((6, *shape), generator=generator)
     bounds = (torch.tensor(0.0), torch.tensor(1.0))
-    once = norms.project_l2(point, x, eps, bounds)
+    once = projections.project_l2(point, x, eps, bounds)
     size = (once.double() - x.double()).flatten(1).norm(dim=1)
     assert (size <= eps + 1e-5).all()
     assert ((once >= 0) & (once <= 1)).all()
-    torch.testing.assert_close(norms.project_l2(once, x, eps, bounds), once, rtol=0, atol=1e-5)
+    torch.testing.assert_close(projections.project_l2(once, x, eps, bounds), once, rtol=0, atol=1e-5)
     inner = x + 0.5 * (once - x)
-    torch.testing.assert_close(norms.project_l2(inner, x, eps, bounds), inner, rtol=0, atol=1e-6)
+    torch.testing.assert_close(projections.project_l2(inner, x, eps, bounds), inner, rtol=0, atol=1e-6)
     torch.testing.assert_close(once, reference.ascend(point, x, torch.zeros_like(x), eps, 0.0, "2"), rtol=0, atol=1e-6)
 
 
@@ -301,13 +300,13 @@ def test_a_linf_step_stays_inside_ball_and_box_and_projects_once(generator, eps,
 @given(TENSORS, st.sampled_from([math.inf, 2.0]), st.sampled_from([(1, 8, 8), (1,), (5,), (2, 3)]))
 def test_unit_starts_fill_the_unit_ball_and_directions_have_unit_length(generator, norm, shape):
     x = torch.zeros((64, *shape))
-    unit = norms.unit_uniform(x, norm, generator).flatten(1)
+    unit = projections.unit_uniform(x, norm, generator).flatten(1)
     size = unit.abs().amax(dim=1) if norm == math.inf else unit.norm(dim=1)
     assert (size <= 1 + 1e-6).all()
     assert size.max() > 0.5
     gradient = torch.randn((8, *shape), generator=generator)
     gradient[0] = 0
-    length = norms.ascent_direction(gradient.clone(), norm).flatten(1)
+    length = projections.ascent_direction(gradient.clone(), norm).flatten(1)
     assert (length[0] == 0).all()
     size = length[1:].abs().amax(dim=1) if norm == math.inf else length[1:].norm(dim=1)
     torch.testing.assert_close(size, torch.ones(7), rtol=1e-5, atol=1e-5)
@@ -315,7 +314,7 @@ def test_unit_starts_fill_the_unit_ball_and_directions_have_unit_length(generato
 
 def test_random_start_is_uniform_in_the_l2_ball():
     """In d dimensions the radius of a uniform point has the distribution r^d."""
-    unit = norms.unit_uniform(torch.zeros(20_000, 3), 2.0, torch.Generator().manual_seed(0))
+    unit = projections.unit_uniform(torch.zeros(20_000, 3), 2.0, torch.Generator().manual_seed(0))
     cubed = unit.norm(dim=1) ** 3
     assert float(cubed.mean()) == pytest.approx(0.5, abs=0.01)
     assert float(cubed.std()) == pytest.approx(1 / math.sqrt(12), abs=0.01)

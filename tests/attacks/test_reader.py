@@ -22,8 +22,8 @@ from torch import nn
 from art_lbgat import LBGATTrainer, MadryTrainer
 from art_lbgat.attacks import PGDAttack, TRADESAttack, read_attack
 from art_lbgat.classifier import TensorView
+from art_lbgat.engine.adversary import Adversary
 from art_lbgat.preserve import Key, evaluating
-from art_lbgat.trainers.adversary import Adversary
 from tests.conftest import copied_state, make_classifier, make_data, states_equal
 from tests.trainers.cases import OPTIONS, another
 
@@ -206,9 +206,9 @@ def test_auto_pgd_with_its_own_estimator_on_the_same_module_is_accepted():
 
 def test_trades_objective_with_an_art_pgd_object_uses_its_ball():
     classifier = make_classifier()
-    trainer = LBGATTrainer(classifier, another(classifier), pgd(classifier), regularizer="trades", **OPTIONS)
     seen = []
-    trainer._joint.register_forward_pre_hook(lambda _, args: seen.append((args[0] - args[1]).abs().max()))
+    options = {**OPTIONS, "on_step": lambda step: seen.append((step.x_adv - step.x).abs().max())}
+    trainer = LBGATTrainer(classifier, another(classifier), pgd(classifier), regularizer="trades", **options)
     trainer.fit(*make_data(8), nb_epochs=1)
     assert 0.09 < float(seen[0]) <= 0.1 + 1e-6
     assert trainer.cost.student_forwards == 5 + 2

@@ -27,32 +27,24 @@ class Execution:
     """One module as a function of its inputs, run as the options say.
 
     The module itself stays as it is: ART, evaluation and checkpoints see no wrapper.
-
-    :param module: The module; its mode and ``requires_grad`` flags are followed.
-    :param options: ``precision``, ``attack_precision``, ``channels_last``, ``compile``.
-    :param device: Where the module is.
-    :param name: What it is called in the warning if it cannot be compiled.
     """
 
     def __init__(self, module: nn.Module, options: RunOptions, device: torch.device, name: str) -> None:
         self._module, self._device, self._name = module, device, name
         self._channels_last = options.channels_last
-        self._dtypes = {"train": _DTYPES[options.precision], "attack": _DTYPES[options.precision_of_attack]}
+        self._dtypes = {
+            "train": _DTYPES[options.precision],
+            "attack": _DTYPES[options.attack_precision or options.precision],
+        }
         self._compiled: Any = torch.compile(module, dynamic=False) if options.compile else None
         self._size: int | None = None
 
     def train(self, inputs: Tensor) -> Any:
-        """The output for a training pass, ``(N, C)``; fp32 whatever the precision.
-
-        :param inputs: Preprocessed inputs, ``(N, ...)``.
-        """
+        """The output for a training pass, ``(N, C)``; fp32 whatever the precision."""
         return self._run(inputs, "train")
 
     def attack(self, inputs: Tensor) -> Any:
-        """The output for a pass of an attack, ``(N, C)``; fp32 whatever the precision.
-
-        :param inputs: Preprocessed inputs, ``(N, ...)``.
-        """
+        """The output for a pass of an attack, ``(N, C)``; fp32 whatever the precision."""
         output = self._run(inputs, "attack")
         if self._dtypes["attack"] is torch.float16 and isinstance(output, Tensor):
             # The value is the same; the gradient is a multiple, as loss scaling makes it.
@@ -97,27 +89,17 @@ class Execution:
 def executions(
     modules: Sequence[tuple[str, nn.Module]], options: RunOptions, device: torch.device
 ) -> Iterator[list[Execution]]:
-    """An :class:`Execution` for each module; memory format and matmul precision are as found at the end.
-
-    :param modules: Names and modules.
-    :param options: The options of the run.
-    :param device: Where the modules are.
-    """
+    """An :class:`Execution` for each module; memory format and matmul precision are as found at the end."""
     with (
         _channels_last([module for _, module in modules] if options.channels_last else []),
-        _float32_rounding(device, options.tf32),
+        _exact_float32(device),
     ):
         yield [Execution(module, options, device, name) for name, module in modules]
 
 
 def gradient_scaler(options: RunOptions, device: torch.device) -> torch.amp.GradScaler | None:
-    """What scales the loss of ``precision="fp16"``, or None.
-
-    :param options: How to run.
-    :param device: Where the models are.
-    :raises ValueError: If the device has no fp16 training.
-    """
-    if "fp16" not in (options.precision, options.precision_of_attack):
+    """What scales the loss of ``precision="fp16"``, or None."""
+    if "fp16" not in (options.precision, options.attack_precision):
         return None
     if device.type != "cuda":
         raise ValueError(f"precision: 'fp16' needs a CUDA device, the classifier is on {device.type}; take 'bf16'.")
@@ -138,15 +120,15 @@ def _channels_last(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def _float32_rounding(device: torch.device, tf32: bool) -> Iterator[None]:
-    """On CUDA, fp32 products in TF32 or in full, whatever the process had; put back at the end."""
+def _exact_float32(device: torch.device) -> Iterator[None]:
+    """On CUDA, products of fp32 in full rather than in TF32; the switches are as found at the end."""
     if device.type != "cuda":
         yield
         return
     switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     found = [switch.allow_tf32 for switch in switches]
     for switch in switches:
-        switch.allow_tf32 = tf32
+        switch.allow_tf32 = False
     try:
         yield
     finally:

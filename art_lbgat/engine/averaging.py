@@ -25,9 +25,6 @@ class Average:
 
     Floating buffers (batch-norm statistics) are averaged like weights, so that they belong to the averaged weights;
     counters are copied.
-
-    :param module: The module that is trained.
-    :param decay: In (0, 1).
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -52,10 +49,7 @@ class Average:
         return dict(self._averaged.state_dict())
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a state that :meth:`state` gave.
-
-        :param state: The state.
-        """
+        """Go on from a state that :meth:`state` gave."""
         self._averaged.load_state_dict(state)
 
     @contextmanager

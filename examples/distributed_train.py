@@ -1,7 +1,7 @@
 """LBGAT on the digits over any number of processes: the same script alone, by torchrun, and after a kill.
 
-    python examples/accelerate_train.py runs/digits
-    torchrun --nproc-per-node 2 examples/accelerate_train.py runs/digits-2
+    python examples/distributed_train.py runs/digits
+    torchrun --nproc-per-node 2 examples/distributed_train.py runs/digits-2
 
 Killed or interrupted at any moment, the same command goes on where it was. `batch_size` is that of all processes
 together. On GPUs each process takes its own: see `device`.

@@ -11,10 +11,9 @@ import torch
 from art.attacks.attack import EvasionAttack
 from torch import Tensor
 
-from art_lbgat.attacks.early_stop import Tally
-from art_lbgat.attacks.loop import ascend, draw_start
-from art_lbgat.attacks.radius import check_scale
-from art_lbgat.attacks.reader import read_attack
+from art_lbgat.attacks import PGDAttack, read_attack
+from art_lbgat.attacks.pgd import ascend, draw_start
+from art_lbgat.attacks.projections import check_scale
 from art_lbgat.classifier import TensorView, check_logits, label_rows
 from art_lbgat.preserve import Key, seed_everything
 from art_lbgat.processes import Share
@@ -26,21 +25,19 @@ _START_OR_CLEAN = ("AutoAttack", "AutoProjectedGradientDescent")
 
 
 class Adversary:
-    """One attack on one classifier, ready to be called once per step.
+    """One untargeted attack on one classifier, ready to be called once per step.
 
-    :param attack: An untargeted ART evasion attack, bound to the classifier.
-    :param view: The classifier; its module must be in eval mode with frozen parameters when examples are made.
+    The module must be in eval mode with frozen parameters when examples are made; ``forward`` runs it on preprocessed
+    inputs in the tensor loop.
+
     :raises ValueError: If ``eps`` is given per sample, or is larger than the range of inputs.
     """
 
-    def __init__(self, attack: EvasionAttack, view: TensorView) -> None:
+    def __init__(self, attack: EvasionAttack, view: TensorView, forward: Callable[[Tensor], Any] | None = None) -> None:
         self.attack, self._view = attack, view
-        #: Runs the module on preprocessed inputs in the tensor loop.
-        self.forward: Callable[[Tensor], Any] = view.module
+        self._forward = view.module if forward is None else forward
         self.ascent, self.reason = read_attack(attack, view)
         self._bounds = view.bounds()
-        #: What early-stopped attacks took since it was last asked.
-        self.tally = Tally()
         if self.ascent is not None:
             for name, value in (("eps", self.ascent.eps), ("eps_step", self.ascent.eps_step)):
                 if not isinstance(value, float):
@@ -56,24 +53,20 @@ class Adversary:
         return None if self.ascent is None else float(self.ascent.eps)
 
     def log_way(self) -> None:
-        """Say which way the attack goes."""
+        """Say whether the attack runs in the tensor loop, and if not why."""
         name = type(self.attack).__name__
-        if self.ascent is None:
-            logger.warning("%s runs through attack.generate: %s.", name, self.reason)
-            if name in _START_OR_CLEAN:
-                logger.warning(
-                    "%s returns samples that it did not flip unattacked; it trains less than it seems.", name
-                )
-        else:
+        if self.ascent is not None:
             logger.info("%s runs in the tensor loop: %s.", name, self.ascent)
+            return
+        logger.warning("%s runs through attack.generate: %s.", name, self.reason)
+        if name in _START_OR_CLEAN:
+            logger.warning("%s returns samples that it did not flip unattacked; it trains less than it seems.", name)
 
     def starts(self, x: Tensor, key: Key, share: Share | None = None) -> list[Tensor | None]:
         """The unit random numbers that examples of ``x`` start from, keyed by ``key``; none through ``generate``.
 
-        :param x: Natural inputs, ``(N, ...)``.
-        :param key: Where in the run this is.
-        :param share: The rows of a global batch that ``x`` is: the same numbers as one process would draw for them,
-            drawn in chunks, so that no process draws much more than its own.
+        ``share`` says which rows of a global batch ``x`` is: the same numbers as one process would draw for them,
+        drawn in chunks, so that no process draws much more than its own.
         """
         ascent = self.ascent
         if ascent is None:
@@ -101,45 +94,23 @@ class Adversary:
         x: Tensor,
         y: Tensor,
         key: Key,
-        eps_factor: float = 1.0,
         starts: list[Tensor | None] | None = None,
-        *,
-        max_iter: int | None = None,
-        warm_start: Tensor | None = None,
+        eps_factor: float = 1.0,
         purpose: str = "attack",
     ) -> Tensor:
-        """``x_adv`` of one batch.
+        """``x_adv`` of one batch of raw inputs, in the ball of ``eps_factor * eps``, from what :meth:`starts` gave.
 
-        :param x: Raw natural inputs, ``(N, ...)``.
-        :param y: Labels, indices or probabilities.
-        :param key: Where in the run this is; the random start is a function of it.
-        :param eps_factor: Share of the full ``eps``.
-        :param starts: What :meth:`starts` gave for these samples; None draws them here.
-        :param max_iter: Number of steps instead of the attack's own; None leaves it.
-        :param warm_start: Points to start from, projected onto the ball, ``(N, ...)``; None starts as the attack does.
-        :param purpose: What the global generators are seeded for where the attack runs through ``generate``.
-        :return: ``x_adv``, the shape of ``x``.
-        :raises ValueError: If ``attack.generate`` returns another shape.
+        ``purpose`` is what the global generators are seeded for where the attack runs through ``generate``.
         """
         if self.ascent is None:
             seed_everything(key.derive(purpose))
             return self._generate(x, y)
-        starts = self.starts(x, key) if starts is None else starts
         target = self._art_labels(y) if self.ascent.objective == "estimator" else y
-        return ascend(
-            self.ascent.scaled(eps_factor).shortened(max_iter),
-            self._logits,
-            x,
-            target,
-            self._bounds,
-            starts,
-            self._estimator_loss,
-            warm_start=warm_start,
-            tally=self.tally,
-        )
+        ascent, starts = self.ascent.scaled(eps_factor), self.starts(x, key) if starts is None else starts
+        return ascend(ascent, self._logits, x, target, self._bounds, starts, self._estimator_loss)
 
     def _logits(self, x: Tensor) -> Tensor:
-        output = self.forward(self._view.predict_inputs(x))
+        output = self._forward(self._view.predict_inputs(x))
         return check_logits(output, self._view.classifier.nb_classes, self._view.name)
 
     def _generate(self, x: Tensor, y: Tensor) -> Tensor:
@@ -167,14 +138,7 @@ def validation_adversary(adversary: Adversary, view: TensorView) -> Adversary:
 
     Steps of ``eps / 10``, as in the paper (0.031 and 0.003). Where the ball of the training attack is not known, the
     training attack itself.
-
-    :param adversary: The training attack.
-    :param view: The classifier.
-    :return: The adversary to validate with.
     """
-    from art_lbgat.attacks.pgd import PGDAttack
-
     if adversary.ascent is None or not adversary.eps:
         return adversary
-    norm, eps = adversary.ascent.norm, adversary.eps
-    return Adversary(PGDAttack(view.classifier, norm, eps, eps / 10, max_iter=20), view)
+    return Adversary(PGDAttack(view.classifier, adversary.ascent.norm, adversary.eps, adversary.eps / 10, 20), view)

@@ -1,4 +1,4 @@
-"""Reads an ART attack object into the tensor loop, where that gives the same examples exactly."""
+"""Reads an attack object into the tensor loop, where that gives the same examples as its ``generate``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_p
     ProjectedGradientDescentPyTorch,
 )
 
-from art_lbgat.attacks.loop import Ascent
-from art_lbgat.attacks.pgd import PGDAttack
-from art_lbgat.attacks.trades import TRADESAttack
+from art_lbgat.attacks.pgd import Ascent, TensorAttack
 from art_lbgat.checks import check_kind
 from art_lbgat.classifier import TensorView
 
@@ -24,11 +22,13 @@ _LINF = (math.inf, "inf")
 def read_attack(attack: EvasionAttack, view: TensorView) -> tuple[Ascent | None, str]:
     """What to run in the tensor loop instead of ``attack.generate``, or why it must be ``generate``.
 
-    Read are exact types only (a subclass may change anything), from the worker that ART really runs. Random starts are
-    equal in distribution (ART draws them from numpy's global generator), everything else bit for bit in fp32 on CPU
-    where the attack's own ``batch_size`` is not below the training batch (else a logit may differ in its last bit);
-    in L2 with a loss that averages, where the attack's own ``batch_size`` is below the training batch, up to rounding
-    (ART divides by the size of its chunk before it normalises).
+    A :class:`~art_lbgat.attacks.TensorAttack` is run as its ``ascent()`` says, unless its class changes ``generate`` or
+    ``perturb``. Of ART's attacks PGD, BIM and FGSM are read, exact types only (a subclass may change anything), from
+    the worker that ART really runs. Random starts are equal in distribution (ART draws them from numpy's global
+    generator), everything else bit for bit in fp32 on CPU where the attack's own ``batch_size`` is not below the
+    training batch (else a logit may differ in its last bit); in L2 with a loss that averages, where the attack's own
+    ``batch_size`` is below the training batch, up to rounding (ART divides by the size of its chunk before it
+    normalises).
 
     :param attack: Any ART evasion attack.
     :param view: The classifier that is being trained.
@@ -37,48 +37,26 @@ def read_attack(attack: EvasionAttack, view: TensorView) -> tuple[Ascent | None,
     """
     check_kind(attack, "attack", EvasionAttack)
     check_kind(view, "view", TensorView)
-    if isinstance(attack, (PGDAttack, TRADESAttack)) and type(attack) in (PGDAttack, TRADESAttack):
-        return (attack.ascent(), "") if attack.estimator is view.classifier else (None, "it is bound to another object")
+    if isinstance(attack, TensorAttack):
+        reason = _refuse_tensor_attack(attack, view)
+        return (None, reason) if reason else (attack.ascent(), "")
     if not view.classifier.all_framework_preprocessing:
         return None, "a preprocessing defence is written in numpy"
     worker: Any = attack
     if type(attack) in (ProjectedGradientDescent, BasicIterativeMethod):
         worker = attack._attack
     if type(worker) is ProjectedGradientDescentPyTorch:
-        ascent, reason = _read_pgd(worker)
+        reason, norm, eps_step, max_iter = _refuse_pgd(worker), worker.norm, worker.eps_step, worker.max_iter
     elif type(worker) is FastGradientMethod:
-        ascent, reason = _read_fgsm(worker)
+        # ART's FGSM steps by eps; its eps_step matters only with minimal=True.
+        reason, norm, eps_step, max_iter = _refuse_fgsm(worker), worker.norm, worker.eps, 1
     else:
         return None, f"{type(attack).__name__} is not an attack that the tensor loop knows"
-    reason = reason or _refuse_common(attack, worker, view)
-    return (None, reason) if reason else (ascent, "")
-
-
-def _read_pgd(worker: ProjectedGradientDescentPyTorch) -> tuple[Ascent | None, str]:
-    if worker.decay is not None:
-        return None, "decay (momentum) is set"
-    if worker.random_eps:
-        return None, "random_eps is set"
-    norm = math.inf if worker.norm in _LINF else float(worker.norm)
-    if norm not in (math.inf, 2.0):
-        return None, f"norm {worker.norm} is neither inf nor 2"
-    return _art_ascent(worker, norm, worker.eps_step, worker.max_iter), ""
-
-
-def _read_fgsm(worker: FastGradientMethod) -> tuple[Ascent | None, str]:
-    if worker.minimal:
-        return None, "minimal is set"
-    if worker.norm not in _LINF:
-        return None, "ART computes FGSM in numpy, which is bit-equal for norm inf only"
-    # ART's FGSM steps by eps; its eps_step matters only with minimal=True.
-    return _art_ascent(worker, math.inf, worker.eps, 1), ""
-
-
-def _art_ascent(worker: Any, norm: float, eps_step: Any, max_iter: int) -> Ascent | None:
-    if not isinstance(worker.eps, (int, float)) or not isinstance(eps_step, (int, float)):
-        return None
+    reason = reason or _refuse_worker(attack, worker, view.classifier) or _refuse_classifier(view)
+    if reason:
+        return None, reason
     return Ascent(
-        norm=norm,
+        norm=math.inf if norm in _LINF else float(norm),
         eps=float(worker.eps),
         eps_step=float(eps_step),
         max_iter=max_iter,
@@ -86,12 +64,37 @@ def _art_ascent(worker: Any, norm: float, eps_step: Any, max_iter: int) -> Ascen
         # With max_iter=0 ART returns x itself, without a random start.
         start="uniform" if worker.num_random_init and max_iter else "none",
         rule="art",
-    )
+    ), ""
 
 
-def _refuse_common(attack: EvasionAttack, worker: Any, view: TensorView) -> str:
-    """Why an attack of a known type must go through ``generate`` all the same; empty if it need not."""
-    classifier = view.classifier
+def _refuse_tensor_attack(attack: TensorAttack, view: TensorView) -> str:
+    if attack.estimator is not view.classifier:
+        return "it is bound to another object"
+    for method in ("generate", "perturb"):
+        if getattr(type(attack), method) is not getattr(TensorAttack, method) or method in vars(attack):
+            return f"{type(attack).__name__} has a {method} of its own"
+    return ""
+
+
+def _refuse_pgd(worker: ProjectedGradientDescentPyTorch) -> str:
+    if worker.decay is not None:
+        return "decay (momentum) is set"
+    if worker.random_eps:
+        return "random_eps is set"
+    if worker.norm not in (*_LINF, 2):
+        return f"norm {worker.norm} is neither inf nor 2"
+    return ""
+
+
+def _refuse_fgsm(worker: FastGradientMethod) -> str:
+    if worker.minimal:
+        return "minimal is set"
+    if worker.norm not in _LINF:
+        return "ART computes FGSM in numpy, which is bit-equal for norm inf only"
+    return ""
+
+
+def _refuse_worker(attack: EvasionAttack, worker: Any, classifier: Any) -> str:
     if attack.estimator is not classifier or worker.estimator is not classifier:
         return "it is bound to another object than the classifier"
     if not isinstance(worker.eps, (int, float)) or not isinstance(worker.eps_step, (int, float)):
@@ -102,7 +105,7 @@ def _refuse_common(attack: EvasionAttack, worker: Any, view: TensorView) -> str:
         return "num_random_init > 1 picks among restarts by ART's notion of success"
     if worker.summary_writer is not None:
         return "a summary_writer is attached"
-    return _refuse_classifier(view)
+    return ""
 
 
 def _refuse_classifier(view: TensorView) -> str:
