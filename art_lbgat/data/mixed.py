@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from art_lbgat.checks import as_array, check_number
+from art_lbgat.checks import as_array, check_share
 from art_lbgat.data.images import Images, read_npz_images
 
 
@@ -29,9 +29,7 @@ class MixedData:
     """
 
     def __init__(self, data: Any, extra: Any, extra_fraction: float) -> None:
-        self.extra_fraction = check_number(extra_fraction, "extra_fraction", exclusive=True)
-        if self.extra_fraction >= 1:
-            raise ValueError(f"extra_fraction: expected a number in (0, 1), got {extra_fraction}.")
+        self.extra_fraction = check_share(extra_fraction, "extra_fraction")
         if isinstance(extra, (str, Path)):
             extra = read_npz_images(extra, "extra")
         self.data, self.extra = _samples(data, "data"), _samples(extra, "extra")
