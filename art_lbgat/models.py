@@ -32,14 +32,17 @@ _CIFAR = 32  # the image size that the networks of the published recipes are mad
 
 
 class Resize(nn.Module):
-    """Images resized bilinearly to ``size``, height and width."""
+    """Images resized bilinearly to one size.
+
+    :param size: Height and width of the output.
+    """
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images ``(N, channels, height, width)`` to ``size``; values stay within the range they had."""
+        """See :class:`Resize`; values stay within the range they had."""
         return nn.functional.interpolate(x, size=self.size, mode="bilinear", align_corners=False)
 
     def extra_repr(self) -> str:
@@ -48,14 +51,17 @@ class Resize(nn.Module):
 
 
 class GlobalAverage(nn.Module):
-    """The mean over all pixels at every pixel of a ``side x side`` map: a pooling of that width then gives the mean."""
+    """The mean over all pixels at every pixel of a ``side x side`` map, so that a pooling of that width gives the mean.
+
+    :param side: Height and width of the output.
+    """
 
     def __init__(self, side: int) -> None:
         super().__init__()
         self.side = side
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, channels, height, width)`` to ``(N, channels, side, side)``."""
+        """See :class:`GlobalAverage`."""
         return x.mean((2, 3), keepdim=True).expand(-1, -1, self.side, self.side)
 
 

@@ -180,11 +180,12 @@ class Source:
             return Batch(torch.from_numpy(x.astype(np.float32, copy=False)), y)
         images = as_float(to_device(torch.from_numpy(x), self._view.device), self._scale)
         clip_values = self._view.classifier.clip_values
-        bounds = self._view.bounds()
-        if bounds is None or (np.all(clip_values[0] == 0) and np.all(clip_values[1] == 1)):
-            return Batch(images, y)
-        low, high = bounds
-        return Batch(torch.minimum(low + images * (high - low), high), y)
+        unit = clip_values is None or bool(np.all(clip_values[0] == 0) and np.all(clip_values[1] == 1))
+        bounds = None if unit else self._view.bounds()
+        if bounds is not None:
+            low, high = bounds
+            images = torch.minimum(low + images * (high - low), high)
+        return Batch(images, y)
 
 
 class ArrayStream(Stream):
@@ -204,9 +205,6 @@ class ArrayStream(Stream):
         self._batch_size, self._extra_fraction = batch_size, extra_fraction
         self._sizes = _sizes(len(data), batch_size, extra_fraction, avoid_single)
         self.steps = len(self._sizes)
-
-    def __len__(self) -> int:
-        return len(self._data)
 
     def epoch(self, key: Key, first_step: int = 0) -> Iterator[Batch]:
         """See :class:`Stream`."""
@@ -301,7 +299,8 @@ class LoaderStream(Stream):
         self._avoid_single, self._processes = avoid_single, processes
         self._batches, self.steps = _batches(source)
         self._shares: _Shares | None = None
-        if processes.world > 1 and isinstance(source, DataLoader) and _gives_indices(source):
+        of_indices = isinstance(source, DataLoader) and not isinstance(source.dataset, IterableDataset)
+        if processes.world > 1 and of_indices and source.batch_sampler is not None:
             self._shares = _Shares(source.batch_sampler, processes, avoid_single)
             kept = {name: getattr(source, name) for name in _KEPT}
             loader: DataLoader[Any] = DataLoader(source.dataset, batch_sampler=self._shares, **kept)
@@ -417,10 +416,6 @@ def _generators(source: Any) -> list[torch.Generator]:
     owners.append(getattr(owners[-1], "sampler", None))
     found = [getattr(owner, "generator", None) for owner in owners]
     return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
-
-
-def _gives_indices(loader: DataLoader[Any]) -> bool:
-    return loader.batch_sampler is not None and not isinstance(loader.dataset, IterableDataset)
 
 
 class _Shares(BatchSampler):
