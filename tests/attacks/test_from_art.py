@@ -18,12 +18,12 @@ from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_p
     ProjectedGradientDescentPyTorch,
 )
 from art.defences.preprocessor import CutoutPyTorch, JpegCompression
-from art_lbgat.engine.adversary import Adversary
 from torch import nn
 
 from art_lbgat import MadryTrainer
 from art_lbgat.attacks import PGDAttack, TensorAttack, TRADESAttack, read_attack
 from art_lbgat.classifier import TensorView
+from art_lbgat.engine.adversary import Adversary
 from art_lbgat.preserve import Key, evaluating
 from tests.conftest import copied_state, make_classifier, make_data, states_equal
 from tests.trainers.cases import OPTIONS
