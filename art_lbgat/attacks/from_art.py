@@ -39,24 +39,24 @@ def read_attack(attack: EvasionAttack, view: TensorView) -> tuple[Ascent | None,
     check_kind(view, "view", TensorView)
     if isinstance(attack, TensorAttack):
         reason = _refuse_tensor_attack(attack, view)
-        return (None, reason) if reason else (attack.ascent(), "")
+        return (None, reason) if reason else (check_kind(attack.ascent(), "ascent()", Ascent), "")
     if not view.classifier.all_framework_preprocessing:
         return None, "a preprocessing defence is written in numpy"
     worker: Any = attack
     if type(attack) in (ProjectedGradientDescent, BasicIterativeMethod):
         worker = attack._attack
     if type(worker) is ProjectedGradientDescentPyTorch:
-        reason, norm, eps_step, max_iter = _refuse_pgd(worker), worker.norm, worker.eps_step, worker.max_iter
+        reason, eps_step, max_iter = _refuse_pgd(worker), worker.eps_step, worker.max_iter
     elif type(worker) is FastGradientMethod:
         # ART's FGSM steps by eps; its eps_step matters only with minimal=True.
-        reason, norm, eps_step, max_iter = _refuse_fgsm(worker), worker.norm, worker.eps, 1
+        reason, eps_step, max_iter = _refuse_fgsm(worker), worker.eps, 1
     else:
         return None, f"{type(attack).__name__} is not an attack that the tensor loop knows"
     reason = reason or _refuse_worker(attack, worker, view.classifier) or _refuse_classifier(view)
     if reason:
         return None, reason
     return Ascent(
-        norm=math.inf if norm in _LINF else float(norm),
+        norm=worker.norm,
         eps=float(worker.eps),
         eps_step=float(eps_step),
         max_iter=max_iter,

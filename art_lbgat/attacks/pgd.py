@@ -1,4 +1,4 @@
-"""Projected gradient ascent on tensors: its losses, its description, its one loop, and the two attacks that use it.
+"""Projected gradient ascent on tensors: the losses, the one loop, and the two attacks that run in it.
 
 x_0 = start(x);   x_{t+1} = project(x_t + eps_step * direction(grad_x loss(M(x_t))))
 
@@ -84,9 +84,9 @@ ATTACK_LOSSES: dict[str, AttackLoss] = {
 
 @dataclass(frozen=True)
 class Ascent:
-    """A projected gradient ascent, described completely.
+    """A projected gradient ascent: all that the loop needs to know but the model.
 
-    :param norm: ``math.inf`` or 2.
+    :param norm: ``math.inf`` (or ``"inf"``) or 2.
     :param eps: Radius of the ball, in raw input units; a float, or one per sample, ``(N, 1, ..., 1)``.
     :param eps_step: Length of a step, likewise.
     :param max_iter: Number of steps; 0 returns the start.
@@ -113,7 +113,7 @@ class Ascent:
     rule: Literal["published", "art"] = "published"
 
     def __post_init__(self) -> None:
-        check_norm(self.norm)
+        object.__setattr__(self, "norm", check_norm(self.norm))
         for name in ("eps", "eps_step"):
             _check_ascent_radius(getattr(self, name), name)
         check_count(self.max_iter, "max_iter", minimum=0)

@@ -12,14 +12,11 @@ import torch
 from torch import Tensor
 
 from art_lbgat.classifier import TensorView
-from art_lbgat.evaluation import health
-from art_lbgat.evaluation.accuracy import Accuracy
-from art_lbgat.evaluation.autoattack import attack_images, attack_names, needs_gradients
-from art_lbgat.evaluation.autoattack_checks import RANDOMISED
-from art_lbgat.evaluation.autoattack_loop import AutoAttackResult
-from art_lbgat.evaluation.identity import data_sha256
-from art_lbgat.evaluation.unit import UnitModel
-from art_lbgat.evaluation.verify import verify
+from art_lbgat.evaluation.attacks import verify
+from art_lbgat.evaluation.autoattack import AutoAttackResult, UnitModel, attack_images, attack_names, needs_gradients
+from art_lbgat.evaluation.record import data_sha256
+from art_lbgat.evaluation.results import Accuracy
+from art_lbgat.evaluation.subject import RANDOMISED, health_flags, measure_health, predict, probed, require_gradients
 from art_lbgat.robustbench.images import BenchmarkImages, Preprocessing
 from art_lbgat.robustbench.standard import NORMS, Dataset, ThreatModel
 from art_lbgat.robustbench_import import with_globals
@@ -137,16 +134,16 @@ def probe(view: TensorView, model: UnitModel, images: BenchmarkImages, settings:
     :return: Messages by flag.
     :raises ValueError: Natural logits with NaN or Inf, or without a graph to the inputs where gradients are needed.
     """
-    rows = health.probed(len(images.x))  # a pass over all images is the attack's, which looks for NaN and Inf too
+    rows = probed(len(images.x))  # a pass over all images is the attack's, which looks for NaN and Inf too
     x, y, size, seed = model.to_raw(images.x[rows]), images.y[rows], settings.batch_size, settings.seed
-    found = health.measure(view, x, y, health.predict(view, x, size, seed), size, seed)
+    found = measure_health(view, x, y, predict(view, x, size, seed), size, seed)
     if found.nonfinite:
         raise ValueError("classifier: its logits for natural images hold NaN or Inf, so no accuracy has a meaning.")
     if settings.threat_model in NORMS and needs_gradients(
         attack_names(settings.attacks, view.classifier.nb_classes)[0]
     ):
-        health.require_gradients(found, "classifier")
-    return health.flags(found)
+        require_gradients(found, "classifier")
+    return health_flags(found)
 
 
 def _as_it_is(image: Any) -> Any:

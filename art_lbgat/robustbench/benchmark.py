@@ -12,10 +12,8 @@ from art.estimators.classification import PyTorchClassifier
 
 from art_lbgat.checks import check_count, check_flag, check_number, check_path, check_seed, check_text
 from art_lbgat.classifier import JudgedView
-from art_lbgat.evaluation.autoattack import attack_names, published_package
-from art_lbgat.evaluation.identity import weights_sha256
-from art_lbgat.evaluation.sharing import sharing
-from art_lbgat.evaluation.unit import UnitModel
+from art_lbgat.evaluation.autoattack import UnitModel, attack_names, published_package
+from art_lbgat.evaluation.record import sharing, weights_sha256
 from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness
 from art_lbgat.robustbench.adversarial import Settings, measure_adversarial
 from art_lbgat.robustbench.corruptions import corruption_kinds, measure_corruptions

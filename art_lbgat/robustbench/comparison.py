@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from art_lbgat.evaluation.accuracy import Accuracy
+from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.robustbench.result import BenchmarkResult
 from art_lbgat.robustbench.standard import EPS, N_EXAMPLES, is_published_eps
 

@@ -13,12 +13,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from art_lbgat.classifier import TensorView
-from art_lbgat.evaluation.accuracy import Accuracy
-from art_lbgat.evaluation.autoattack_loop import NATURAL
-from art_lbgat.evaluation.identity import data_sha256, model_identity
-from art_lbgat.evaluation.record import Entry, Record
-from art_lbgat.evaluation.sharing import sharing
-from art_lbgat.evaluation.unit import UnitModel
+from art_lbgat.evaluation.autoattack import NATURAL, UnitModel
+from art_lbgat.evaluation.record import Entry, Record, data_sha256, model_identity, sharing
+from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.preserve import preserved_randomness
 from art_lbgat.robustbench.adversarial import Measured, Settings, probe
 from art_lbgat.robustbench.images import BenchmarkImages, missing_data

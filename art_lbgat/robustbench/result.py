@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from art_lbgat.checks import check_count, check_kind, check_path, check_text
-from art_lbgat.evaluation.accuracy import Accuracy
+from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.processes import declared_world, is_main_process
 from art_lbgat.robustbench.standard import Dataset, ThreatModel
 

@@ -16,7 +16,7 @@ from art.estimators.classification import PyTorchClassifier
 
 from art_lbgat.checks import check_flag, check_kind, check_path
 from art_lbgat.classifier import TensorView
-from art_lbgat.evaluation.unit import UnitModel
+from art_lbgat.evaluation.autoattack import UnitModel
 from art_lbgat.robustbench.exported import exported_module, state_copy
 from art_lbgat.robustbench.result import BenchmarkResult
 from art_lbgat.robustbench.standard import check_dataset, check_threat_model

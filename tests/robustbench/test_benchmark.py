@@ -21,8 +21,8 @@ from torch import nn
 from torchvision import datasets
 
 from art_lbgat import robustbench_import as compat
-from art_lbgat.evaluation import autoattack
-from art_lbgat.evaluation.accuracy import Accuracy
+from art_lbgat.evaluation.record import Record
+from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.robustbench import adversarial, import_robustbench
 from art_lbgat.robustbench.benchmark import _differences, benchmark
 from art_lbgat.robustbench.images import BenchmarkImages, load_images
@@ -171,7 +171,7 @@ def test_preprocessing_and_clip_values_are_inside_the_model_that_is_attacked(cla
 def test_killed_it_goes_on_and_refuses_another_run(classifier, cifar, few_queries, tmp_path, monkeypatch):
     path = tmp_path / "state"
     whole = benchmark(classifier, data_dir=cifar[0], **FAST)
-    add, count = autoattack.Record.add, Counter()
+    add, count = Record.add, Counter()
 
     def stop(self, part, entry, place=0):
         count[part] += 1
@@ -180,13 +180,11 @@ def test_killed_it_goes_on_and_refuses_another_run(classifier, cifar, few_querie
             raise KeyboardInterrupt
         return entry
 
-    monkeypatch.setattr(autoattack.Record, "add", stop)
-    for _ in range(3):
-        with pytest.raises(KeyboardInterrupt):
-            benchmark(classifier, data_dir=cifar[0], state_path=path, **FAST)
-    monkeypatch.undo()
-    runner = autoattack._runner
-    monkeypatch.setattr(autoattack, "_runner", lambda *a: (r := runner(*a), setattr(r.square, "n_queries", 50))[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(Record, "add", stop)
+        for _ in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                benchmark(classifier, data_dir=cifar[0], state_path=path, **FAST)
     assert benchmark(classifier, data_dir=cifar[0], state_path=path, **FAST) == whole
     for options, changed in (({"eps": 0.02}, "eps"), ({"n_examples": 10}, "data"), ({"batch_size": 5}, "batch_size")):
         with pytest.raises(
@@ -382,7 +380,7 @@ def offline(*_, **__):
 
 
 def test_images_that_are_not_there_are_one_error(classifier, tmp_path, monkeypatch):
-    monkeypatch.setattr(urllib.request, "urlopen", offline)
+    monkeypatch.setattr(urllib.request, "urlopen", offline)  # noqa: TID251 (replaced, so that nothing is fetched)
     with pytest.raises(
         FileNotFoundError, match=r"data_dir: no CIFAR-10 in .*URLError.*Put torchvision's folder cifar-10"
     ):

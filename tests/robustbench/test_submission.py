@@ -12,8 +12,8 @@ from art.defences.preprocessor import SpatialSmoothing
 from torch import nn
 
 import art_lbgat.robustbench.submission as submission_module
-from art_lbgat.evaluation.accuracy import Accuracy
-from art_lbgat.evaluation.identity import weights_sha256
+from art_lbgat.evaluation.record import weights_sha256
+from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.robustbench.exported import Normalized
 from art_lbgat.robustbench.leaderboard import leaderboard
 from art_lbgat.robustbench.result import BenchmarkResult
