@@ -41,8 +41,10 @@ def released():
     return copied_state(net), x, net.eval()(x).detach()
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "module.module.", "_orig_mod.", "module._orig_mod."])
-@pytest.mark.parametrize("container", [None, "state_dict", "model", "model_state_dict"])
+WRAPPED = [("", None), ("module.", "state_dict"), ("module.module.", None), ("_orig_mod.", "model"), ("module._orig_mod.", "model_state_dict")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("prefix", "container"), WRAPPED)
 def test_released_layout_gives_equal_logits(released, tmp_path, prefix, container):
     state, x, logits = released
     saved = {prefix + name: value for name, value in state.items()}
@@ -77,43 +79,36 @@ def test_unused_block_is_never_called():
     assert without == {name for name, _ in model.named_parameters() if name.startswith("sub_block1.")}
 
 
+MISMATCHES = {
+    "a block too many": ("wrn-10-1", {}, {}, r"12 unexpected: sub_block1.layer.0.bn1.weight.* build the model with sub_block1=True\.$"),
+    "width": ("wrn-10-2", {"sub_block1": True}, {}, r"of another shape: block1.layer.0.conv1.weight \(file \(16, 16, 3, 3\), model \(32, 16, 3, 3\)\), .*, \.\.\.;"),
+    "depth": ("wrn-16-1", {"sub_block1": True}, {}, r"missing: block1.layer.1\."),
+    "architecture": ("resnet-18", {}, {}, "missing: .*unexpected: "),
+    "classes": ("wrn-10-1", {"sub_block1": True, "nb_classes": 100}, {}, r"fc.weight \(file \(10, 64\), model \(100, 64\)\)"),
+    "one tensor": ("wrn-10-1", {"sub_block1": True}, {"fc.bias": torch.zeros(9)}, r"1 of another shape: fc.bias \(file \(9,\), model \(10,\)\)"),
+    "one missing": ("wrn-10-1", {"sub_block1": True}, {"fc.bias": None}, "1 missing: fc.bias;"),
+}  # fmt: skip
+
+
 def refused(model, weights):
     before = copied_state(model)
-    with pytest.raises(ValueError, match=r"nothing was loaded") as error:
+    with pytest.raises(ValueError, match="nothing was loaded") as error:
         load_weights(model, weights)
     assert states_equal(model.state_dict(), before)
     return str(error.value)
 
 
-def test_missing_block_is_named(released):
-    message = refused(toy(), released[0])
-    assert "12 unexpected: sub_block1.layer.0.bn1.weight" in message
-    assert message.endswith("build the model with sub_block1=True.")
+@pytest.mark.parametrize("case", MISMATCHES)
+def test_what_does_not_fit_is_named_and_changes_nothing(released, case):
+    name, options, changes, message = MISMATCHES[case]
+    state = {key: value for key, value in {**released[0], **changes}.items() if value is not None}
+    assert re.search(message, refused(create_model(name, **{"nb_classes": 10, **options}), state))
+
+
+def test_a_block_too_few_is_named():
     message = refused(toy(sub_block1=True), toy().state_dict())
     assert "12 missing: sub_block1.layer.0.bn1.weight" in message
     assert message.endswith("build the model with sub_block1=False.")
-
-
-def test_wrong_width_depth_and_architecture_are_named(released):
-    state = released[0]
-    wide = refused(create_model("wrn-10-2", 10, sub_block1=True), state)
-    assert "of another shape: block1.layer.0.conv1.weight (file (16, 16, 3, 3), model (32, 16, 3, 3)), " in wide
-    assert ", ...;" in wide
-    assert "missing: block1.layer.1." in refused(create_model("wrn-16-1", 10, sub_block1=True), state)
-    resnet = refused(create_model("resnet-18", 10), state)
-    assert "missing: " in resnet
-    assert "unexpected: " in resnet
-    assert "fc.weight (file (10, 64), model (100, 64))" in refused(
-        create_model("wrn-10-1", 100, sub_block1=True), state
-    )
-
-
-def test_one_wrong_tensor_changes_none_of_the_others():
-    model, state = toy(), toy(1).state_dict()
-    message = refused(model, {**state, "fc.bias": torch.zeros(9)})
-    assert "1 of another shape: fc.bias (file (9,), model (10,))" in message
-    del state["fc.bias"]
-    assert "1 missing: fc.bias;" in refused(model, state)
 
 
 def test_prefix_that_the_model_has_itself_is_kept():
@@ -172,16 +167,16 @@ def test_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_save_says_what_is_wrong(tmp_path):
+def test_models_and_places_that_do_not_do_are_refused(tmp_path):
+    meta = nn.Linear(2, 2, device="meta")
     with pytest.raises(FileNotFoundError, match=r"no directory .*absent"):
         save_weights(conv_net(), tmp_path / "absent" / "model.safetensors")
+    with pytest.raises(IsADirectoryError, match="path: expected a file, got the directory"):
+        save_weights(conv_net(), tmp_path)
     with pytest.raises(ValueError, match="meta device under 'weight'"):
-        save_weights(nn.Linear(2, 2, device="meta"), tmp_path / "model.safetensors")
-
-
-def test_meta_model_is_refused():
+        save_weights(meta, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="meta device"):
-        load_weights(nn.Linear(2, 2, device="meta"), nn.Linear(2, 2).state_dict())
+        load_weights(meta, nn.Linear(2, 2).state_dict())
 
 
 class Trap:
@@ -222,28 +217,24 @@ def test_truncated_files_are_named(tmp_path, kind, share):
 
 def test_other_files_are_named(tmp_path):
     model = nn.Linear(2, 2)
-    page, empty, rows = tmp_path / "page.pt", tmp_path / "empty.safetensors", tmp_path / "rows.pt"
-    page.write_text("<!DOCTYPE html><html>Quota exceeded</html>")
-    with pytest.raises(ValueError, match=r"page\.pt.*a web page"):
-        load_weights(model, page)
-    empty.touch()
-    with pytest.raises(ValueError, match=r"empty\.safetensors, which starts with b''"):
-        load_weights(model, empty)
-    torch.save([torch.zeros(2)], rows)
-    with pytest.raises(ValueError, match=r"expected a state dict in .*rows\.pt, got list"):
-        load_weights(model, rows)
-    with pytest.raises(FileNotFoundError, match=r"no file .*absent\.pt"):
-        load_weights(model, tmp_path / "absent.pt")
-    with pytest.raises(ValueError, match="got the directory"):
-        load_weights(model, tmp_path)
-    with pytest.raises(TypeError, match="expected a path or a state dict, got int"):
-        load_weights(model, 3)
-    with pytest.raises(ValueError, match="got OrderedDict under 'net' in the state dict"):
-        load_weights(model, {"net": model.state_dict()})
+    (tmp_path / "page.pt").write_text("<!DOCTYPE html><html>Quota exceeded</html>")
+    (tmp_path / "empty.safetensors").touch()
+    torch.save([torch.zeros(2)], tmp_path / "rows.pt")
+    for weights, error, message in (
+        ("page.pt", ValueError, r"page\.pt.*a web page"),
+        ("empty.safetensors", ValueError, r"empty\.safetensors, which starts with b''"),
+        ("rows.pt", ValueError, r"expected a state dict in .*rows\.pt, got list"),
+        ("absent.pt", FileNotFoundError, r"no file .*absent\.pt"),
+        ("", ValueError, "got the directory"),
+        (3, TypeError, "expected a path or a state dict, got int"),
+        ({"net": model.state_dict()}, ValueError, "got OrderedDict under 'net' in the state dict"),
+    ):
+        with pytest.raises(error, match=message):
+            load_weights(model, tmp_path / weights if isinstance(weights, str) else weights)
 
 
-def test_nothing_loads_weights_in_part():
-    calls = 0
+def test_nothing_loads_weights_in_part_or_objects():
+    calls, lines = 0, []
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text()
         assert not re.search(r"load_state_dict\([^)]*strict\s*=\s*False", text), path
@@ -252,12 +243,9 @@ def test_nothing_loads_weights_in_part():
                 calls += 1
                 strict = [k.value for k in node.keywords if k.arg == "strict"] + node.args[1:2]
                 assert all(getattr(value, "value", None) is True for value in strict), (path, node.lineno)
+        lines += [line for line in text.splitlines() if "torch.load(" in line]
     assert calls
-
-
-def test_reading_with_torch_is_in_one_function_and_for_tensors_only():
-    lines = [line for path in PACKAGE.rglob("*.py") for line in path.read_text().splitlines() if "torch.load(" in line]
-    assert len(lines) == 1
+    assert len(lines) == 1  # in one function, for tensors only
     assert "weights_only=True" in lines[0]
 
 
