@@ -6,8 +6,7 @@ import math
 import pytest
 
 from art_lbgat.evaluation.accuracy import Accuracy
-from art_lbgat.robustbench.comparison import architecture_key
-from art_lbgat.robustbench.leaderboard import compare, leaderboard
+from art_lbgat.robustbench.leaderboard import architecture_key, compare, leaderboard
 from art_lbgat.robustbench.result import BenchmarkResult
 
 LBGAT = [

@@ -9,16 +9,16 @@ import pytest
 import torch
 from art.defences.postprocessor import HighConfidence
 from art.defences.preprocessor import SpatialSmoothing
+from art_lbgat.robustbench.exported import Normalized
+from art_lbgat.robustbench.submission_text import Paper
 from torch import nn
 
 import art_lbgat.robustbench.submission as submission_module
 from art_lbgat.evaluation.accuracy import Accuracy
 from art_lbgat.evaluation.identity import weights_sha256
-from art_lbgat.robustbench.exported import Normalized
 from art_lbgat.robustbench.leaderboard import leaderboard
 from art_lbgat.robustbench.result import BenchmarkResult
 from art_lbgat.robustbench.submission import MODEL_ID, check_submission, export_submission
-from art_lbgat.robustbench.submission_text import Paper
 from art_lbgat.robustbench_import import import_robustbench
 from tests.conftest import copied_state, make_classifier, states_equal
 
