@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import art_lbgat.robustbench.comparison
+import art_lbgat.robustbench.leaderboard
 
 ROOT = Path(__file__).parent.parent.parent
-SHIPPED = Path(art_lbgat.robustbench.comparison.__file__).with_name("leaderboard.csv")
+SHIPPED = Path(art_lbgat.robustbench.leaderboard.__file__).with_name("leaderboard.csv")
 KEYS = (
     "autoattack_acc",
     "external",

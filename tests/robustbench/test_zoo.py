@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 import torch
 from art.attacks.evasion import FastGradientMethod
+from art_lbgat.robustbench.entries import entries, find_entry
+from art_lbgat.robustbench.zoo_weights import load_network
 from PIL import Image
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -18,9 +20,7 @@ from art_lbgat import BGATTrainer, LBGATTrainer, MadryTrainer
 from art_lbgat.classifier import check_classifier
 from art_lbgat.evaluation import evaluate
 from art_lbgat.robustbench import import_robustbench, zoo
-from art_lbgat.robustbench.entries import entries, find_entry
 from art_lbgat.robustbench.zoo import list_models, load_classifier, preprocessing
-from art_lbgat.robustbench.zoo_weights import load_network
 from tests.conftest import copied_state, make_data, states_equal
 from tests.robustbench.conftest import SCRIPT
 from tests.robustbench.zoo_nets import put, tiny
