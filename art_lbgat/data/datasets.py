@@ -240,9 +240,7 @@ def load_cifar10(root: str | Path, seed: int = 0, validation: float = 0.1, limit
 
 
 def load_cifar100(root: str | Path, seed: int = 0, validation: float = 0.1, limit: int | None = None) -> DataSet:
-    """CIFAR-100 with its 100 fine labels; everything else as in :func:`load_cifar10`.
-
-    The other arguments and the errors: see :func:`load_data`.
+    """CIFAR-100 with its 100 fine labels, otherwise as CIFAR-10: see :func:`load_cifar10`.
 
     :param root: Holds ``cifar-100-python`` (as torchvision unpacks it) or ``train`` and ``test`` folders of classes.
     :return: Images ``(n, 3, 32, 32)``.

@@ -36,7 +36,3 @@ def write_tree(root, n=6, size=8, parts=("train", "test"), classes=("cat", "dog"
             folder.mkdir(parents=True)
             for i in range(n):
                 Image.fromarray(generator.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(folder / f"{i}.png")
-
-
-def sizes(data):
-    return [len(part) for part in (data.train_images, data.validation_images, data.test_images)]

@@ -66,13 +66,6 @@ def test_crop_and_flip_are_a_shifted_window_of_each_image(flip):
     assert torch.equal(out, again)
 
 
-def test_crop_and_flip_refuses_what_is_no_image():
-    with pytest.raises(ValueError, match=r"augmentation: RandomCropFlip expects images \(N, C, H, W\)"):
-        RandomCropFlip()(torch.zeros(4, 12), torch.Generator())
-    with pytest.raises(ValueError, match="padding: expected"):
-        RandomCropFlip(padding=-1)
-
-
 @pytest.mark.parametrize("size", [None, 1, 5, 6, 40])
 def test_cutout_blanks_one_square_that_the_border_may_cut(size):
     x = pictures(200, 2, 12)
@@ -187,20 +180,13 @@ class Mixing:
 
 BAD_MIXING = {
     "no pair": (Mixing(lambda x, y: x), TypeError, r"augmentation: expected a pair of tensors \(x, y\) back"),
-    "labels too wide": (
-        Mixing(lambda x, y: (x, torch.ones(len(x), 5) / 5)),
-        ValueError,
-        r"augmentation \(its labels\)",
-    ),
-    "rows that sum to 2": (
-        Mixing(lambda x, y: (x, torch.ones(len(x), 4) / 2)),
-        ValueError,
-        r"\(its labels\): expected rows",
-    ),
+    "labels too wide": (Mixing(lambda x, y: (x, torch.ones(len(x), 5) / 5)), ValueError, r"augmentation \(its labels\)"),
+    "rows that sum to 2": (Mixing(lambda x, y: (x, torch.ones(len(x), 4) / 2)), ValueError, r"\(its labels\): expected rows"),
+    "fewer": (Mixing(lambda x, y: (x[1:], y[1:])), ValueError, "augmentation: expected 8 samples as it was given, got 7"),
     "out of range": (Mixing(lambda x, y: (x + 1, y)), ValueError, r"augmentation \(its output\): values lie in"),
     "no tensor": (lambda x, generator: x.numpy(), TypeError, "augmentation: expected a tensor back, got ndarray"),
     "no callable": (3, TypeError, "augmentation: expected a callable .* or a name such as 'crop\\+flip', got int"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD_MIXING)
@@ -215,10 +201,23 @@ def test_cutout_out_of_the_range_of_the_classifier_is_refused():
         batches(make_images(), classifier=make_classifier(clip_values=(0.1, 1.0)), augmentation="cutout")
 
 
-def test_parameters_are_checked():
-    with pytest.raises(ValueError, match="size: expected a whole number >= 1"):
-        Cutout(0)
-    with pytest.raises(ValueError, match="nb_classes: expected a whole number >= 2"):
-        CutMix(1)
-    with pytest.raises(ValueError, match="alpha: expected a finite number > 0"):
-        CutMix(10, alpha=0)
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: RandomCropFlip(padding=-1), "padding: expected a whole number >= 0"),
+        (lambda: Cutout(0), "size: expected a whole number >= 1"),
+        (lambda: CutMix(1), "nb_classes: expected a whole number >= 2"),
+        (lambda: CutMix(10, alpha=0), "alpha: expected a finite number > 0"),
+        (lambda: PerImage(3), "transform: expected a function from image to image, got int"),
+        (lambda: RandomCropFlip()(torch.zeros(4, 12), seeded()), r"RandomCropFlip expects images \(N, C, H, W\)"),
+        (lambda: Cutout()(np.zeros((2, 1, 8, 8)), seeded()), r"Cutout expects images .* a tensor, got ndarray"),
+        (lambda: CutMix(4)(pictures(4), np.arange(4), seeded()), "y: expected a tensor of labels, got ndarray"),
+        (
+            lambda: CutMix(4)(pictures(4), torch.arange(4.0), seeded()),
+            "y: expected indices as int64, got torch.float32",
+        ),
+    ],
+)
+def test_parameters_and_inputs_are_checked(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()

@@ -45,13 +45,9 @@ BAD_IMAGES = {
     "labels too few": ((BYTES, np.zeros(3, int)), ValueError, r"y: expected 4 labels .* got shape \(3,\)"),
     "labels float": ((BYTES, np.zeros(4)), TypeError, "y: expected class indices as whole numbers"),
     "labels negative": ((BYTES, [0, 1, -1, 2]), ValueError, "y: expected class indices >= 0, got -1"),
-    "above scale": (
-        (BYTES + 17, np.zeros(4, int), 16),
-        ValueError,
-        r"x: expected values in \[0, 16\] \(scale\), got 17",
-    ),
+    "above scale": ((BYTES + 17, np.zeros(4, int), 16), ValueError, r"x: expected values in \[0, 16\] \(scale\), got 17"),
     "scale 0": ((BYTES, np.zeros(4, int), 0), ValueError, "scale: expected a finite number > 0"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD_IMAGES)
@@ -61,53 +57,55 @@ def test_bad_images_are_refused(case):
         Images(*arguments)
 
 
-def test_images_of_any_shape_are_brought_to_one_size_by_their_middle_square(tmp_path):
-    write_tree(tmp_path, classes=("cat", "dog"))
+@pytest.mark.parametrize(
+    ("indices", "error"),
+    [
+        ([], ValueError),
+        ([24], ValueError),
+        ([-25], ValueError),
+        ([0.5], TypeError),
+        ([[0]], ValueError),
+        ([True], ValueError),
+    ],
+)
+def test_bad_indices_are_refused(indices, error):
+    with pytest.raises(error, match=r"^indices: expected"):
+        make_images().subset(indices)
+
+
+def test_image_files_are_brought_to_one_size_by_their_middle_square(tmp_path):
     wide = np.zeros((8, 24, 3), dtype=np.uint8)
     wide[:, 8:16] = 200
-    Image.fromarray(wide).save(tmp_path / "test" / "cat" / "0.png")
-    x = load_image_folder(tmp_path, size=4).test_images.x
-    assert x.shape[1:] == (3, 4, 4)
-    assert (x[0, :, :, 1:3] == 200).all()
-    assert (x[0] > 150).all()  # the filter reaches a little beyond the square
-    with pytest.raises(ValueError, match=r"size: expected"):
-        load_image_folder(tmp_path, size=0)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    assert np.array_equal(read_images([tmp_path / "wide.png"])[0], wide.transpose(2, 0, 1))
+    (x,) = read_images([tmp_path / "wide.png"], 4)
+    assert x.shape == (3, 4, 4)
+    assert (x[:, :, 1:3] == 200).all()
+    assert (x > 150).all()  # the filter reaches a little beyond the square
 
 
 def test_photos_are_upright_as_the_camera_was_held(tmp_path):
-    write_tree(tmp_path)
-    pixels, exif = np.zeros((8, 8, 3), dtype=np.uint8), Image.Exif()
-    pixels[:, :4] = 255  # white on the left
+    photo, exif = np.zeros((8, 8, 3), dtype=np.uint8), Image.Exif()
+    photo[:, :4] = 255  # white on the left
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise: white on top
-    Image.fromarray(pixels).save(tmp_path / "test" / "cat" / "0.png", exif=exif)
-    x = load_image_folder(tmp_path).test_images.x[0]
+    Image.fromarray(photo).save(tmp_path / "0.png", exif=exif)
+    (x,) = read_images([tmp_path / "0.png"])
     assert (x[:, :4] == 255).all()
     assert (x[:, 4:] == 0).all()
-    Image.fromarray(pixels).save(tmp_path / "test" / "cat" / "0.png", exif=b"Exif\x00\x00damaged")
-    assert np.array_equal(load_image_folder(tmp_path).test_images.x[0], pixels.transpose(2, 0, 1))
+    Image.fromarray(photo).save(tmp_path / "0.png", exif=b"Exif\x00\x00damaged")
+    assert np.array_equal(read_images([tmp_path / "0.png"])[0], photo.transpose(2, 0, 1))
 
 
-def test_all_files_that_are_no_images_are_named_at_once(tmp_path):
+def test_bad_files_are_refused_all_broken_ones_at_once(tmp_path):
     write_tree(tmp_path)
     for name in ("3.png", "5.png"):
         (tmp_path / "train" / "dog" / name).write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"root: expected an image in .*3\.png .*And 1 more: .*5\.png"):
         load_image_folder(tmp_path)
-
-
-def test_read_images_takes_paths(tmp_path):
-    write_tree(tmp_path, parts=("",), n=2)
-    files = sorted((tmp_path / "cat").iterdir())
-    assert read_images(files, 4).shape == (2, 3, 4, 4)
-    assert np.array_equal(read_images(files), np.stack([np.asarray(Image.open(f)).transpose(2, 0, 1) for f in files]))
-    for wrong, error in (
-        ("a.png", TypeError),
-        ([], ValueError),
-        ([3], TypeError),
-        ([tmp_path / "no.png"], FileNotFoundError),
-    ):
+    no_file = tmp_path / "no.png"
+    for paths, error in (("a.png", TypeError), ([], ValueError), ([3], TypeError), ([no_file], FileNotFoundError)):
         with pytest.raises(error, match=r"^paths: expected"):
-            read_images(wrong)
+            read_images(paths)
 
 
 @pytest.mark.parametrize("keys", [("image", "label"), ("images", "labels"), ("x", "y")])
@@ -127,26 +125,7 @@ BAD_ARCHIVES = {
     "channels": ({"x": X[..., :2], "y": Y}, ValueError, r"path: in .* x: expected 1 or 3 channels"),
     "2-D": ({"x": X[:, 0, 0], "y": Y}, ValueError, r"path: in .* x: expected images \(N, H, W, C\)"),
     "labels": ({"x": X, "y": Y[:3]}, ValueError, r"path: in .* y: expected 4 labels"),
-    "objects": (
-        {"x": X, "y": np.array([0, "a", None, 1], object)},
-        ValueError,
-        r"expected an array of numbers under 'y'",
-    ),
-}
-
-
-X, Y = pixels(4, 8, 8, 3), np.arange(4) % 2
-BAD_ARCHIVES = {
-    "no label": ({"x": X}, ValueError, r"path: expected the key 'label' or 'labels' or 'y' in .*got \['x'\]"),
-    "float": ({"x": X / 255, "y": Y}, TypeError, r"path: in .*bad.npz, x: expected images as uint8"),
-    "channels": ({"x": X[..., :2], "y": Y}, ValueError, r"path: in .* x: expected 1 or 3 channels"),
-    "2-D": ({"x": X[:, 0, 0], "y": Y}, ValueError, r"path: in .* x: expected images \(N, H, W, C\)"),
-    "labels": ({"x": X, "y": Y[:3]}, ValueError, r"path: in .* y: expected 4 labels"),
-    "objects": (
-        {"x": X, "y": np.array([0, "a", None, 1], object)},
-        ValueError,
-        r"expected an array of numbers under 'y'",
-    ),
+    "objects": ({"x": X, "y": np.array([0, None], object)}, ValueError, r"expected an array of numbers under 'y'"),
 }
 
 
@@ -162,9 +141,7 @@ def test_files_that_are_no_archives_are_refused(tmp_path):
     (tmp_path / "text.npz").write_text("no archive")
     np.save(tmp_path / "single.npy", X)
     for name in ("text.npz", "single.npy"):
-        with pytest.raises(
-            ValueError, match=rf"path: expected an .npz archive with the keys image and label, but .*{name} is"
-        ):
+        with pytest.raises(ValueError, match=rf"path: expected an .npz archive .* image and label, but .*{name} is"):
             read_npz_images(tmp_path / name)
     np.savez(tmp_path / "parts.npz", x_train=X, y_train=Y, x_test=X, y_test=Y + 1)
     with pytest.raises(ValueError, match=r"y: expected class indices in \[0, 1\] in the test part of parts, got 2"):
