@@ -88,45 +88,33 @@ def benchmark(
     :param seed: Seed of each batch of each attack.
     :param state_path: A file for finished batches: killed at any moment, the same call goes on from there and ends in
         the same result. Another model, data or setting is refused. None keeps nothing.
-    :param model_name: What to call the model; None for the name of its class. For an ImageNet model of the zoo the
-        name that it has there decides its preprocessing.
-    :param architecture: What to call its architecture; None for the name of its class.
+    :param model_name: What to call the model; None for its class. A name of the zoo decides the ImageNet preprocessing.
+    :param architecture: What to call its architecture; None for its class.
     :param verbose: Whether progress bars are shown, with the accuracy so far and the time left.
     :return: The numbers with their intervals, and whether they are RobustBench standard.
-    :raises ValueError: Bad arguments; a classifier of another input shape or with too few classes; logits that are not
-        finite; a state file of another run.
+    :raises ValueError: Bad arguments; a classifier that does not fit; logits not finite; a state file of another run.
     :raises FileNotFoundError: If the images are not there and cannot be fetched, with what to put where.
     :raises ImportError: See :func:`~art_lbgat.robustbench.import_robustbench`.
     """
-    _check_options(data_dir, corruptions_data_dir, state_path, model_name, architecture, verbose)
+    _check_options(data_dir, corruptions_data_dir, state_path, batch_size, seed, model_name, architecture, verbose)
     view = JudgedView(classifier)
+    model = UnitModel(view)
     attack_names(attacks, classifier.nb_classes)  # before anything is loaded
     dataset, threat_model = check_dataset(dataset), check_threat_model(threat_model)
     eps = _radius(dataset, threat_model, eps)
-    check_count(batch_size, "batch_size")
-    check_seed(seed)
-    model = UnitModel(view)
-    kinds = () if threat_model in NORMS else _corruption_kinds(dataset, threat_model)
-    if kinds and attacks != "standard":
-        raise ValueError(f"attacks: expected 'standard' for {threat_model}, where nothing attacks, got {attacks!r}.")
-    with sharing(view.device) as shared:  # the images may have to be fetched
-        images = shared.main_first(
-            lambda: load_images(dataset, threat_model, n_examples, Path(data_dir), preprocessing, model_name)
-        )
+    kinds = _corruption_kinds(dataset, threat_model, attacks)
+    wanted = partial(load_images, dataset, threat_model, n_examples, Path(data_dir), preprocessing, model_name)
+    with sharing(view.device) as shared:
+        images = shared.main_first(wanted)  # which may have to be fetched
     _check_fit(classifier, images, dataset)
     with plain_autograd(view.device), preserved_randomness(), evaluating(view.module):
         flags = _probe(view, model, images, batch_size, seed, [] if kinds else attacks)
-        if eps is not None:
-            found = _under_attack(
-                view, model, images, eps, NORMS[threat_model], attacks, batch_size, seed, state_path, verbose
-            )
+        if eps is None:
+            source = (dataset, threat_model, kinds, model_name, Path(corruptions_data_dir or data_dir))
+            found = _under_corruptions(view, model, images, source, batch_size, state_path, verbose)
         else:
-            folder = Path(corruptions_data_dir or data_dir)
-            found = _under_corruptions(
-                view, model, images, dataset, threat_model, kinds, model_name, folder, batch_size, state_path, verbose
-            )
-        weights = weights_sha256(view.module)
-    found["flags"] = {**flags, **found["flags"]}
+            attack = (eps, NORMS[threat_model], attacks, batch_size, seed)
+            found = _under_attack(view, model, images, attack, state_path, verbose)
     return BenchmarkResult(
         model_name=model_name or type(classifier.model).__name__,
         architecture=architecture or type(classifier.model).__name__,
@@ -136,15 +124,22 @@ def benchmark(
         differences=_differences(dataset, threat_model, eps, images, attacks, classifier.nb_classes),
         seed=seed,
         batch_size=batch_size,
-        weights_sha256=weights,
+        weights_sha256=weights_sha256(view.module),
         versions=_versions(),
         device=str(view.device),
-        **found,
+        **{**found, "flags": {**flags, **found["flags"]}},
     )
 
 
 def _check_options(
-    data_dir: Any, corruptions_data_dir: Any, state_path: Any, model_name: Any, architecture: Any, verbose: Any
+    data_dir: Any,
+    corruptions_data_dir: Any,
+    state_path: Any,
+    batch_size: Any,
+    seed: Any,
+    model_name: Any,
+    architecture: Any,
+    verbose: Any,
 ) -> None:
     check_path(data_dir, "data_dir")
     for name, path in (("corruptions_data_dir", corruptions_data_dir), ("state_path", state_path)):
@@ -153,6 +148,8 @@ def _check_options(
     for name, text in (("model_name", model_name), ("architecture", architecture)):
         if text is not None and not check_text(text, name):
             raise ValueError(f"{name}: expected a text or None, got an empty one.")
+    check_count(batch_size, "batch_size")
+    check_seed(seed)
     check_flag(verbose, "verbose")
 
 
@@ -171,12 +168,17 @@ def _radius(dataset: str, threat_model: str, eps: float | None) -> float | None:
     return EPS[dataset, threat_model].value
 
 
-def _corruption_kinds(dataset: Dataset, threat_model: ThreatModel) -> tuple[str, ...]:
+def _corruption_kinds(dataset: Dataset, threat_model: ThreatModel, attacks: str | Sequence[str]) -> tuple[str, ...]:
+    """The kinds of corruption of a leaderboard; none where images are attacked."""
+    if threat_model in NORMS:
+        return ()
     package = import_robustbench()
     enums = package.model_zoo.enums
     kinds = package.data.CORRUPTIONS_DICT[enums.BenchmarkDataset(dataset)]
     if enums.ThreatModel(threat_model) not in kinds:
         raise ValueError(f"threat_model: RobustBench has no {threat_model} for {dataset}.")
+    if attacks != "standard":
+        raise ValueError(f"attacks: expected 'standard' for {threat_model}, where nothing attacks, got {attacks!r}.")
     return tuple(kinds[enums.ThreatModel(threat_model)])
 
 
@@ -217,19 +219,14 @@ def _under_attack(
     view: TensorView,
     model: UnitModel,
     images: BenchmarkImages,
-    eps: float,
-    norm: float,
-    attacks: str | Sequence[str],
-    batch_size: int,
-    seed: int,
+    attack: tuple[float, float, str | Sequence[str], int, int],
     state_path: str | os.PathLike[str] | None,
     verbose: bool,
 ) -> dict[str, Any]:
-    """What AutoAttack leaves, as fields of the result."""
+    """What AutoAttack of ``(eps, norm, attacks, batch_size, seed)`` leaves, as fields of the result."""
     x, y = images.x, images.y
-    outcome = attack_images(
-        view, model, x, y, eps, norm, attacks, batch_size, seed, state_path=state_path, verbose=verbose
-    )
+    eps, norm, _, batch_size, _ = attack
+    outcome = attack_images(view, model, x, y, *attack, state_path=state_path, verbose=verbose)
     verify(x, outcome.x_adv, eps, norm, (torch.zeros(()), torch.ones(())), 1.0, "AutoAttack")
     flags = dict(outcome.flags)
     with torch.no_grad():  # RobustBench counts by a pass of its own over the adversarial images
@@ -253,11 +250,7 @@ def _under_corruptions(
     view: TensorView,
     model: UnitModel,
     images: BenchmarkImages,
-    dataset: Dataset,
-    threat_model: ThreatModel,
-    kinds: Sequence[str],
-    model_name: str | None,
-    data_dir: Path,
+    source: tuple[Dataset, ThreatModel, Sequence[str], str | None, Path],
     batch_size: int,
     state_path: str | os.PathLike[str] | None,
     verbose: bool,
@@ -268,7 +261,7 @@ def _under_corruptions(
     errors to a file that is not shipped. The mean is the same. Its interval takes the corrupted copies of an image for
     independent, so it is too narrow. Each of several processes judges all images; the main one alone has the record.
     """
-    n = len(images.x)
+    n, (dataset, threat_model, kinds, model_name, data_dir) = len(images.x), source
     load, folder = corrupted_images(dataset, threat_model, model_name, data_dir)
     identity = {} if state_path is None else {
         "threat_model": threat_model,

@@ -182,12 +182,19 @@ def compare(
         check_flag(additional_data, "additional_data")
     if isinstance(result, str):
         board = leaderboard("cifar10" if dataset is None else dataset, "Linf" if threat_model is None else threat_model)
-        row, accuracy, differences = _published(board, result)
+        judged = _published(board, result)
     elif not hasattr(result, "natural"):
         raise TypeError(f"result: expected a BenchmarkResult or the id of a model, got {type(result).__name__}.")
     else:
         board = _board_of(result, dataset, threat_model)
-        row, accuracy, differences = _measured(result, board, additional_data, synthetic_images)
+        judged = _measured(result, board, additional_data, synthetic_images)
+    return _placed(board, *judged, n_rows)
+
+
+def _placed(
+    board: pandas.DataFrame, row: dict[str, Any], accuracy: Accuracy, differences: tuple[str, ...], n_rows: int
+) -> Comparison:
+    """A row among the others of the board."""
     import pandas
 
     others = board.loc[board["model_id"] != row["model_id"], _COLUMNS].assign(own=False)

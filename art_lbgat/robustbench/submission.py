@@ -177,36 +177,32 @@ def export_submission(
     issue = _issue_text(result, paper, claim, checks)
     view = TensorView(classifier)
     state = _state(exported_module(view, UnitModel(view).scale))
-    mark = f"_{NOT_STANDARD}" if reasons else ""
-    threat_model = "corruptions" if result.threat_model == "corruptions_3d" else result.threat_model
-    place = Path(result.dataset) / threat_model
-    submission = Submission(
-        model_info=root / "model_info" / place / f"{model_id}{mark}.json",
-        issue=root / "submissions" / place / model_id / f"issue{mark}.md",
-        checkpoint=root / "models" / place / f"{model_id}{mark}.pt",
-        result=root / "submissions" / place / model_id / f"result{mark}.json",
-        standard=not reasons,
-        checks=_frame(checks),
-    )
-    _write_all(
-        {
-            submission.model_info: lambda path: path.write_text(info, encoding="utf-8"),
-            submission.issue: lambda path: path.write_text(issue, encoding="utf-8"),
-            submission.checkpoint: lambda path: torch.save(state, path),
-            submission.result: result.save,
-        }
-    )
-    return submission
+    return _write(root, result, model_id, info, issue, state, checks)
 
 
-def _frame(checks: list[Check]) -> pandas.DataFrame:
-    import pandas
-
-    return pandas.DataFrame(checks, columns=list(Check._fields))
-
-
-def _write_all(writers: Mapping[Path, Callable[[Path], object]]) -> None:
+def _write(
+    root: Path,
+    result: BenchmarkResult,
+    model_id: str,
+    info: str,
+    issue: str,
+    state: Mapping[str, Tensor],
+    checks: Sequence[Check],
+) -> Submission:
     """Write every file or none: first beside their places, then all of them moved there."""
+    standard = all(check.passed for check in checks)
+    mark = "" if standard else f"_{NOT_STANDARD}"
+    place = Path(result.dataset) / result.threat_model.removesuffix("_3d")
+    texts = root / "submissions" / place / model_id
+    model_info = root / "model_info" / place / f"{model_id}{mark}.json"
+    checkpoint = root / "models" / place / f"{model_id}{mark}.pt"
+    issue_path, result_path = texts / f"issue{mark}.md", texts / f"result{mark}.json"
+    writers: dict[Path, Callable[[Path], object]] = {
+        model_info: lambda path: path.write_text(info, encoding="utf-8"),
+        issue_path: lambda path: path.write_text(issue, encoding="utf-8"),
+        checkpoint: lambda path: torch.save(state, path),
+        result_path: result.save,
+    }
     existing = [str(path) for path in writers if path.exists()]
     if existing:
         raise FileExistsError(f"folder: nothing was written, since these files exist: {', '.join(existing)}.")
@@ -220,6 +216,13 @@ def _write_all(writers: Mapping[Path, Callable[[Path], object]]) -> None:
     finally:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)
+    return Submission(model_info, issue_path, checkpoint, result_path, standard, _frame(checks))
+
+
+def _frame(checks: Sequence[Check]) -> pandas.DataFrame:
+    import pandas
+
+    return pandas.DataFrame(checks, columns=list(Check._fields))
 
 
 @dataclass(frozen=True)
@@ -397,14 +400,12 @@ def _check_rules(result: BenchmarkResult, classifier: PyTorchClassifier, model_i
     with preserved_randomness(), evaluating(view.module), plain_autograd(view.device):
         model = UnitModel(view)
         exported = exported_module(view, model.scale)
-        shape = tuple(classifier.input_shape)
-        unit = torch.rand(_NB_IMAGES, *shape, generator=torch.Generator().manual_seed(0)).to(view.device)
+        generator = torch.Generator().manual_seed(0)
+        unit = torch.rand(_NB_IMAGES, *classifier.input_shape, generator=generator).to(view.device)
         return [
             *_about_the_result(result, model_id),
-            _same_weights(result, view),
-            _fits(result, shape, classifier.nb_classes),
-            *_about_the_forward_pass(result, model, unit),
-            _same_logits(model, exported, unit),
+            *_about_the_weights(result, view),
+            *_about_the_forward_pass(result, model, exported, unit),
         ]
 
 
@@ -419,27 +420,26 @@ def _about_the_result(result: BenchmarkResult, model_id: str) -> list[Check]:
     return [*checks, Check("the model id is new there", not taken, f"{model_id} is {'taken' if taken else 'new'}")]
 
 
-def _same_weights(result: BenchmarkResult, view: TensorView) -> Check:
-    present = weights_sha256(view.module)
-    same = present == result.weights_sha256
-    found = f"SHA-256 {present[:12]}..." + ("" if same else f", the result is of {result.weights_sha256[:12]}...")
-    return Check("the weights that were judged", same, found)
+def _about_the_weights(result: BenchmarkResult, view: TensorView) -> list[Check]:
+    present, judged, dataset = weights_sha256(view.module), result.weights_sha256, result.dataset
+    found = f"SHA-256 {present[:12]}..." + ("" if present == judged else f", the result is of {judged[:12]}...")
+    shape, nb_classes = tuple(view.classifier.input_shape), view.classifier.nb_classes
+    counted = 1 if dataset == "imagenet" else 3  # images of ImageNet may have any size, each model brings its own crop
+    fits = shape[:counted] == INPUT_SHAPES[dataset][:counted] and nb_classes == NB_CLASSES[dataset]
+    return [
+        Check("the weights that were judged", present == judged, found),
+        Check(f"inputs and classes of {dataset}", fits, f"inputs {shape}, {nb_classes} classes"),
+    ]
 
 
-def _fits(result: BenchmarkResult, shape: tuple[int, ...], nb_classes: int) -> Check:
-    # images of ImageNet may have any size, each model brings its own crop
-    counted = 1 if result.dataset == "imagenet" else 3
-    same = shape[:counted] == INPUT_SHAPES[result.dataset][:counted] and nb_classes == NB_CLASSES[result.dataset]
-    return Check(f"inputs and classes of {result.dataset}", same, f"inputs {shape}, {nb_classes} classes")
-
-
-def _about_the_forward_pass(result: BenchmarkResult, model: UnitModel, unit: Tensor) -> list[Check]:
+def _about_the_forward_pass(
+    result: BenchmarkResult, model: UnitModel, exported: nn.Module, unit: Tensor
+) -> list[Check]:
     checks = importlib.import_module(f"{published_package().__name__}.checks")
     with torch.no_grad():
-        logits = model(unit)
-    finite = bool(torch.isfinite(logits).all())
+        logits, expected, got = model(unit), model(unit), exported(unit)
     messages = {**check_defence(checks, model, unit, logits.argmax(dim=1)), **result.flags}
-    if not finite:
+    if not bool(torch.isfinite(logits).all()):
         messages.setdefault(NON_FINITE, "NaN or Inf in the logits")
     rules = {
         RANDOMISED: "deterministic forward pass",
@@ -447,9 +447,13 @@ def _about_the_forward_pass(result: BenchmarkResult, model: UnitModel, unit: Ten
         SOFTMAX: "logits, not probabilities",
         NON_FINITE: "finite logits",
     }
-    rows = [Check(rule, name not in messages, messages.get(name, "as it should be")) for name, rule in rules.items()]
     zero = _zero_gradients(model, unit)
-    return [*rows, Check("gradients at the inputs", zero == 0, f"zero at {zero} of {len(unit)} inputs")]
+    far = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+    return [
+        *(Check(rule, name not in messages, messages.get(name, "as it should be")) for name, rule in rules.items()),
+        Check("gradients at the inputs", zero == 0, f"zero at {zero} of {len(unit)} inputs"),
+        Check("logits of the checkpoint", far <= _TOLERANCE, f"differ by {far:.1e} of the largest logit"),
+    ]
 
 
 def _zero_gradients(model: nn.Module, unit: Tensor) -> int:
@@ -461,13 +465,6 @@ def _zero_gradients(model: nn.Module, unit: Tensor) -> int:
     largest, _ = logits.topk(2, dim=1)
     (gradient,) = torch.autograd.grad((largest[:, 0] - largest[:, 1]).sum(), unit, allow_unused=True)
     return len(unit) if gradient is None else int((gradient.flatten(1) == 0).all(dim=1).sum())
-
-
-def _same_logits(model: nn.Module, exported: nn.Module, unit: Tensor) -> Check:
-    with torch.no_grad():
-        expected, got = model(unit), exported(unit)
-    far = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
-    return Check("logits of the checkpoint", far <= _TOLERANCE, f"differ by {far:.1e} of the largest logit")
 
 
 class Normalized(nn.Module):
@@ -508,13 +505,17 @@ def exported_module(view: TensorView, scale: float) -> nn.Module:
             "expected no preprocessing but standardisation by mean and standard deviation, and no postprocessing."
         )
     low = float(np.min(np.asarray(view.classifier.clip_values[0])))
-    mu, sigma = _affine(view, low, scale)
-    if bool((mu == 0).all() and (sigma == 1).all()):
+    shape = tuple(view.classifier.input_shape)
+    mu, sigma = np.float64(-low / scale), np.float64(1 / scale)  # (u - mu) / sigma is what the module is given for u
+    for operation in view.operations:
+        mean, std = (np.asarray(value, dtype=np.float64) for value in (operation.mean, operation.std))
+        mean, std = broadcastable_mean_std(np.zeros((1, *shape), dtype=np.float32), mean, std)
+        mu, sigma = mu + mean * sigma, sigma * std
+    if bool(np.all(mu == 0) and np.all(sigma == 1)):
         return view.module
-    shape = (1, view.classifier.input_shape[0], *[1] * (len(view.classifier.input_shape) - 1))
-    buffers = [np.broadcast_to(value, np.broadcast_shapes(value.shape, shape)) for value in (mu, sigma)]
-    tensors = [torch.tensor(value, dtype=torch.float32, device=view.device) for value in buffers]
-    return Normalized(view.module, *tensors)
+    channels = (1, shape[0], *[1] * (len(shape) - 1))
+    buffers = [np.broadcast_to(value + 0.0, np.broadcast_shapes(np.shape(value), channels)) for value in (mu, sigma)]
+    return Normalized(view.module, *(torch.tensor(b, dtype=torch.float32, device=view.device) for b in buffers))
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:
@@ -524,14 +525,3 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
     if wrong:
         raise ValueError(f"classifier: expected tensors with values in its state dict, got others under {wrong}.")
     return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
-
-
-def _affine(view: TensorView, low: float, scale: float) -> tuple[Any, Any]:
-    """``mu`` and ``sigma`` in float64, for which ``(u - mu) / sigma`` is what the module is given for ``u``."""
-    mu, sigma = np.float64(-low / scale), np.float64(1 / scale)
-    example = np.zeros((1, *view.classifier.input_shape), dtype=np.float32)
-    for operation in view.operations:
-        mean, std = (np.asarray(value, dtype=np.float64) for value in (operation.mean, operation.std))
-        mean, std = broadcastable_mean_std(example, mean, std)
-        mu, sigma = mu + mean * sigma, sigma * std
-    return np.asarray(mu) + 0.0, np.asarray(sigma)

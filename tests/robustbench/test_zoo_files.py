@@ -6,13 +6,12 @@ from urllib.error import URLError
 
 import gdown
 import pytest
-import requests  # noqa: TID251 (replaced, so that nothing is fetched)
+import requests
 import torch
 import torchvision
-from art_lbgat.robustbench.entries import find_entry
-from art_lbgat.robustbench.zoo_weights import load_network
 
 from art_lbgat.robustbench import import_robustbench, load_classifier
+from art_lbgat.robustbench.zoo import find_entry, load_network
 from tests.conftest import states_equal
 from tests.robustbench.zoo_nets import put, tiny
 

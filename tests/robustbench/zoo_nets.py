@@ -1,9 +1,9 @@
 """Tiny networks in the place of those of the zoo, and files of weights."""
 
 import torch
-from art_lbgat.robustbench.entries import find_entry
 from torch import nn
 
+from art_lbgat.robustbench.zoo import find_entry
 from tests.conftest import conv_net
 
 
