@@ -14,7 +14,7 @@ import pkgutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -43,7 +43,11 @@ def import_robustbench() -> ModuleType:
         # A default device of the caller (meta, cuda) must not reach tensors that modules make when they are imported.
         with preserved_randomness(), torch.device("cpu"), _stand_ins():
             package = importlib.import_module("robustbench")
-        _bind_submodules()
+        # Submodules that an earlier, failed import left in sys.modules were reused without being bound.
+        for name in [name for name in sys.modules if name.startswith("robustbench.")]:
+            parent, _, child = name.rpartition(".")
+            if parent in sys.modules and not hasattr(sys.modules[parent], child):
+                setattr(sys.modules[parent], child, sys.modules[name])
         return package
 
 
@@ -51,7 +55,6 @@ def import_architecture(module_name: str) -> ModuleType:
     """A module of ``robustbench.model_zoo.architectures``.
 
     :param module_name: Its name there, such as ``"wide_resnet"``.
-    :return: The module.
     :raises TypeError: If the name is no text.
     :raises ImportError: As :func:`import_robustbench`, or if there is no such module.
     """
@@ -67,17 +70,9 @@ def import_architecture(module_name: str) -> ModuleType:
 
 
 def with_globals(function: Callable[..., Any], **names: Any) -> Callable[..., Any]:
-    """The same function, for which some global names of its module mean something else.
-
-    The module itself is not touched, so that no other thread and no later call notices.
-
-    :param function: A plain Python function.
-    :param names: What it finds under these names; all but ``print`` must be names of its module.
-    :return: A new function of the same code.
-    :raises RuntimeError: If it is no plain function or its module lacks a name, as in a version that is not known.
-    """
+    """The same function, for which some global names of its module mean something else; the module is not touched."""
     module = getattr(function, "__globals__", {})
-    unknown = sorted(set(names) - set(module) - {"print"})
+    unknown = sorted(set(names) - set(module))
     if not isinstance(function, FunctionType) or unknown:
         raise RuntimeError(
             f"robustbench: expected a function whose module has the names {unknown or list(names)}, got {function!r}; "
@@ -90,46 +85,29 @@ def with_globals(function: Callable[..., Any], **names: Any) -> Callable[..., An
     return changed
 
 
-def as_device(device: torch.device | str | int) -> torch.device:
-    """``device`` as RobustBench's ``benchmark`` needs it: it takes a string for a list of devices and fails.
-
-    :param device: Such as ``"cpu"``, ``"cuda:0"`` or 0, the first GPU.
-    :raises ValueError: If torch knows no such device.
-    """
-    try:
-        return torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device: expected a device such as 'cpu' or 'cuda:0', got {device!r}.") from error
-
-
-def _bind_submodules() -> None:
-    """Make submodules attributes of their packages.
-
-    Those that an earlier, failed import left in ``sys.modules`` are reused by the next one without being bound.
-    """
-    for name in [name for name in sys.modules if name.startswith("robustbench.")]:
-        parent, _, child = name.rpartition(".")
-        if parent in sys.modules and not hasattr(sys.modules[parent], child):
-            setattr(sys.modules[parent], child, sys.modules[name])
-
-
 @contextmanager
 def _stand_ins() -> Iterator[None]:
     """Stand-ins for what cannot be imported, taken away (and what was there put back) also after an exception."""
-    with ExitStack() as stack:
-        if not _has("pkg_resources", "resource_filename"):
-            stack.enter_context(_registered(_module("pkg_resources", resource_filename=_resource_filename)))
-        if not (_has("autoattack", "AutoAttack") and _has("autoattack.state", "EvaluationState")):
-            if not (_has("pyautoattack", "AutoAttack") and _has("pyautoattack.state", "EvaluationState")):
-                raise ImportError(
-                    "robustbench needs AutoAttack: expected the package 'pyautoattack' or 'autoattack', neither can be "
-                    "imported; run 'pip install pyautoattack'.",
-                    name="autoattack",
-                )
-            state = _module("autoattack.state", EvaluationState=_evaluation_state())
-            package = _module("autoattack", AutoAttack=AutoAttack, state=state, __path__=[])
-            stack.enter_context(_registered(package, state))
+    made: dict[str, ModuleType] = {}
+    if not _has("pkg_resources", "resource_filename"):
+        made["pkg_resources"] = _module("pkg_resources", resource_filename=_resource_filename)
+    if not (_has("autoattack", "AutoAttack") and _has("autoattack.state", "EvaluationState")):
+        if not (_has("pyautoattack", "AutoAttack") and _has("pyautoattack.state", "EvaluationState")):
+            raise ImportError(
+                "robustbench needs AutoAttack: expected the package 'pyautoattack' or 'autoattack', neither can be "
+                "imported; run 'pip install pyautoattack'.",
+                name="autoattack",
+            )
+        state = made["autoattack.state"] = _module("autoattack.state", EvaluationState=_evaluation_state())
+        made["autoattack"] = _module("autoattack", AutoAttack=AutoAttack, state=state, __path__=[])
+    found = {name: sys.modules[name] for name in made if name in sys.modules}  # None forbids an import: put back too
+    sys.modules.update(made)
+    try:
         yield
+    finally:
+        for name in made:
+            sys.modules.pop(name, None)
+        sys.modules.update(found)
 
 
 def _has(module_name: str, attribute: str) -> bool:
@@ -145,25 +123,9 @@ def _module(module_name: str, **attributes: Any) -> ModuleType:
     return module
 
 
-@contextmanager
-def _registered(*modules: ModuleType) -> Iterator[None]:
-    names = [module.__name__ for module in modules]
-    found = {name: sys.modules[name] for name in names if name in sys.modules}  # None forbids an import: put back too
-    sys.modules.update(zip(names, modules, strict=True))
-    try:
-        yield
-    finally:
-        for name in names:
-            sys.modules.pop(name, None)
-        sys.modules.update(found)
-
-
 def _resource_filename(module_name: str, resource: str) -> str:
     """The path of a file beside a module, as ``pkg_resources.resource_filename`` gives it."""
-    file = getattr(importlib.import_module(module_name), "__file__", None)
-    if file is None:
-        raise FileNotFoundError(f"module_name: {module_name!r} is no file, so nothing lies beside it.")
-    return str(Path(file).parent / resource)
+    return str(Path(str(importlib.import_module(module_name).__file__)).parent / resource)
 
 
 def _evaluation_state() -> type:
@@ -189,17 +151,7 @@ def _evaluation_state() -> type:
 class AutoAttack:
     """``pyautoattack.AutoAttack`` behind the interface of ``autoattack.AutoAttack``; other attributes are its own.
 
-    :param model: Gives logits ``(N, C)`` for inputs in [0, 1].
-    :param norm: ``"Linf"``, ``"L2"`` or ``"L1"``.
-    :param eps: Radius.
-    :param seed: Seed of every attack; None is the time.
-    :param verbose: Whether progress is logged (logger ``auto-attack``).
-    :param attacks_to_run: Names of attacks, for ``version="custom"`` only.
-    :param version: ``"standard"``, ``"plus"``, ``"rand"`` or ``"custom"``.
-    :param is_tf_model: Must be False.
-    :param device: Where it runs.
-    :param log_path: A file that the log of each run is appended to, or None.
-    :raises ValueError: ``is_tf_model``, or attacks for a version other than custom.
+    ``attacks_to_run`` is for ``version="custom"``; with ``log_path`` the log of each run is appended to a file.
     """
 
     def __init__(
@@ -238,16 +190,7 @@ class AutoAttack:
         return_labels: bool = False,
         state_path: Path | str | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Run the attacks one after the other, each on what the ones before did not break.
-
-        :param x_orig: Natural inputs in [0, 1], ``(N, channels, height, width)``.
-        :param y_orig: Index labels ``(N,)``.
-        :param bs: Samples attacked together.
-        :param return_labels: Whether the labels found are returned too.
-        :param state_path: A file to keep the state in, or None.
-        :return: Adversarial examples, shape of ``x_orig``; with ``return_labels`` also the labels predicted for them.
-        :raises ValueError: If the file is no state, or was moved: AutoAttack goes on writing to the path that it holds.
-        """
+        """Run the attacks one after the other, each on what the ones before did not break."""
         path = None if state_path is None else Path(state_path)
         if path is not None and path.exists():
             _check_state(path)

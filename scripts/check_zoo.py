@@ -23,9 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from art_lbgat.robustbench.entries import Entry, entries
-from art_lbgat.robustbench.zoo import load_classifier
-from art_lbgat.robustbench.zoo_weights import load_network
+from art_lbgat.robustbench.zoo import Entry, entries, load_classifier, load_network
 
 COLUMNS = ("name", "dataset", "threat_model", "outcome", "million_parameters", "seconds", "load_seconds",
            "forward_seconds", "peak_gib")  # fmt: skip

@@ -4,7 +4,6 @@ import ast
 import json
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -86,9 +85,8 @@ def test_art_pipeline(tmp_path):
 def test_robustbench_row(tmp_path):
     classes = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     tree = write_tree(tmp_path / "tree", classes, 32, train=12, test=2, suffix="png")
-    runpy.run_path(str(ROOT / "scripts" / "cifar_from_folder.py"))["write_batches"](tree, tmp_path / "data")
-    command = [EXAMPLES / "robustbench_row.py", tmp_path / "data", "--train", tree, "--nb-epochs", 1, "--limit", 100]
-    out = run([*command, "--n-examples", 10], tmp_path)
+    command = [EXAMPLES / "robustbench_row.py", tree, "--nb-epochs", 1, "--limit", 100, "--n-examples", 10]
+    out = run(command, tmp_path)
     assert "not RobustBench standard: 10 images instead of 10,000; images that are not the published files" in out
     assert re.search(r"^LBGAT small CNN, cifar10 Linf: robust \d+\.\d+ %, rank \d+ of 100", out, re.MULTILINE)
     assert re.search(r"^ +\d+ > +LBGAT small CNN ", out, re.MULTILINE)

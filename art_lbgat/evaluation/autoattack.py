@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -117,7 +118,14 @@ def auto_attack(
     :raises RuntimeError: If another process has ended.
     :raises BlockingIOError: If another run has the file open.
     """
-    _check(view, x, y)
+    check_kind(view, "view", TensorView)
+    for name, value in (("x", x), ("y", y)):
+        check_kind(value, name, Tensor)
+    if not x.is_floating_point():
+        raise TypeError(f"x: expected floats, got {x.dtype}.")
+    check_inputs(x, view.classifier)
+    if check_labels(y, view.classifier.nb_classes, length=len(x)).ndim != 1 or y.ndim != 1 or y.dtype != torch.int64:
+        raise ValueError(f"y: expected index labels (N,) as int64, got {y.dtype} of shape {tuple(y.shape)}.")
     check_scale(check_number(eps, "eps"), check_norm(norm), view)
     attack_names(attacks, view.classifier.nb_classes)
     check_count(batch_size, "batch_size")
@@ -130,17 +138,6 @@ def auto_attack(
     broken = (found.right & ~found.robust).to(x.device)
     raw = torch.where(broken.reshape(-1, *[1] * (x.ndim - 1)), model.to_raw(found.x_adv).to(x), x)
     return found._replace(x_adv=raw)
-
-
-def _check(view: Any, x: Any, y: Any) -> None:
-    check_kind(view, "view", TensorView)
-    for name, value in (("x", x), ("y", y)):
-        check_kind(value, name, Tensor)
-    if not x.is_floating_point():
-        raise TypeError(f"x: expected floats, got {x.dtype}.")
-    check_inputs(x, view.classifier)
-    if check_labels(y, view.classifier.nb_classes, length=len(x)).ndim != 1 or y.ndim != 1 or y.dtype != torch.int64:
-        raise ValueError(f"y: expected index labels (N,) as int64, got {y.dtype} of shape {tuple(y.shape)}.")
 
 
 class UnitModel(nn.Module):
@@ -342,49 +339,44 @@ def _run_attacks(
     return AutoAttackResult(x_adv, right, robust, accuracies, flags, seconds)
 
 
+@dataclass
 class _OneProcess:
     """What one process does of a run: the natural images, and one attack on one batch.
 
     Its methods want the model in eval mode and randomness preserved.
     """
 
-    def __init__(
-        self,
-        runner: Any,
-        checks: ModuleType,
-        model: UnitModel,
-        x: Tensor,
-        y: Tensor,
-        batch_size: int,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        self.x, self.y, self.batch_size = x, y, batch_size
-        self._runner, self._checks, self._model = runner, checks, model
-        self._seed, self._device = seed, device
+    runner: Any
+    checks: ModuleType  # of its package
+    model: UnitModel
+    x: Tensor
+    y: Tensor
+    batch_size: int
+    seed: int
+    device: torch.device
 
     def judge_natural(self) -> Entry:
         """Which samples are right naturally, and what AutoAttack's checks say of the first batch."""
         start = time.perf_counter()
-        seed_everything(self._seed)
+        seed_everything(self.seed)
         right: list[Tensor] = []
         first = torch.empty(0)
         for place in range(0, len(self.x), self.batch_size):
             images, labels = self._batch(slice(place, place + self.batch_size))
-            logits = self._model(images)
+            logits = self.model(images)
             if not bool(torch.isfinite(logits).all()):
                 raise ValueError(
                     "classifier: its logits for natural images hold NaN or Inf, so no accuracy has a meaning."
                 )
             first = first if right else logits
             right.append((logits.argmax(dim=1) == labels).cpu())
-        flags = check_defence(self._checks, self._model, *self._batch(slice(0, self.batch_size)))
+        flags = check_defence(self.checks, self.model, *self._batch(slice(0, self.batch_size)))
         return Entry(torch.cat(right).nonzero().flatten(), first.cpu(), flags, time.perf_counter() - start)
 
     def check_same(self, recorded: Tensor) -> Found:
         """Whether the model still answers as it did: weights and layers alone do not tell, an attribute may count."""
-        seed_everything(self._seed)
-        logits = self._model(self._batch(slice(0, self.batch_size))[0]).cpu()
+        seed_everything(self.seed)
+        logits = self.model(self._batch(slice(0, self.batch_size))[0]).cpu()
         tolerance = 1e-3 * float(recorded.abs().max())
         if logits.shape != recorded.shape or not torch.allclose(logits, recorded, rtol=0, atol=tolerance):
             raise ValueError(
@@ -396,23 +388,23 @@ class _OneProcess:
     def attack(self, name: str, rows: Tensor) -> Entry:
         """One attack on one batch."""
         start = time.perf_counter()
-        seed_everything(self._seed)
+        seed_everything(self.seed)
         said = _Logger()
-        for each in (self._runner.apgd, self._runner.apgd_targeted):
+        for each in (self.runner.apgd, self.runner.apgd_targeted):
             each.logger = said
         images, labels = self._batch(rows)
         adversarial = self.prepared(name).perturb(images, labels)
-        logits = self._model(adversarial)
+        logits = self.model(adversarial)
         # logits that are not finite classify nothing, whatever the argmax makes of them
         broken = (logits.max(dim=1)[1] != labels) | ~torch.isfinite(logits).all(dim=1)
         flags = {ZERO_GRADIENTS: said.message} if said.message else {}
-        if self._model.non_finite:
+        if self.model.non_finite:
             flags[NON_FINITE] = f"the logits of some inputs of {name} hold NaN or Inf, which misleads attacks."
         return Entry(rows[broken.cpu()], adversarial[broken].cpu(), flags, time.perf_counter() - start)
 
     def prepared(self, name: str) -> Any:
         """The attack object of a name, set as AutoAttack sets it before each batch."""
-        runner = self._runner
+        runner = self.runner
         chosen: Any = {"square": runner.square, "apgd-t": runner.apgd_targeted}.get(name)
         if name in ("apgd-ce", "apgd-dlr"):
             chosen = runner.apgd
@@ -422,11 +414,11 @@ class _OneProcess:
             chosen.targeted = name == "fab-t"
             if chosen.targeted:
                 chosen.n_restarts = 1
-        chosen.seed = self._seed
+        chosen.seed = self.seed
         return chosen
 
     def _batch(self, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
-        return self.x[rows].to(self._device), self.y[rows].to(self._device)
+        return self.x[rows].to(self.device), self.y[rows].to(self.device)
 
 
 class _Logger:

@@ -28,10 +28,7 @@ def wilson_interval(share: float, n: int) -> tuple[float, float]:
     scale = 2 * (n + _Z**2)
     centre = (2 * n * share + _Z**2) / scale
     half = _Z / scale * math.sqrt(4 * n * share * (1 - share) + _Z**2)
-    return (
-        0.0 if share == 0 else max(0.0, centre - half),
-        1.0 if share == 1 else min(1.0, centre + half),
-    )
+    return 0.0 if share == 0 else max(0.0, centre - half), 1.0 if share == 1 else min(1.0, centre + half)
 
 
 class Accuracy(NamedTuple):
@@ -79,19 +76,9 @@ class Row:
         """The columns."""
         accuracy = Accuracy(int(self.right.sum()), len(self.right))
         low, high = accuracy.interval
-        return {
-            "attack": self.attack,
-            "norm": self.norm,
-            "eps": self.eps,
-            "steps": self.steps,
-            "restarts": self.restarts,
-            "n": accuracy.n,
-            "accuracy": accuracy.value,
-            "low": low,
-            "high": high,
-            "seconds": self.seconds,
-            "flags": "; ".join(self.flags),
-        }
+        named = {name: getattr(self, name) for name in ("attack", "norm", "eps", "steps", "restarts")}
+        measured = {"n": accuracy.n, "accuracy": accuracy.value, "low": low, "high": high, "seconds": self.seconds}
+        return {**named, **measured, "flags": "; ".join(self.flags)}
 
 
 def worst_row(rows: Sequence[Row], norm: str, eps: float) -> Row:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from art.estimators.classification import PyTorchClassifier
 
@@ -25,26 +25,6 @@ if TYPE_CHECKING:
 SHORT, LONG, UNBOUNDED_STEPS, RESTARTS = 10, 100, 50, 5
 _ROUNDING = 1e-9
 _WITH_SOURCE = "white-box beats transfer"
-
-
-class Check(NamedTuple):
-    """One row: ``observed <= limit`` passes."""
-
-    check: str
-    observed: float
-    limit: float
-    detail: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """The columns."""
-        passed = bool(self.observed <= self.limit + _ROUNDING)
-        return {
-            "check": self.check,
-            "passed": passed,
-            "observed": float(self.observed),
-            "expected": f"<= {self.limit:.4g}",
-            "detail": self.detail,
-        }
 
 
 def sanity_checks(
@@ -113,7 +93,7 @@ def sanity_checks(
     if subject.health.differentiable and not subject.health.nonfinite:
         sources = {} if source is None else make_sources({"source": source}, {None: subject}, threat)
         checks += _attack_checks(subject, threat, sources, tolerance, stronger, names)
-    return pandas.DataFrame([check.as_dict() for check in checks])
+    return pandas.DataFrame(checks)
 
 
 def masking_report(checks: pandas.DataFrame) -> str:
@@ -141,62 +121,58 @@ def masking_report(checks: pandas.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _output_checks(health: Health) -> list[Check]:
-    finite = Check("finite logits", health.nonfinite, 0, "natural samples with NaN or Inf")
+def _check(name: str, observed: float, limit: float, detail: str) -> dict[str, Any]:
+    """The row of one check, which passes if ``observed <= limit``."""
+    passed, value = bool(observed <= limit + _ROUNDING), float(observed)
+    return {"check": name, "passed": passed, "observed": value, "expected": f"<= {limit:.4g}", "detail": detail}
+
+
+def _output_checks(health: Health) -> list[dict[str, Any]]:
+    finite = _check("finite logits", health.nonfinite, 0, "natural samples with NaN or Inf")
     if health.nonfinite:
         return [finite]
     unusable = health.dead + health.broken if health.differentiable else 1.0
     return [
         finite,
-        Check("logits, not probabilities", health.probabilities, 0, "1 if every row is non-negative and sums to 1"),
-        Check("deterministic", health.change, LARGEST_CHANGE, "change between two passes / range of the logits"),
-        Check("independent of the batch", health.batch_change, LARGEST_CHANGE, "change with half the batch / range"),
-        Check("gradients are alive", unusable, LARGEST_SHARE, "share of samples with a gradient of 0, NaN or Inf"),
+        _check("logits, not probabilities", health.probabilities, 0, "1 if every row is non-negative and sums to 1"),
+        _check("deterministic", health.change, LARGEST_CHANGE, "change between two passes / range of the logits"),
+        _check("independent of the batch", health.batch_change, LARGEST_CHANGE, "change with half the batch / range"),
+        _check("gradients are alive", unusable, LARGEST_SHARE, "share of samples with a gradient of 0, NaN or Inf"),
     ]
 
 
 def _attack_checks(
-    subject: Subject,
-    threat: Threat,
-    sources: Mapping[str, Source],
-    tolerance: float,
-    stronger: float,
-    autoattack: Sequence[str],
-) -> list[Check]:
+    subject: Subject, threat: Threat, sources: Mapping[str, Source], tolerance: float, stronger: float, names: list[str]
+) -> list[dict[str, Any]]:
     def accuracy(attack: str, ball: Threat = threat, only: Sequence[str] = ()) -> float:
         (plan,) = plan_attacks(attack, sources, only)
         return float(run_row(subject, plan, ball, sources).right.double().mean())
 
     tolerance = max(tolerance, 1 / len(subject.x))
     pgd = accuracy(f"pgd-{LONG}")
-    reach = min(whole_range(subject.view, threat.norm), _data_range(subject, threat.norm))
+    reach = whole_range(subject.view, threat.norm)
+    if reach == math.inf:  # nothing bounds the inputs: the range of the natural ones, as ``whole_range`` counts it
+        features = 1.0 if threat.norm == math.inf else math.sqrt(subject.x[0].numel())
+        reach = float(subject.x.max() - subject.x.min()) * features
     unbounded = accuracy(f"pgd-{UNBOUNDED_STEPS}", replace(threat, eps=reach, eps_step=None))
     checks = [
-        Check("more steps do not help the defender", pgd, accuracy(f"pgd-{SHORT}") + tolerance, "PGD-100 vs PGD-10"),
-        Check("noise does not beat PGD", pgd, accuracy("noise") + tolerance, "PGD-100 vs the worst of ten draws"),
+        _check("more steps do not help the defender", pgd, accuracy(f"pgd-{SHORT}") + tolerance, "PGD-100 vs PGD-10"),
+        _check("noise does not beat PGD", pgd, accuracy("noise") + tolerance, "PGD-100 vs the worst of ten draws"),
     ]
     if sources:
-        checks.append(Check(_WITH_SOURCE, pgd, accuracy("transfer") + tolerance, "PGD-100 vs PGD-20 of the source"))
-    checks.append(Check("unbounded attack reaches 0", unbounded, UNBOUNDED, f"PGD-{UNBOUNDED_STEPS} at eps={reach:g}"))
+        checks.append(_check(_WITH_SOURCE, pgd, accuracy("transfer") + tolerance, "PGD-100 vs PGD-20 of the source"))
+    checks.append(_check("unbounded attack reaches 0", unbounded, UNBOUNDED, f"PGD-{UNBOUNDED_STEPS} at eps={reach:g}"))
     found = {
         "restarts": accuracy(f"pgd-{SHORT * 2}", replace(threat, restarts=RESTARTS)),
         "margin loss": accuracy(f"cw-{SHORT * 2}"),
-        **{name: accuracy("autoattack", only=[name]) for name in autoattack},
+        **{name: accuracy("autoattack", only=[name]) for name in names},
     }
     square = found.pop("square", None)
     for name, other in found.items():
         detail = f"PGD-100 {pgd:.1%}, {name} {other:.1%}"
-        checks.append(Check(f"{name}: not much stronger than PGD", pgd - other, max(tolerance, stronger), detail))
+        checks.append(_check(f"{name}: not much stronger than PGD", pgd - other, max(tolerance, stronger), detail))
     if square is not None:
         best = min(pgd, *found.values())
         detail = f"the strongest gradient attack {best:.1%}, square {square:.1%}"
-        checks.append(Check("square: not stronger than gradients", best - square, tolerance, detail))
+        checks.append(_check("square: not stronger than gradients", best - square, tolerance, detail))
     return checks
-
-
-def _data_range(subject: Subject, norm: float) -> float:
-    """Where nothing bounds the inputs: the range of the natural ones, as :func:`whole_range` counts it."""
-    if subject.view.classifier.clip_values is not None:
-        return math.inf
-    width = float(subject.x.max() - subject.x.min())
-    return width * (1.0 if norm == math.inf else math.sqrt(subject.x[0].numel()))

@@ -35,18 +35,8 @@ if TYPE_CHECKING:
 
 # Of arXiv 2011.11164, run at eps=0.031 and eps_step=0.003 with two sources; the paper does not say to how many levels
 # it rounds, 8 (3 bits) are those of arXiv 1711.00117.
-PAPER_SUITE = (
-    "natural",
-    "fgsm",
-    "pgd-20",
-    "pgd-1000",
-    "cw-20",
-    "cw-1000",
-    "transfer",
-    "quantised-8",
-    "autoattack",
-    "worst",
-)
+PAPER_SUITE = ("natural", "fgsm", "pgd-20", "pgd-1000", "cw-20", "cw-1000", "transfer", "quantised-8", "autoattack",
+               "worst")  # fmt: skip
 UNBOUNDED = 0.05  # accuracy that may be left where any input is allowed; 0 in truth, but attacks are not perfect
 
 

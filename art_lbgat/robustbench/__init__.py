@@ -14,11 +14,9 @@ imported by itself.
 """
 
 from art_lbgat.robustbench.benchmark import benchmark
-from art_lbgat.robustbench.comparison import Comparison
-from art_lbgat.robustbench.leaderboard import compare, leaderboard
+from art_lbgat.robustbench.leaderboard import Comparison, compare, leaderboard
 from art_lbgat.robustbench.result import BenchmarkResult
-from art_lbgat.robustbench.submission import Submission, check_submission, export_submission
-from art_lbgat.robustbench.submission_text import Paper
+from art_lbgat.robustbench.submission import Paper, Submission, check_submission, export_submission
 from art_lbgat.robustbench.zoo import list_models, load_classifier
 from art_lbgat.robustbench_import import import_architecture, import_robustbench
 

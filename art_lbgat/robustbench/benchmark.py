@@ -1,35 +1,51 @@
-"""RobustBench's benchmark for any ART classifier: the same number, and what it needs to be believed."""
+"""RobustBench's benchmark for any ART classifier: the same numbers, and what they need to be believed."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
 from collections.abc import Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
 from art.estimators.classification import PyTorchClassifier
+from torch import Tensor
+from tqdm.auto import tqdm
 
 from art_lbgat.checks import check_count, check_flag, check_number, check_path, check_seed, check_text
-from art_lbgat.classifier import JudgedView
-from art_lbgat.evaluation.autoattack import UnitModel, attack_names, published_package
-from art_lbgat.evaluation.record import sharing, weights_sha256
+from art_lbgat.classifier import JudgedView, TensorView
+from art_lbgat.evaluation.attacks import verify
+from art_lbgat.evaluation.autoattack import (
+    NATURAL,
+    UnitModel,
+    attack_images,
+    attack_names,
+    needs_gradients,
+    published_package,
+)
+from art_lbgat.evaluation.record import Entry, Record, data_sha256, model_identity, sharing, weights_sha256
+from art_lbgat.evaluation.results import Accuracy
+from art_lbgat.evaluation.subject import RANDOMISED, health_flags, measure_health, predict, probed, require_gradients
 from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness
-from art_lbgat.robustbench.adversarial import Settings, measure_adversarial
-from art_lbgat.robustbench.corruptions import corruption_kinds, measure_corruptions
-from art_lbgat.robustbench.images import BenchmarkImages, Preprocessing, load_images
-from art_lbgat.robustbench.result import BenchmarkResult
-from art_lbgat.robustbench.standard import (
+from art_lbgat.robustbench.images import BenchmarkImages, Preprocessing, corrupted_images, load_images
+from art_lbgat.robustbench.result import (
     EPS,
-    N_EXAMPLES,
     NB_CLASSES,
     NORMS,
+    BenchmarkResult,
+    Dataset,
+    ThreatModel,
     check_dataset,
     check_threat_model,
-    is_published_eps,
+    differences_from_standard,
 )
 from art_lbgat.robustbench_import import import_robustbench
 
+SEVERITIES = (1, 2, 3, 4, 5)
 _LIBRARIES = ("robustbench", "adversarial-robustness-toolbox", "torch", "torchvision", "timm", "numpy")
 
 
@@ -53,9 +69,9 @@ def benchmark(
 ) -> BenchmarkResult:
     """Natural accuracy and accuracy under AutoAttack (or corruptions) on the test images of RobustBench.
 
-    RobustBench's own ``benchmark`` is run, on its images and with AutoAttack's published attacks; ours is that each
-    finished batch is kept, and what is noted beside the two numbers. The classifier is judged as a whole, preprocessing
-    and ``clip_values`` included, in eval mode; modes and global generators are left as found. Several processes
+    The images are RobustBench's and the attacks those of the published AutoAttack; the two numbers are those of
+    RobustBench's own ``benchmark`` on the same seed. The classifier is judged as a whole, preprocessing and
+    ``clip_values`` included, in eval mode; modes and global generators are left as found. Several processes
     (torchrun's) share the batches of AutoAttack; each has to call this, and gets the result that one would get.
 
     :param classifier: The classifier. It is given images in its own ``clip_values``.
@@ -63,76 +79,67 @@ def benchmark(
     :param threat_model: ``"Linf"``, ``"L2"``, ``"corruptions"`` or ``"corruptions_3d"``.
     :param eps: Radius in units of images in [0, 1], whatever the ``clip_values``; None for that of the leaderboard.
     :param n_examples: How many of the first images; None for all, which the standard wants.
-    :param data_dir: Where torchvision looks for CIFAR; for ImageNet the folder that holds ``val``.
+    :param data_dir: Where torchvision looks for CIFAR, or holds 32x32 images of your own as ``test/<class>/<image>``;
+        for ImageNet the folder that holds ``val``.
     :param corruptions_data_dir: Holds ``CIFAR-10-C`` and its like; None for ``data_dir``.
-    :param preprocessing: For ImageNet, see ``art_lbgat.robustbench.images.load_images``.
+    :param preprocessing: For ImageNet: a name of RobustBench's ``PREPROCESSINGS``, or a callable from image to tensor.
     :param attacks: ``"standard"`` or a list of AutoAttack's attacks, which is labelled.
     :param batch_size: Images judged together; random starts of AutoAttack depend on it.
     :param seed: Seed of each batch of each attack.
     :param state_path: A file for finished batches: killed at any moment, the same call goes on from there and ends in
         the same result. Another model, data or setting is refused. None keeps nothing.
-    :param model_name: What to call the model; None for the name of its class. For an ImageNet model of the zoo the
-        name that it has there decides its preprocessing.
-    :param architecture: What to call its architecture; None for the name of its class.
+    :param model_name: What to call the model; None for its class. A name of the zoo decides the ImageNet preprocessing.
+    :param architecture: What to call its architecture; None for its class.
     :param verbose: Whether progress bars are shown, with the accuracy so far and the time left.
     :return: The numbers with their intervals, and whether they are RobustBench standard.
-    :raises ValueError: Bad arguments; a classifier of another input shape or with too few classes; logits that are not
-        finite; a state file of another run.
+    :raises ValueError: Bad arguments; a classifier that does not fit; logits not finite; a state file of another run.
     :raises FileNotFoundError: If the images are not there and cannot be fetched, with what to put where.
     :raises ImportError: See :func:`~art_lbgat.robustbench.import_robustbench`.
     """
-    _check_options(data_dir, corruptions_data_dir, state_path, model_name, architecture, verbose)
+    _check_options(data_dir, corruptions_data_dir, state_path, batch_size, seed, model_name, architecture, verbose)
     view = JudgedView(classifier)
-    attack_names(attacks, classifier.nb_classes)  # before anything is loaded
-    settings = Settings(
-        dataset=check_dataset(dataset),
-        threat_model=check_threat_model(threat_model),
-        eps=_radius(dataset, threat_model, eps),
-        attacks=attacks if isinstance(attacks, str) else tuple(attacks),
-        batch_size=check_count(batch_size, "batch_size"),
-        seed=check_seed(seed),
-        state_path=state_path,
-        preprocessing=preprocessing,
-        model_name=model_name,
-        verbose=verbose,
-    )
     model = UnitModel(view)
-    package = import_robustbench()
-    if threat_model not in NORMS:
-        corruption_kinds(package, settings.dataset, settings.threat_model)
-        if attacks != "standard":
-            raise ValueError(
-                f"attacks: expected 'standard' for {threat_model}, where nothing attacks, got {attacks!r}."
-            )
-    wanted = (settings.dataset, settings.threat_model, n_examples, Path(data_dir), preprocessing, model_name)
+    attack_names(attacks, classifier.nb_classes)  # before anything is loaded
+    dataset, threat_model = check_dataset(dataset), check_threat_model(threat_model)
+    eps = _radius(dataset, threat_model, eps)
+    kinds = _corruption_kinds(dataset, threat_model, attacks)
+    wanted = partial(load_images, dataset, threat_model, n_examples, Path(data_dir), preprocessing, model_name)
     with sharing(view.device) as shared:
-        images = shared.main_first(lambda: load_images(*wanted))  # they may have to be fetched
+        images = shared.main_first(wanted)  # which may have to be fetched
     _check_fit(classifier, images, dataset)
     with plain_autograd(view.device), preserved_randomness(), evaluating(view.module):
-        if threat_model in NORMS:
-            measured = measure_adversarial(package, view, model, images, settings)
+        flags = _probe(view, model, images, batch_size, seed, [] if kinds else attacks)
+        if eps is None:
+            source = (dataset, threat_model, kinds, model_name, Path(corruptions_data_dir or data_dir))
+            found = _under_corruptions(view, model, images, source, batch_size, state_path, verbose)
         else:
-            folder = Path(corruptions_data_dir or data_dir)
-            measured = measure_corruptions(package, view, model, images, settings, folder)
-        weights = weights_sha256(view.module)
+            attack = (eps, NORMS[threat_model], attacks, batch_size, seed)
+            found = _under_attack(view, model, images, attack, state_path, verbose)
     return BenchmarkResult(
         model_name=model_name or type(classifier.model).__name__,
         architecture=architecture or type(classifier.model).__name__,
-        dataset=settings.dataset,
-        threat_model=settings.threat_model,
-        eps=settings.eps,
-        **measured._asdict(),
-        differences=_differences(settings, images, classifier.nb_classes),
+        dataset=dataset,
+        threat_model=threat_model,
+        eps=eps,
+        differences=_differences(dataset, threat_model, eps, images, attacks, classifier.nb_classes),
         seed=seed,
         batch_size=batch_size,
-        weights_sha256=weights,
+        weights_sha256=weights_sha256(view.module),
         versions=_versions(),
         device=str(view.device),
+        **{**found, "flags": {**flags, **found["flags"]}},
     )
 
 
 def _check_options(
-    data_dir: Any, corruptions_data_dir: Any, state_path: Any, model_name: Any, architecture: Any, verbose: Any
+    data_dir: Any,
+    corruptions_data_dir: Any,
+    state_path: Any,
+    batch_size: Any,
+    seed: Any,
+    model_name: Any,
+    architecture: Any,
+    verbose: Any,
 ) -> None:
     check_path(data_dir, "data_dir")
     for name, path in (("corruptions_data_dir", corruptions_data_dir), ("state_path", state_path)):
@@ -141,14 +148,13 @@ def _check_options(
     for name, text in (("model_name", model_name), ("architecture", architecture)):
         if text is not None and not check_text(text, name):
             raise ValueError(f"{name}: expected a text or None, got an empty one.")
+    check_count(batch_size, "batch_size")
+    check_seed(seed)
     check_flag(verbose, "verbose")
 
 
 def _radius(dataset: str, threat_model: str, eps: float | None) -> float | None:
-    """The radius to attack with; None where nothing attacks.
-
-    :raises ValueError: If there is none to be had, or one is given where there is nothing to do with it.
-    """
+    """The radius to attack with; None where nothing attacks."""
     if threat_model not in NORMS:
         if eps is not None:
             raise ValueError(f"eps: expected None for {threat_model}, got {eps}.")
@@ -157,10 +163,23 @@ def _radius(dataset: str, threat_model: str, eps: float | None) -> float | None:
         if check_number(eps, "eps", exclusive=True) > 1 and threat_model == "Linf":
             raise ValueError(f"eps: expected at most 1, in units of images in [0, 1] (such as 8/255), got {eps:g}.")
         return float(eps)
-    published = EPS.get((dataset, threat_model))
-    if published is None:
+    if (dataset, threat_model) not in EPS:
         raise ValueError(f"eps: there is no leaderboard for {dataset} {threat_model}, expected a radius, got None.")
-    return published.value
+    return EPS[dataset, threat_model].value
+
+
+def _corruption_kinds(dataset: Dataset, threat_model: ThreatModel, attacks: str | Sequence[str]) -> tuple[str, ...]:
+    """The kinds of corruption of a leaderboard; none where images are attacked."""
+    if threat_model in NORMS:
+        return ()
+    package = import_robustbench()
+    enums = package.model_zoo.enums
+    kinds = package.data.CORRUPTIONS_DICT[enums.BenchmarkDataset(dataset)]
+    if enums.ThreatModel(threat_model) not in kinds:
+        raise ValueError(f"threat_model: RobustBench has no {threat_model} for {dataset}.")
+    if attacks != "standard":
+        raise ValueError(f"attacks: expected 'standard' for {threat_model}, where nothing attacks, got {attacks!r}.")
+    return tuple(kinds[enums.ThreatModel(threat_model)])
 
 
 def _check_fit(classifier: PyTorchClassifier, images: BenchmarkImages, dataset: str) -> None:
@@ -177,20 +196,143 @@ def _check_fit(classifier: PyTorchClassifier, images: BenchmarkImages, dataset: 
         )
 
 
-def _differences(settings: Settings, images: BenchmarkImages, nb_classes: int) -> tuple[str, ...]:
+def _probe(
+    view: TensorView,
+    model: UnitModel,
+    images: BenchmarkImages,
+    batch_size: int,
+    seed: int,
+    attacks: str | Sequence[str],
+) -> dict[str, str]:
+    """Flags of what makes a high number meaningless, measured on natural images, whatever is run on them."""
+    rows = probed(len(images.x))  # a pass over all images is the attack's, which looks for NaN and Inf too
+    x, y = model.to_raw(images.x[rows]), images.y[rows]
+    found = measure_health(view, x, y, predict(view, x, batch_size, seed), batch_size, seed)
+    if found.nonfinite:
+        raise ValueError("classifier: its logits for natural images hold NaN or Inf, so no accuracy has a meaning.")
+    if attacks and needs_gradients(attack_names(attacks, view.classifier.nb_classes)[0]):
+        require_gradients(found, "classifier")
+    return health_flags(found)
+
+
+def _under_attack(
+    view: TensorView,
+    model: UnitModel,
+    images: BenchmarkImages,
+    attack: tuple[float, float, str | Sequence[str], int, int],
+    state_path: str | os.PathLike[str] | None,
+    verbose: bool,
+) -> dict[str, Any]:
+    """What AutoAttack of ``(eps, norm, attacks, batch_size, seed)`` leaves, as fields of the result."""
+    x, y = images.x, images.y
+    eps, norm, _, batch_size, _ = attack
+    outcome = attack_images(view, model, x, y, *attack, state_path=state_path, verbose=verbose)
+    verify(x, outcome.x_adv, eps, norm, (torch.zeros(()), torch.ones(())), 1.0, "AutoAttack")
+    flags = dict(outcome.flags)
+    with torch.no_grad():  # RobustBench counts by a pass of its own over the adversarial images
+        again = _right(model, outcome.x_adv, y, batch_size, view.device)
+    if not torch.equal(again, outcome.robust):
+        withstood, right = int(outcome.robust.sum()), int(again.sum())
+        message = f"{withstood} samples withstood the attacks, but {right} were right when judged again."
+        flags.setdefault(RANDOMISED, message)
+    return {
+        "natural": Accuracy(int(outcome.right.sum()), len(x)),
+        "robust": Accuracy(int((again & outcome.robust).sum()), len(x)),
+        "attacks": outcome.accuracies,
+        "corruptions": {},
+        "flags": flags,
+        "seconds": outcome.seconds,
+        "data_sha256": data_sha256(x, y),
+    }
+
+
+def _under_corruptions(
+    view: TensorView,
+    model: UnitModel,
+    images: BenchmarkImages,
+    source: tuple[Dataset, ThreatModel, Sequence[str], str | None, Path],
+    batch_size: int,
+    state_path: str | os.PathLike[str] | None,
+    verbose: bool,
+) -> dict[str, Any]:
+    """The mean accuracy over all kinds and severities (arXiv 1903.12261), as fields of the result.
+
+    RobustBench's own sum cannot be used: it hands the CIFAR loaders an argument that they do not have, and relates
+    errors to a file that is not shipped. The mean is the same. Its interval takes the corrupted copies of an image for
+    independent, so it is too narrow. Each of several processes judges all images; the main one alone has the record.
+    """
+    n, (dataset, threat_model, kinds, model_name, data_dir) = len(images.x), source
+    load, folder = corrupted_images(dataset, threat_model, model_name, data_dir)
+    identity = {} if state_path is None else {
+        "threat_model": threat_model,
+        "n": n,
+        **model_identity(view),
+        "data": data_sha256(images.x, images.y),
+        "folder": str(folder.resolve()),
+    }  # fmt: skip
+    digests: list[str] = []
+    counts: dict[str, list[Accuracy]] = {}
+    seconds: dict[str, float] = {}
+    parts = [(NATURAL, 0), *((kind, severity) for kind in kinds for severity in SEVERITIES)]
+    with (
+        sharing(view.device) as shared,
+        shared.every(lambda: Record(state_path if shared.is_main else None, identity)) as record,
+        torch.no_grad(),
+        tqdm(parts, desc=threat_model, disable=not (verbose and shared.is_main)) as bar,
+    ):
+        for kind, severity in bar:
+            x, y = images[:2] if kind == NATURAL else shared.main_first(partial(load, n, severity, kind))
+            digests.append(data_sha256(x, y))
+            entry = record.get(kind, severity)
+            if entry is None:
+                start = time.perf_counter()
+                right = _right(model, x, y, batch_size, view.device)
+                if model.non_finite:
+                    raise ValueError("classifier: its logits hold NaN or Inf, so no accuracy has a meaning.")
+                # the empty second tensor says how many there were
+                rows, took = right.nonzero().flatten(), time.perf_counter() - start
+                entry = record.add(kind, Entry(rows, torch.empty(len(x), 0), {"data": digests[-1]}, took), severity)
+            elif entry.flags["data"] != digests[-1]:
+                raise ValueError(
+                    f"state_path: the images of {kind}, severity {severity}, are not those that were recorded, so "
+                    "going on would mix two. Take another path, or delete the file."
+                )
+            counts.setdefault(kind, []).append(Accuracy(len(entry.rows), len(entry.x_adv)))
+            seconds[kind] = seconds.get(kind, 0.0) + entry.seconds
+            bar.set_postfix_str(f"{kind} {counts[kind][-1].value:.2%}")
+    (clean,) = counts.pop(NATURAL)
+    every = [count for each in counts.values() for count in each]
+    return {
+        "natural": clean,
+        "robust": Accuracy(sum(count.correct for count in every), sum(count.n for count in every)),
+        "attacks": {},
+        "corruptions": {kind: tuple(count.value for count in each) for kind, each in counts.items()},
+        "flags": {},
+        "seconds": seconds,
+        "data_sha256": hashlib.sha256("".join(digests).encode()).hexdigest(),
+    }
+
+
+def _right(model: UnitModel, x: Tensor, y: Tensor, batch_size: int, device: torch.device) -> Tensor:
+    """Which images are classified as labelled, ``(N,)``, bool."""
+    chunks = zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)
+    return torch.cat([model(images.to(device)).argmax(dim=1).cpu() == labels for images, labels in chunks])
+
+
+def _differences(
+    dataset: Dataset,
+    threat_model: ThreatModel,
+    eps: float | None,
+    images: BenchmarkImages,
+    attacks: str | Sequence[str],
+    nb_classes: int,
+) -> tuple[str, ...]:
     """How a run differs from the standard of RobustBench; nothing if it does not."""
-    dataset, threat_model, eps = settings.dataset, settings.threat_model, settings.eps
-    found = []
-    if threat_model in NORMS and (dataset, threat_model) not in EPS:
-        found.append(f"there is no leaderboard for {dataset} {threat_model}")
-    elif not is_published_eps(dataset, threat_model, eps):
-        found.append(f"eps {eps:.6g} instead of {EPS[dataset, threat_model].text}")
-    if len(images.x) != N_EXAMPLES[dataset]:
-        found.append(f"{len(images.x):,} images instead of {N_EXAMPLES[dataset]:,}")
+    found = [*differences_from_standard(dataset, threat_model, eps, len(images.x))]
     if not images.published:
         found.append("images that are not the published files")
-    if settings.attacks != "standard":
-        names = settings.attacks if isinstance(settings.attacks, str) else ", ".join(settings.attacks)
+    if attacks != "standard":
+        names = attacks if isinstance(attacks, str) else ", ".join(attacks)
         found.append(f"attacks {names} instead of AutoAttack standard")
     if nb_classes != NB_CLASSES[dataset]:
         found.append(f"{nb_classes} classes instead of {NB_CLASSES[dataset]}")
@@ -201,13 +343,7 @@ def _versions() -> dict[str, str]:
     from art_lbgat import __version__
 
     names = (*_LIBRARIES, published_package().__name__)
-    installed = {name: version for name in names if (version := _version(name)) is not None}
-    return {"art-lbgat": __version__, **installed}
-
-
-def _version(name: str) -> str | None:
-    """The version of a distribution; None for what is imported from a folder."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    # what is imported from a folder has no version
+    return {"art-lbgat": __version__} | {
+        name: found.version for name in names for found in metadata.distributions(name=name)
+    }

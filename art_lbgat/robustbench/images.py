@@ -8,25 +8,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from art_lbgat.checks import check_choice, check_count
+from art_lbgat.data import read_images
 from art_lbgat.preserve import preserved_randomness
-from art_lbgat.robustbench.cifar_file import read_batch
-from art_lbgat.robustbench.entries import entries
-from art_lbgat.robustbench.standard import N_EXAMPLES, NB_CLASSES, Dataset, ThreatModel
+from art_lbgat.robustbench.result import N_EXAMPLES, NB_CLASSES, Dataset, ThreatModel
+from art_lbgat.robustbench.zoo import entries
 from art_lbgat.robustbench_import import import_robustbench
 
 Preprocessing = str | Callable[[Any], Tensor] | None
+CorruptedImages = Callable[[int, int, str], tuple[Tensor, Tensor]]
+"""From the number of images, the severity and the kind to images and labels."""
 
 
 class BenchmarkImages(NamedTuple):
-    """Images to be judged, in the order in which RobustBench takes them.
+    """Images in [0, 1], float32, and index labels, in the order of RobustBench.
 
-    :param x: ``(N, 3, height, width)``, float32, in [0, 1].
-    :param y: Index labels, ``(N,)``, int64.
-    :param published: Whether they come from the files that were published; told by the checksum for CIFAR, taken on
-        trust for ImageNet, of which there is none.
+    ``published`` says whether they come from the files that were published: by the checksum for CIFAR, taken on trust
+    for ImageNet, of which there is none.
     """
 
     x: Tensor
@@ -42,20 +44,12 @@ def load_images(
     preprocessing: Preprocessing = None,
     model_name: str | None = None,
 ) -> BenchmarkImages:
-    """The first ``n_examples`` test images.
+    """The first ``n_examples`` test images, or all (5,000 of ImageNet).
 
-    CIFAR files with another checksum than the published ones are read too, without running any code that may be in
-    them, and are marked. Where there are no files, RobustBench's loader downloads them (CIFAR only).
-
-    :param dataset: ``"cifar10"``, ``"cifar100"`` or ``"imagenet"``.
-    :param threat_model: Decides the preprocessing of some ImageNet models.
-    :param n_examples: How many; None for all (5,000 of ImageNet).
-    :param data_dir: Holds ``cifar-10-batches-py``, ``cifar-100-python`` or (ImageNet) ``val``.
-    :param preprocessing: For ImageNet: a name of RobustBench's ``PREPROCESSINGS`` or a callable from image to tensor.
-    :param model_name: For ImageNet: a zoo name, whose preprocessing is taken where none is given.
-    :return: The images.
-    :raises FileNotFoundError: If they are not there and cannot be fetched, with what to put where.
-    :raises ValueError: A damaged file, more than 5,000 images of ImageNet, no or an unknown preprocessing for it.
+    For CIFAR these are the published files, which RobustBench's loader downloads where they are missing; or images
+    of your own in ``test/<class>/<image>``, shuffled, which are marked. ImageNet is preprocessed by a name of
+    RobustBench's ``PREPROCESSINGS``, by a callable from image to tensor, or as the model of the zoo called
+    ``model_name`` is.
     """
     folder = Path(data_dir)
     if n_examples is not None:
@@ -64,65 +58,83 @@ def load_images(
         return _load_imagenet(threat_model, n_examples, folder, preprocessing, model_name)
     if preprocessing is not None:
         raise ValueError(f"preprocessing: expected None, only ImageNet images are preprocessed, got {preprocessing!r}.")
-    return _load_cifar(dataset, n_examples, folder)
+    x, y, published = _load_cifar(dataset, folder)
+    if n_examples is not None and n_examples > len(x):
+        raise ValueError(f"n_examples: expected at most {len(x)}, as many as there are, got {n_examples}.")
+    return BenchmarkImages(x[:n_examples], y[:n_examples], published)
+
+
+def corrupted_images(
+    dataset: Dataset, threat_model: ThreatModel, model_name: str | None, data_dir: Path
+) -> tuple[CorruptedImages, Path]:
+    """RobustBench's loader of corrupted images, and the folder that it reads or downloads to."""
+    package = import_robustbench()
+    enums = package.model_zoo.enums
+    kind, threat = enums.BenchmarkDataset(dataset), enums.ThreatModel(threat_model)
+    loader = package.data.CORRUPTION_DATASET_LOADERS[kind][threat]
+    folder = data_dir / package.data.CORRUPTIONS_DIR_NAMES[kind][threat]
+    options: dict[str, Any] = {}
+    # Corrupted images are cropped already, so always the same; the loaders of CIFAR take no such argument.
+    if dataset == "imagenet":
+        options["prepr"] = package.data.get_preprocessing(kind, threat, model_name, "Res224")
+
+    def load(n_examples: int, severity: int, corruption: str) -> tuple[Tensor, Tensor]:
+        put = f"the published folder {folder.name} into {data_dir}"
+        with preserved_randomness(), missing_data(f"{corruption} in {folder}", put):
+            x, y = loader(n_examples, severity, str(data_dir), corruptions=[corruption], **options)
+        return x, y
+
+    return load, folder
 
 
 @contextmanager
 def missing_data(title: str, put: str) -> Iterator[None]:
-    """Whatever a loader raises where files are missing or the network is, as one error that says what to put where.
+    """Whatever a loader raises where files or the network are missing, as one error that says what to put where.
 
-    :param title: Title of the data.
-    :param put: What to put, and where.
+    What it unpacks of a download stays in its folder, as it does by itself from Python 3.14 on.
     """
+    filtering = getattr(tarfile, "data_filter", None) is not None and tarfile.TarFile.extraction_filter is None
+    if filtering:  # this Python has the filter, and nobody has set one
+        tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     try:
-        with _safe_extraction():
-            yield
+        yield
     except Exception as error:  # urllib, requests, torchvision and RobustBench each raise types of their own
         reason = f"{type(error).__name__}: {error}"
         raise FileNotFoundError(
             f"data_dir: no {title}, and it could not be downloaded ({reason}). Put {put}."
         ) from error
-
-
-@contextmanager
-def _safe_extraction() -> Iterator[None]:
-    """What a library unpacks of a download stays in its folder, as it does by itself from Python 3.14 on."""
-    safe, archive = getattr(tarfile, "data_filter", None), tarfile.TarFile
-    if safe is None or archive.extraction_filter is not None:  # a Python without it, or somebody's own
-        yield
-        return
-    archive.extraction_filter = staticmethod(safe)
-    try:
-        yield
     finally:
-        archive.extraction_filter = None
+        if filtering:
+            tarfile.TarFile.extraction_filter = None
 
 
-def _load_cifar(dataset: Dataset, n_examples: int | None, folder: Path) -> BenchmarkImages:
+def _load_cifar(dataset: Dataset, folder: Path) -> BenchmarkImages:
     from torchvision import datasets
-    from torchvision.datasets.utils import check_integrity
 
-    published = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
-    base = folder / published.base_folder
-    name, checksum = published.test_list[0]
-    files = [*published.train_list, *published.test_list, (published.meta["filename"], published.meta["md5"])]
-    complete = all(check_integrity(str(base / file), md5) for file, md5 in files)
-    if (base / name).is_file() and not complete:  # the loader would replace the files by a download
-        x, y = read_batch(base / name)
-        same = check_integrity(str(base / name), checksum)
-        return _first(x, y, n_examples, published=same)
-    title = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[dataset]
-    package = import_robustbench()
-    kind = package.model_zoo.enums.BenchmarkDataset(dataset)
-    with missing_data(f"{title} in {folder}", f"torchvision's folder {published.base_folder} into {folder}"):
-        x, y = package.data.load_clean_dataset(kind, None, str(folder), package.data.PREPROCESSINGS[None])
-    return _first(x, y, n_examples, published=True)
-
-
-def _first(x: Tensor, y: Tensor, n_examples: int | None, published: bool) -> BenchmarkImages:
-    if n_examples is not None and n_examples > len(x):
-        raise ValueError(f"n_examples: expected at most {len(x)}, as many as there are, got {n_examples}.")
-    return BenchmarkImages(x[:n_examples], y[:n_examples], published)
+    cifar, title = {"cifar10": (datasets.CIFAR10, "CIFAR-10"), "cifar100": (datasets.CIFAR100, "CIFAR-100")}[dataset]
+    if (folder / "test").is_dir():
+        tree = datasets.ImageFolder(str(folder / "test"))
+        order = np.random.default_rng(0).permutation(len(tree))  # the first ones are a sample of all classes
+        x = torch.from_numpy(read_images([tree.samples[i][0] for i in order], name="data_dir"))
+        return BenchmarkImages(x.float().div(255), torch.tensor(tree.targets)[order], published=False)
+    path = folder / cifar.base_folder / cifar.test_list[0][0]
+    if not path.is_file():
+        package = import_robustbench()
+        kind = package.model_zoo.enums.BenchmarkDataset(dataset)
+        with missing_data(f"{title} in {folder}", f"torchvision's folder {cifar.base_folder} into {folder}"):
+            x, y = package.data.load_clean_dataset(kind, None, str(folder), package.data.PREPROCESSINGS[None])
+        return BenchmarkImages(x, y, published=True)
+    test_only = type(title, (cifar,), {"train_list": []})
+    try:  # torchvision unpickles a file only if its checksum is the published one
+        found = test_only(str(folder), train=False)
+    except RuntimeError as error:
+        raise ValueError(
+            f"data_dir: {path} or {path.with_name(cifar.meta['filename'])} is missing or damaged, or not the published "
+            f"file ({error}). Delete the folder to have it downloaded, or put images of your own into "
+            f"{folder / 'test'}/<class>/<image>."
+        ) from error
+    x = torch.from_numpy(found.data.transpose(0, 3, 1, 2).copy())
+    return BenchmarkImages(x.float().div(255), torch.tensor(found.targets), published=True)
 
 
 def _load_imagenet(
@@ -133,16 +145,15 @@ def _load_imagenet(
     model_name: str | None,
 ) -> BenchmarkImages:
     package = import_robustbench()
-    kind = package.model_zoo.enums.BenchmarkDataset("imagenet")
-    threat = package.model_zoo.enums.ThreatModel(threat_model)
-    most = N_EXAMPLES["imagenet"]
+    enums, most = package.model_zoo.enums, N_EXAMPLES["imagenet"]
+    kind, threat = enums.BenchmarkDataset("imagenet"), enums.ThreatModel(threat_model)
     n_examples = most if n_examples is None else n_examples
     if n_examples > most:
         raise ValueError(f"n_examples: expected at most {most} for ImageNet, got {n_examples}.")
     known = [name for name in package.data.PREPROCESSINGS if name is not None]
     if isinstance(preprocessing, str):
         check_choice(preprocessing, "preprocessing", known)
-    elif preprocessing is None and not _is_zoo_model(threat_model, model_name):
+    elif preprocessing is None and model_name not in {entry.name for entry in entries("imagenet", threat_model)}:
         raise ValueError(
             f"preprocessing: expected one of {known} or a callable for an ImageNet model that is not of the zoo, got "
             f"None with model_name={model_name!r}."
@@ -162,9 +173,3 @@ def _load_imagenet(
         with missing_data(f"ImageNet in {folder}", f"all validation images into {folder / 'val'}"):
             x, y = package.data.load_clean_dataset(kind, n_examples, str(folder), chosen)
     return BenchmarkImages(x, y, published=True)
-
-
-def _is_zoo_model(threat_model: ThreatModel, model_name: str | None) -> bool:
-    """Whether RobustBench's zoo has an ImageNet model of that name."""
-    zoo = threat_model.removesuffix("_3d")
-    return any(entry.name == model_name and entry.threat_model == zoo for entry in entries("imagenet"))

@@ -8,17 +8,22 @@ that of AutoAttack.
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from art_lbgat.checks import check_count, check_text
-from art_lbgat.robustbench.comparison import COLUMNS, Comparison, architecture_key, measured, published
-from art_lbgat.robustbench.result import BenchmarkResult
-from art_lbgat.robustbench.standard import NORMS
+from art_lbgat.checks import check_count, check_flag, check_text
+from art_lbgat.evaluation.results import Accuracy
+from art_lbgat.robustbench.result import N_EXAMPLES, NORMS, BenchmarkResult, all_differences, differences_from_standard
 
 if TYPE_CHECKING:
     import pandas
 
+# What a row is compared by, and what a comparison prints.
+_COLUMNS = ["model_id", "robust_acc", "clean_acc", "eps_measured", "architecture", "additional_data",
+            "synthetic_images", "venue"]  # fmt: skip
+_SHOWN = ["rank", "own", "model_id", "robust_acc", "clean_acc", "eps_measured", "architecture"]
 _NUMBERS = ("eps", "footnote_eps", "clean_acc", "autoattack_acc", "external", "corruptions_acc", "corruptions_mce",
             "corruptions_acc_3d", "corruptions_mce_3d")  # fmt: skip
 _FLAGS = ("additional_data", "unreliable", "in_model_zoo")
@@ -57,6 +62,87 @@ def leaderboard(dataset: str = "cifar10", threat_model: str = "Linf") -> pandas.
     return _ranked(rows[robust.notna()])
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """The rank of a result, and the rows that it is best compared with.
+
+    The frames have the columns ``rank`` (on the board with the result on it), ``own`` (True for the result itself),
+    ``model_id``, ``robust_acc`` and ``clean_acc`` (percent), ``eps_measured``, ``architecture``, ``additional_data``,
+    ``synthetic_images`` and ``venue``; each is sorted best first and holds the result's own row.
+
+    :param model_name: The model that is ranked.
+    :param dataset: The data set of the board.
+    :param threat_model: The threat model of the board.
+    :param robust_acc: What it is ranked by, percent to two decimals as the board writes it.
+    :param rank: 1 + the number of other rows that are strictly better, so equal numbers share the better rank.
+    :param of: Rows of the board with the result on it.
+    :param best_rank: The rank at the upper end of the 95 % interval of the robust accuracy.
+    :param worst_rank: The rank at its lower end.
+    :param differences: What keeps it from being like for like; empty if nothing does.
+    :param around: The rows nearest in rank.
+    :param same_architecture: The rows of the same architecture.
+    :param same_data: The rows of the same class of extra data: ``additional_data`` alike, and synthetic images or none.
+    """
+
+    model_name: str
+    dataset: str
+    threat_model: str
+    robust_acc: float
+    rank: int
+    of: int
+    best_rank: int
+    worst_rank: int
+    differences: tuple[str, ...]
+    around: pandas.DataFrame = field(compare=False, repr=False)
+    same_architecture: pandas.DataFrame = field(compare=False, repr=False)
+    same_data: pandas.DataFrame = field(compare=False, repr=False)
+
+    @property
+    def label(self) -> str:
+        """``"like for like"``, or what differs from the board's standard."""
+        return "not like for like: " + "; ".join(self.differences) if self.differences else "like for like"
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row: the ranks (over all, of the same architecture, of the same class of extra data) and the label."""
+        import pandas
+
+        same_architecture, same_data = _place(self.same_architecture), _place(self.same_data)
+        row = {
+            "model": self.model_name,
+            "dataset": self.dataset,
+            "threat_model": self.threat_model,
+            "robust_acc": self.robust_acc,
+            "rank": self.rank,
+            "of": self.of,
+            "best_rank": self.best_rank,
+            "worst_rank": self.worst_rank,
+            "rank_same_architecture": same_architecture,
+            "of_same_architecture": len(self.same_architecture),
+            "rank_same_data": same_data,
+            "of_same_data": len(self.same_data),
+            "label": self.label,
+        }
+        return pandas.DataFrame([row])
+
+    def __str__(self) -> str:
+        """The ranks, the label and the rows around, the result's own marked ``>``."""
+        groups = (("of its architecture", self.same_architecture), ("of its extra data", self.same_data))
+        within = ", ".join(f"{_place(rows)} of {len(rows)} {name}" for name, rows in groups)
+        shown = self.around[_SHOWN].copy()
+        shown["own"] = [">" if own else "" for own in shown["own"]]
+        return (
+            f"{self.model_name}, {self.dataset} {self.threat_model}: robust {self.robust_acc:.2f} %, "
+            f"rank {self.rank} of {self.of} ({self.best_rank} to {self.worst_rank} by the 95 % interval); {within}\n"
+            f"{self.label}\n{shown.rename(columns={'own': ''}).to_string(index=False)}"
+        )
+
+
+def _place(rows: pandas.DataFrame) -> int:
+    """The rank of the row marked ``own`` among these rows alone, 1 for the best."""
+    ranks = rows["rank"]
+    return 1 + int((ranks < int(ranks[rows["own"]].iloc[0])).sum())
+
+
 def compare(
     result: BenchmarkResult | str,
     dataset: str | None = None,
@@ -88,44 +174,57 @@ def compare(
     :raises ValueError: If there is no such board, it is not that of the result, the result has no radius where the
         board has one (or one where it has none), or no row has that id.
     """
-    n_rows = check_count(n_rows, "n_rows")
-    for name, value in (("dataset", dataset), ("threat_model", threat_model)):
+    check_count(n_rows, "n_rows")
+    for name, value in (("dataset", dataset), ("threat_model", threat_model), ("synthetic_images", synthetic_images)):
         if value is not None:
             check_text(value, name)
+    if additional_data is not None:
+        check_flag(additional_data, "additional_data")
     if isinstance(result, str):
         board = leaderboard("cifar10" if dataset is None else dataset, "Linf" if threat_model is None else threat_model)
-        judged = published(board, result)
+        judged = _published(board, result)
     elif not hasattr(result, "natural"):
         raise TypeError(f"result: expected a BenchmarkResult or the id of a model, got {type(result).__name__}.")
     else:
         board = _board_of(result, dataset, threat_model)
-        judged = measured(result, board, additional_data, synthetic_images)
+        judged = _measured(result, board, additional_data, synthetic_images)
+    return _placed(board, *judged, n_rows)
+
+
+def _placed(
+    board: pandas.DataFrame, row: dict[str, Any], accuracy: Accuracy, differences: tuple[str, ...], n_rows: int
+) -> Comparison:
+    """A row among the others of the board."""
     import pandas
 
-    own = judged.row["model_id"]
-    others = board.loc[board["model_id"] != own, COLUMNS].assign(own=False)
-    rows = _ranked(pandas.concat([others, pandas.DataFrame([{**judged.row, "own": True}])])[[*COLUMNS, "own"]])
+    others = board.loc[board["model_id"] != row["model_id"], _COLUMNS].assign(own=False)
+    rows = _ranked(pandas.concat([others, pandas.DataFrame([{**row, "own": True}])])[[*_COLUMNS, "own"]])
     at = int(rows.index[rows["own"]][0])
     first = max(0, min(at - n_rows // 2, len(rows) - n_rows - 1))
-    worst, best = (1 + int((others["robust_acc"] > round(100 * end, 2)).sum()) for end in judged.accuracy.interval)
-    name = architecture_key(judged.row["architecture"])
+    worst, best = (1 + int((others["robust_acc"] > round(100 * end, 2)).sum()) for end in accuracy.interval)
+    name = architecture_key(row["architecture"])
     synthetic = rows["synthetic_images"] != ""
+    same_data = (rows["additional_data"] == rows["additional_data"].iloc[at]) & (synthetic == synthetic.iloc[at])
     return Comparison(
-        model_name=own,
+        model_name=row["model_id"],
         dataset=str(board["dataset"].iloc[0]),
         threat_model=str(board["threat_model"].iloc[0]),
-        robust_acc=judged.row["robust_acc"],
+        robust_acc=row["robust_acc"],
         rank=int(rows["rank"].iloc[at]),
         of=len(rows),
         best_rank=best,
         worst_rank=worst,
-        differences=judged.differences,
+        differences=differences,
         around=rows.iloc[first : first + n_rows + 1],
         same_architecture=rows[[architecture_key(each) == name for each in rows["architecture"]]],
-        same_data=rows[
-            (rows["additional_data"] == rows["additional_data"].iloc[at]) & (synthetic == synthetic.iloc[at])
-        ],
+        same_data=rows[same_data],
     )
+
+
+def architecture_key(name: str) -> str:
+    """What is the same for two spellings of an architecture, such as ``"wrn-34-10"`` and ``"WideResNet-34-10"``."""
+    plain = re.sub(r"(?<![0-9])[^a-z0-9]+|[^a-z0-9]+(?![0-9])", "", name.lower())
+    return re.sub(r"^wrn(?=\d)", "wideresnet", plain)
 
 
 def _read() -> pandas.DataFrame:
@@ -169,3 +268,56 @@ def _board_of(result: BenchmarkResult, dataset: str | None, threat_model: str | 
     if result.threat_model not in NORMS and result.eps is not None:
         raise ValueError(f"result: expected eps=None under {result.threat_model}, got eps={result.eps:g}.")
     return board
+
+
+_Judged = tuple[dict[str, Any], Accuracy, tuple[str, ...]]
+"""A row to be ranked, its robust accuracy on as many samples as there were images, and how it is not standard."""
+
+
+def _published(board: pandas.DataFrame, model_id: str) -> _Judged:
+    """A row of the board itself, as measured on as many images as the board asks for."""
+    dataset, threat_model = str(board["dataset"].iloc[0]), str(board["threat_model"].iloc[0])
+    row = _facts(board, model_id)
+    if not row:
+        raise ValueError(f"result: the leaderboard {dataset} {threat_model} has no row {model_id!r}.")
+    n = N_EXAMPLES[dataset]
+    found = differences_from_standard(dataset, threat_model, row["eps_measured"], n)
+    if row["unreliable"] is True:
+        found = (*found, "AutoAttack raised a flag")
+    return {name: row[name] for name in _COLUMNS}, Accuracy(round(row["robust_acc"] / 100 * n), n), found
+
+
+def _measured(
+    result: BenchmarkResult, board: pandas.DataFrame, additional_data: bool | None, synthetic_images: str | None
+) -> _Judged:
+    """A result as a row of the board, accuracies in percent to two decimals."""
+    natural, robust = result.natural, result.robust
+    if result.eps is not None and (robust.n != natural.n or robust.correct > natural.correct):
+        raise ValueError(
+            f"result: robust {robust.correct} of {robust.n} and natural {natural.correct} of {natural.n} are not of "
+            "the same images, or more are robust than right."
+        )
+    known = _facts(board, result.model_name)
+    row = {
+        "model_id": result.model_name,
+        "robust_acc": round(100 * robust.value, 2),
+        "clean_acc": round(100 * natural.value, 2),
+        "eps_measured": math.nan if result.eps is None else result.eps,
+        "architecture": result.architecture,
+        "additional_data": known.get("additional_data", False) if additional_data is None else additional_data,
+        "synthetic_images": known.get("synthetic_images", "") if synthetic_images is None else synthetic_images,
+        "venue": known.get("venue", ""),
+    }
+    found = all_differences(result)
+    if result.flags:
+        found = (*found, f"AutoAttack raised a flag: {', '.join(result.flags)}")
+    external = known.get("external", math.nan)
+    if external < row["robust_acc"]:
+        found = (*found, f"the board ranks this model by {external:.2f} % of an external evaluation")
+    return row, Accuracy(round(robust.value * natural.n), natural.n), found
+
+
+def _facts(board: pandas.DataFrame, model_id: str) -> dict[str, Any]:
+    """The row of a model, empty if there is none."""
+    rows = board[board["model_id"] == model_id].to_dict("records")
+    return {str(name): value for row in rows[:1] for name, value in row.items()}

@@ -1,25 +1,83 @@
-"""What a benchmark found, with everything that is needed to know what was measured."""
+"""What RobustBench calls standard, and what a benchmark found, with everything that says what was measured."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from art_lbgat.checks import check_count, check_kind, check_path, check_text
+from art_lbgat.checks import check_choice, check_count, check_kind, check_path, check_text
 from art_lbgat.evaluation.results import Accuracy
+from art_lbgat.files import write_text
 from art_lbgat.processes import declared_world, is_main_process
-from art_lbgat.robustbench.standard import Dataset, ThreatModel
 
 if TYPE_CHECKING:
     import pandas
 
+Dataset: TypeAlias = Literal["cifar10", "cifar100", "imagenet"]
+ThreatModel: TypeAlias = Literal["Linf", "L2", "corruptions", "corruptions_3d"]
+DATASETS = ("cifar10", "cifar100", "imagenet")
+THREAT_MODELS = ("Linf", "L2", "corruptions", "corruptions_3d")
+NB_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
+INPUT_SHAPES = {"cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "imagenet": (3, 224, 224)}
+N_EXAMPLES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}
+NORMS = {"Linf": math.inf, "L2": 2.0}
+
+
+class Radius(NamedTuple):
+    """A published radius in units of inputs in [0, 1], and as the leaderboard writes it."""
+
+    value: float
+    text: str
+
+
+EPS = {
+    ("cifar10", "Linf"): Radius(8 / 255, "8/255"),
+    ("cifar10", "L2"): Radius(0.5, "0.5"),
+    ("cifar100", "Linf"): Radius(8 / 255, "8/255"),
+    ("imagenet", "Linf"): Radius(4 / 255, "4/255"),
+}
+"""The radius of each leaderboard of adversarial examples."""
 
 UNLISTED = ("randomised", "softmax", "dynamic", "non-finite logits", "batch dependent")
 """Flags of which RobustBench's rules say that AutoAttack is no measure of such a defence."""
+
+
+def check_dataset(dataset: str) -> Dataset:
+    """``dataset`` if RobustBench has it, else a ``ValueError``."""
+    found: Dataset = check_choice(dataset, "dataset", DATASETS)
+    return found
+
+
+def check_threat_model(threat_model: str) -> ThreatModel:
+    """``threat_model`` if RobustBench has it, else a ``ValueError``."""
+    found: ThreatModel = check_choice(threat_model, "threat_model", THREAT_MODELS)
+    return found
+
+
+def eps_text(dataset: str, threat_model: str, eps: float | None) -> str | None:
+    """A radius as the leaderboard writes it: ``"8/255"`` where it is the published one, else a decimal number."""
+    published = EPS.get((dataset, threat_model))
+    if eps is not None and published is not None and math.isclose(eps, published.value, rel_tol=0, abs_tol=1e-6):
+        return published.text
+    return None if eps is None else f"{eps:.6g}"
+
+
+def differences_from_standard(dataset: str, threat_model: str, eps: float | None, n: int) -> tuple[str, ...]:
+    """How ``n`` images judged at radius ``eps`` differ from the standard of RobustBench; empty if they do not."""
+    found = []
+    published, written = EPS.get((dataset, threat_model)), eps_text(dataset, threat_model, eps)
+    if threat_model in NORMS and published is None:
+        found.append(f"there is no leaderboard for {dataset} {threat_model}")
+    elif published is not None and written != published.text:
+        found.append(f"eps {written} instead of {published.text}")
+    if n != N_EXAMPLES[dataset]:
+        found.append(f"{n:,} images instead of {N_EXAMPLES[dataset]:,}")
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -69,15 +127,8 @@ class BenchmarkResult:
     seconds: Mapping[str, float] = field(compare=False)
 
     def __post_init__(self) -> None:
-        for name in (
-            "dataset",
-            "threat_model",
-            "model_name",
-            "architecture",
-            "weights_sha256",
-            "data_sha256",
-            "device",
-        ):
+        texts = ("dataset", "threat_model", "model_name", "architecture", "weights_sha256", "data_sha256", "device")
+        for name in texts:
             check_text(getattr(self, name), name)
         for name in ("attacks", "corruptions", "flags", "versions", "seconds"):
             if not isinstance(getattr(self, name), Mapping):
@@ -97,17 +148,13 @@ class BenchmarkResult:
     @property
     def standard(self) -> bool:
         """Whether this is a number by RobustBench's standard, of a defence that it would list."""
-        return not self._reasons
+        return self.label == "RobustBench standard"
 
     @property
     def label(self) -> str:
-        """``"RobustBench standard"``, or what differs from it."""
-        return "RobustBench standard" if self.standard else "not RobustBench standard: " + "; ".join(self._reasons)
-
-    @property
-    def _reasons(self) -> tuple[str, ...]:
-        """What differs, and the flags of defences that RobustBench does not list."""
-        return (*self.differences, *(f"flagged {flag}" for flag in self.flags if flag in UNLISTED))
+        """``"RobustBench standard"``, or what differs from it and the flags of defences that it does not list."""
+        reasons = [*self.differences, *(f"flagged {flag}" for flag in self.flags if flag in UNLISTED)]
+        return "not RobustBench standard: " + "; ".join(reasons) if reasons else "RobustBench standard"
 
     def to_frame(self) -> pandas.DataFrame:
         """One row: ``model``, ``architecture``, ``dataset``, ``threat_model``, ``eps``, ``n``, ``natural``, ``robust``.
@@ -145,7 +192,7 @@ class BenchmarkResult:
         """The result that :meth:`to_json` wrote.
 
         :param text: The text.
-        :raises ValueError: If the text is no such result; the label is read anew from the differences.
+        :raises ValueError: If the text is no such result; its label is not read but follows from the differences.
         """
         try:
             values: dict[str, Any] = json.loads(text)
@@ -163,7 +210,7 @@ class BenchmarkResult:
         :param path: The file; one that exists is replaced.
         """
         if declared_world() == 1 or is_main_process():
-            check_path(path, "path").write_text(self.to_json() + "\n", encoding="utf-8")
+            write_text(check_path(path, "path"), self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> BenchmarkResult:
@@ -186,3 +233,9 @@ class BenchmarkResult:
             f"{self.model_name}, {self.dataset} {self.threat_model}{radius}, n = {self.natural.n}: "
             f"natural {self.natural}, robust {self.robust}\n{self.label}{flags}"
         )
+
+
+def all_differences(result: BenchmarkResult) -> tuple[str, ...]:
+    """How a result differs from RobustBench's standard, each once: what it says itself, its radius and its images."""
+    own = differences_from_standard(result.dataset, result.threat_model, result.eps, result.natural.n)
+    return tuple(dict.fromkeys([*result.differences, *own]))  # a benchmark says the same in the same words

@@ -1,21 +1,37 @@
-"""Networks of RobustBench's model zoo as ART classifiers: guide, source of attacks, or start of training."""
+"""RobustBench's model zoo: its networks as ART classifiers, to be a guide, a source of attacks or a start of training.
+
+Weights are fetched whole or not at all, read without running code, and loaded by RobustBench's own rules.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import torch
 from art.estimators.classification import PyTorchClassifier
+from torch import Tensor, nn
 
-from art_lbgat.checks import check_choice, check_flag, check_number, check_path
+from art_lbgat.checks import check_choice, check_flag, check_number, check_path, check_text
 from art_lbgat.models import create_classifier
 from art_lbgat.preserve import preserved_randomness
-from art_lbgat.robustbench.entries import entries, find_entry
-from art_lbgat.robustbench.zoo_weights import load_network
-from art_lbgat.robustbench_import import import_robustbench
+from art_lbgat.robustbench.result import INPUT_SHAPES, NB_CLASSES, check_dataset, check_threat_model
+from art_lbgat.robustbench_import import import_robustbench, with_globals
+from art_lbgat.weights import read_weights
+
+_CUDA_ONLY = "Bai2023Improving"  # its networks move tensors to the GPU while they are built
+_DRIVE = "https://drive.google.com/uc?id="
+_HASH = re.compile(r"-([0-9a-f]{8,})\.")  # of its content, in the name of a file of torchvision's
+_SHOWN = 300  # characters of another library's message
+# What RobustBench leaves as built where a file lacks it: normalisation, and the counters of BatchNorm.
+_MAY_BE_MISSING = ("mu", "sigma", "mean", "std", "num_batches_tracked")
 
 
 def load_classifier(
@@ -75,33 +91,6 @@ def load_classifier(
     return classifier
 
 
-def _check_sgd(sgd: dict[str, Any]) -> None:
-    """Before a network is built or fetched."""
-    for name, value in sgd.items():
-        check_choice(name, "sgd", ("learning_rate", "momentum", "weight_decay", "nesterov"))
-        if name == "nesterov":
-            check_flag(value, name)
-        else:
-            check_number(value, name, exclusive=name == "learning_rate")
-
-
-def preprocessing(name: str, dataset: str = "imagenet", threat_model: str = "Linf") -> Callable[[Any], torch.Tensor]:
-    """The transform that RobustBench applies to a PIL image for this network: resizing, cropping, ``[0, 1]`` tensors.
-
-    :param name: One of :func:`list_models`.
-    :param dataset: Its data set.
-    :param threat_model: Its threat model.
-    :raises ValueError: An unknown name, data set or threat model.
-    """
-    entry = find_entry(name, dataset, threat_model)
-    package = import_robustbench()
-    enums = package.model_zoo.enums
-    keys = enums.BenchmarkDataset(entry.dataset), enums.ThreatModel(entry.threat_model)
-    with preserved_randomness(), torch.device("cpu"):  # RobustBench builds timm's networks to ask them
-        found: Callable[[Any], torch.Tensor] = package.data.get_preprocessing(*keys, name, None)
-    return found
-
-
 def list_models(
     dataset: str | None = None, threat_model: str | None = None, model_dir: str | Path | None = None
 ) -> pd.DataFrame:
@@ -134,3 +123,267 @@ def list_models(
         for entry in entries(dataset, threat_model)
     ]
     return pd.DataFrame(rows)
+
+
+def preprocessing(name: str, dataset: str = "imagenet", threat_model: str = "Linf") -> Callable[[Any], Tensor]:
+    """The transform of RobustBench from a PIL image to what this network takes: resized, cropped, in ``[0, 1]``."""
+    entry = find_entry(name, dataset, threat_model)
+    package = import_robustbench()
+    enums = package.model_zoo.enums
+    keys = enums.BenchmarkDataset(entry.dataset), enums.ThreatModel(entry.threat_model)
+    with preserved_randomness(), torch.device("cpu"):  # RobustBench builds timm's networks to ask them
+        found: Callable[[Any], Tensor] = package.data.get_preprocessing(*keys, name, None)
+    return found
+
+
+def _check_sgd(sgd: dict[str, Any]) -> None:
+    """Before a network is built or fetched."""
+    for name, value in sgd.items():
+        check_choice(name, "sgd", ("learning_rate", "momentum", "weight_decay", "nesterov"))
+        if name == "nesterov":
+            check_flag(value, name)
+        else:
+            check_number(value, name, exclusive=name == "learning_rate")
+
+
+class Entry(NamedTuple):
+    """One network of the zoo: its place there, what RobustBench says about it, and the name that timm builds it by."""
+
+    name: str
+    dataset: str
+    threat_model: str
+    published: dict[str, Any]  # ``model`` (builds the network), ``gdrive_id``, ``preprocessing``
+    timm_name: str | None
+
+    @property
+    def source(self) -> Literal["google drive", "timm", "torchvision"]:
+        """Where the library downloads the weights."""
+        if self.timm_name is not None:
+            return "timm"
+        return "google drive" if self.published["gdrive_id"] else "torchvision"
+
+    @property
+    def nb_classes(self) -> int:
+        """Number of outputs."""
+        return NB_CLASSES[self.dataset]
+
+    @property
+    def needs_cuda(self) -> bool:
+        """Whether it cannot be built without a GPU."""
+        return self.name.startswith(_CUDA_ONLY)
+
+    @property
+    def preprocessing(self) -> str | None:
+        """The key of RobustBench's transform for its images, ``"timm"`` for timm's own, None for CIFAR."""
+        if self.dataset != "imagenet":
+            return None
+        return "timm" if self.timm_name is not None else self.published["preprocessing"]
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width of the images that :attr:`preprocessing` gives."""
+        if self.timm_name is not None:
+            return _timm().get_pretrained_cfg(self.timm_name).input_size  # type: ignore[no-any-return]
+        if self.preprocessing is None:
+            return INPUT_SHAPES[self.dataset]
+        steps = import_robustbench().data.PREPROCESSINGS[self.preprocessing].transforms
+        height, width = next(step.size for step in reversed(steps) if hasattr(step, "size"))
+        return 3, height, width
+
+    def files(self, model_dir: str | Path) -> dict[Path, str]:
+        """The files that hold its weights in a directory of models, each with its address."""
+        path = Path(model_dir) / self.dataset / self.threat_model / f"{self.name}.pt"
+        drive = self.published["gdrive_id"]
+        if self.source != "google drive":
+            return {path: self.url}
+        if isinstance(drive, list):
+            return {path.with_name(f"{path.name}_m{i}.pt"): _DRIVE + one for i, one in enumerate(drive)}
+        return {path: _DRIVE + drive}
+
+    @property
+    def url(self) -> str:
+        """Of the weights that timm or torchvision keeps in torch hub's cache."""
+        if self.timm_name is not None:
+            return str(_timm().get_pretrained_cfg(self.timm_name).url)
+        from torchvision.models import ResNet50_Weights
+
+        return str(ResNet50_Weights.IMAGENET1K_V1.url)
+
+    @property
+    def cached(self) -> Path:
+        """Where torch hub's cache has those weights, whether it has them or not."""
+        return Path(torch.hub.get_dir()) / "checkpoints" / self.url.rpartition("/")[2]
+
+    def present(self, model_dir: str | Path) -> bool:
+        """Whether all its weights are on disk, in the directory or (timm, torchvision) in torch hub's cache."""
+        here = all(path.is_file() for path in self.files(model_dir))
+        return here or (self.source != "google drive" and self.cached.is_file())
+
+    def build(self) -> nn.Module:
+        """The network on the default device with initial weights, nothing downloaded."""
+        builder: Callable[[], nn.Module] = self.published["model"]
+        if self.timm_name is not None:
+            net: nn.Module = _timm().create_model(self.timm_name, pretrained=False, num_classes=self.nb_classes)
+            return net
+        if self.source == "torchvision":
+            from torchvision import models
+
+            # The published function asks for trained weights, which would be downloaded.
+            untrained = SimpleNamespace(resnet50=lambda **_: models.resnet50(weights=None))
+            builder = with_globals(builder, pt_models=untrained)
+        return builder()
+
+
+def entries(dataset: str | None = None, threat_model: str | None = None) -> list[Entry]:
+    """The entries of the zoo, in its order; ``corruptions_3d`` means the ``corruptions`` zoo, as in RobustBench."""
+    if dataset is not None:
+        check_dataset(dataset)
+    zoo = None if threat_model is None else check_threat_model(threat_model).removesuffix("_3d")
+    every = [
+        Entry(name, data.value, threat.value, published, _timm_name(name, data.value, threat.value))
+        for data, threats in import_robustbench().model_zoo.model_dicts.items()
+        for threat, models in threats.items()
+        for name, published in models.items()
+    ]
+    found = [entry for entry in every if dataset in (None, entry.dataset) and zoo in (None, entry.threat_model)]
+    if not found:
+        pairs = dict.fromkeys(f"{entry.dataset} {entry.threat_model}" for entry in every)
+        raise ValueError(
+            f"dataset, threat_model: RobustBench has no zoo for {dataset!r} with {threat_model!r}, expected one of "
+            f"{', '.join(pairs)}."
+        )
+    return found
+
+
+def find_entry(name: str, dataset: str, threat_model: str) -> Entry:
+    """One entry; where there is none, the error names the nearest ones, or the zoo that has it."""
+    inside = {entry.name: entry for entry in entries(check_dataset(dataset), check_threat_model(threat_model))}
+    if check_text(name, "name") in inside:
+        return inside[name]
+    elsewhere = [f"{e.dataset} {e.threat_model}" for e in entries() if e.name == name]
+    lower = {known.lower(): known for known in inside}
+    near = [repr(lower[one]) for one in difflib.get_close_matches(name.lower(), list(lower), n=3)]
+    hint = f"; it is in {', '.join(elsewhere)}" if elsewhere else f"; nearest: {', '.join(near)}" if near else ""
+    raise ValueError(
+        f"name: expected one of the {len(inside)} models that list_models({dataset!r}, {threat_model!r}) shows, got "
+        f"{name!r}{hint}."
+    )
+
+
+def _timm() -> Any:
+    import timm
+
+    return timm
+
+
+def _timm_name(name: str, dataset: str, threat_model: str) -> str | None:
+    """The name that RobustBench asks timm for first, if timm has it."""
+    spelt = f"{name}_{dataset}_{threat_model}".lower().replace("-", "_")
+    return spelt if _timm().is_model(spelt) else None
+
+
+def load_network(entry: Entry, model_dir: str | Path) -> nn.Module:
+    """The network of an entry with its weights, in eval mode, on the default device; errors as for a classifier."""
+    load = _from_drive if entry.source == "google drive" else _from_hub
+    return load(entry, Path(model_dir)).eval()
+
+
+def _from_drive(entry: Entry, model_dir: Path) -> nn.Module:
+    """Through RobustBench's own ``load_model``, which is given files that were read without running code."""
+    utils = import_robustbench().utils
+    files = entry.files(model_dir)
+    for path, url in files.items():  # before the network is built, which can take long
+        if not path.is_file():
+            _fetch(path, url, partial(utils.download_gdrive_new, url.removeprefix(_DRIVE)), path)
+    states = {path: read_weights(path) for path in files}
+    given: list[Path] = []
+
+    def load(path: str | Path, **_: Any) -> Mapping[str, Any]:
+        given.append(Path(path))
+        return states.pop(given[-1])
+
+    def load_whole(net: nn.Module, name: str, state: Mapping[str, Tensor], dataset: Any) -> nn.Module:
+        """For some names RobustBench loads what fits and keeps the rest as built."""
+        missing = [n for n in net.state_dict() if n not in state and n.rpartition(".")[2] not in _MAY_BE_MISSING]
+        if missing:
+            raise ValueError(f"{len(missing)} missing: {', '.join(missing[:5])}{', ...' if missing[5:] else ''}")
+        return published_load(net, name, state, dataset)
+
+    published_load: Callable[..., nn.Module] = utils._safe_load_state_dict
+    torch_of_files = SimpleNamespace(**{**vars(torch), "load": load})
+    load_model = with_globals(utils.load_model, torch=torch_of_files, _safe_load_state_dict=load_whole)
+    try:
+        net: nn.Module = load_model(entry.name, model_dir, entry.dataset, entry.threat_model)
+    except Exception as error:  # KeyError, RuntimeError, AttributeError, ...: whatever meets a file of other content
+        if not given:
+            raise _cannot_build(entry, error) from error
+        raise _does_not_fit(given[-1], entry, error) from error
+    return net
+
+
+def _from_hub(entry: Entry, model_dir: Path) -> nn.Module:
+    """From a file of the user's, else from torch hub's cache, where timm and torchvision keep theirs."""
+    (place,) = entry.files(model_dir)
+    path = place if place.is_file() else entry.cached
+    if not path.is_file():
+        known = _HASH.search(entry.url)
+        checked: dict[str, Any] = {"hash_prefix": known[1]} if known else {}
+        _fetch(path, entry.url, lambda part: torch.hub.download_url_to_file(entry.url, part, **checked), place)
+    found = read_weights(path)
+    state = dict(next((found[key] for key in ("state_dict", "model") if isinstance(found.get(key), Mapping)), found))
+    try:
+        net = entry.build()
+    except Exception as error:
+        raise _cannot_build(entry, error) from error
+    try:
+        if set(state) == set(net.state_dict()):
+            net.load_state_dict(state)
+        elif entry.timm_name is not None:  # timm renames what older files call otherwise, and is strict
+            options = {"num_classes": entry.nb_classes, "pretrained_cfg_overlay": {"state_dict": state}}
+            net = _timm().create_model(entry.timm_name, pretrained=True, **options)
+        else:
+            net.get_submodule("model").load_state_dict(state)
+    except Exception as error:
+        raise _does_not_fit(path, entry, error) from error
+    return net
+
+
+def _fetch(target: Path, url: str, download: Callable[[str], Any], place: Path) -> None:
+    """Download weights to ``target``, which appears only when the file is whole and can be read.
+
+    The error names ``place``, where the user may put the file by hand.
+    """
+    part = Path(target.name)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A directory of its own, as the downloaders leave parts of files beside the one that they were to write.
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
+            part = Path(folder) / target.name
+            download(str(part))
+            read_weights(part)
+            part.replace(target)
+    except Exception as error:  # offline, over quota, a web page, a full disk: each library raises types of its own
+        reason = _short(f"{type(error).__name__}: {error}".replace(str(part), "what came"))
+        raise FileNotFoundError(
+            f"weights: there is no file {place}, and downloading it from {url} failed ({reason}). Get it by "
+            f"other means, such as a browser, and put it at {place}."
+        ) from error
+
+
+def _cannot_build(entry: Entry, error: Exception) -> RuntimeError:
+    return RuntimeError(
+        f"name: RobustBench cannot build {entry.name!r} ({entry.dataset} {entry.threat_model}) here: "
+        f"{type(error).__name__}: {_short(str(error))}"
+    )
+
+
+def _does_not_fit(path: Path, entry: Entry, error: Exception) -> ValueError:
+    return ValueError(
+        f"weights: {path} does not fit {entry.name!r} ({entry.dataset} {entry.threat_model}): "
+        f"{type(error).__name__}: {_short(str(error))} Remove the file to have it downloaded anew."
+    )
+
+
+def _short(message: str) -> str:
+    words = " ".join(message.split())
+    return words if len(words) <= _SHOWN else f"{words[:_SHOWN]} ..."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import pickle  # noqa: TID251 (CIFAR's own format)
 import tempfile
 from collections.abc import Iterator
 from functools import cache
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from art.attacks.evasion import ProjectedGradientDescent
+from PIL import Image
 from torch import nn
 
 from art_lbgat import evaluation, robustbench
@@ -182,13 +182,14 @@ def _state_paths() -> list[Strategy]:
 
 @cache
 def folder() -> Path:
-    """CIFAR's test batch, of four images of noise, gone when the process ends."""
+    """Test images for a benchmark, four of noise, gone when the process ends."""
     place = tempfile.TemporaryDirectory()
     folder.keep = place  # type: ignore[attr-defined]
-    base = Path(place.name) / "cifar-10-batches-py"
-    base.mkdir()
-    x = np.random.default_rng(0).integers(0, 256, (N, 3072), dtype=np.uint8)
-    (base / "test_batch").write_bytes(pickle.dumps({"data": x, "labels": list(range(N))}, protocol=2))
+    x = np.random.default_rng(0).integers(0, 256, (N, 32, 32, 3), dtype=np.uint8)
+    for label, image in enumerate(x):
+        path = Path(place.name) / "test" / str(label) / "0.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(image).save(path)
     return Path(place.name)
 
 
@@ -407,7 +408,7 @@ def _submissions() -> Iterator[Call]:
             "classifier": wrong.classifier(),
             "folder": [
                 *wrong.no_path(),
-                each(lambda: str(folder() / "cifar-10-batches-py" / "test_batch" / "a"), _not_json),
+                each(lambda: str(folder() / "test" / "0" / "0.png" / "a"), _not_json),
             ],
             "paper": wrong.kind(),
             "model_id": ids,

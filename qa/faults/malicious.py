@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import gdown
@@ -27,11 +26,10 @@ from art_lbgat.evaluation.autoattack import auto_attack
 from art_lbgat.evaluation.record import Entry, Record
 from art_lbgat.models import create_model
 from art_lbgat.recipes import RECIPES, Recipe
-from art_lbgat.robustbench import import_robustbench, load_classifier
-from art_lbgat.robustbench.corruptions import _loader
-from art_lbgat.robustbench.entries import find_entry
-from art_lbgat.robustbench.images import load_images, missing_data
+from art_lbgat.robustbench import load_classifier
+from art_lbgat.robustbench.images import corrupted_images, load_images
 from art_lbgat.robustbench.result import BenchmarkResult
+from art_lbgat.robustbench.zoo import find_entry
 from art_lbgat.robustbench_import import AutoAttack
 from art_lbgat.weights import load_weights
 from qa.faults.malicious_files import FORMS, WAYS, YAML_TAGS, Evil, read_carelessly
@@ -203,14 +201,8 @@ def _corrupted_images(folder: Path, write: Write, _: pytest.MonkeyPatch) -> Trap
     path.mkdir()
     np.save(path / "labels.npy", np.zeros(2, np.int64))
     write(path / "fog.npy")
-    settings: Any = SimpleNamespace(dataset="cifar10", threat_model="corruptions", model_name=None)
-    load, _folder = _loader(import_robustbench(), settings, folder)
-
-    def read() -> None:
-        with missing_data(f"fog in {path}", "it there"):
-            load(1, 1, "fog")
-
-    return Trap(read, str(path))
+    load, _folder = corrupted_images("cifar10", "corruptions", None, folder)
+    return Trap(lambda: load(1, 1, "fog"), str(path))
 
 
 _FILES = ("student.safetensors", "random.safetensors", "state.json", "manifest.json", "manifest.sha256")

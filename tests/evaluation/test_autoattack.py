@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 import subprocess
 import sys
 import textwrap
@@ -10,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
+import pyautoattack
 import pytest
 import torch
+from pyautoattack import checks
 from torch import nn
 
 from art_lbgat.classifier import TensorView
@@ -54,37 +55,35 @@ def same(first, second):
 
 
 MODELS = {
-    "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
-    "convolutions with BatchNorm": lambda: None,
-    "tanh": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)),
+    "linear": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), math.inf, 0.1),
+    "convolutions with BatchNorm": (lambda: None, math.inf, 0.1),
+    "tanh": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)), 2.0, 0.6),
 }
 
 
-@pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
-def test_equals_the_published_run_on_200_images(build):
-    from pyautoattack import AutoAttack
-
+@pytest.mark.parametrize(("build", "norm", "eps"), MODELS.values(), ids=MODELS)
+def test_equals_the_published_run_on_200_images(build, norm, eps):
     torch.manual_seed(0)
     classifier = fitted(build(), classes=10, epochs=12)
     x, y = tensors(200, classes=10, seed=1)
-    for norm, name, eps in ((math.inf, "Linf", 0.1), (2.0, "L2", 0.6)):
-        ours = attack(classifier, x, y, eps=eps, norm=norm, attacks="standard", batch_size=64, seed=3)
-        classifier.model.eval()
-        upstream = AutoAttack(classifier.model, norm=name, eps=eps, seed=3, device="cpu", version="standard")
-        with ThreadPoolExecutor(max_workers=1) as thread:  # it ends with sys.settrace(None)
-            x_adv, y_adv = thread.submit(upstream.run_standard_evaluation, x, y, batch_size=64).result()
-        assert torch.equal(ours.robust, y_adv == y)
-        assert torch.equal(ours.x_adv, x_adv)
-        assert 0 < ours.robust.sum() < ours.right.sum()
-        assert list(ours.accuracies) == ["apgd-ce", "apgd-t", "fab-t", "square"]
-        assert ours.accuracies["square"] == ours.robust.double().mean()
+    ours = attack(classifier, x, y, eps=eps, norm=norm, attacks="standard", batch_size=64, seed=3)
+    classifier.model.eval()
+    name = "Linf" if norm == math.inf else "L2"
+    upstream = pyautoattack.AutoAttack(classifier.model, norm=name, eps=eps, seed=3, device="cpu", version="standard")
+    with ThreadPoolExecutor(max_workers=1) as thread:  # it ends with sys.settrace(None)
+        x_adv, y_adv = thread.submit(upstream.run_standard_evaluation, x, y, batch_size=64).result()
+    assert torch.equal(ours.robust, y_adv == y)
+    assert torch.equal(ours.x_adv, x_adv)
+    assert 0 < ours.robust.sum() < ours.right.sum()
+    assert list(ours.accuracies) == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert ours.accuracies["square"] == ours.robust.double().mean()
 
 
 def test_accuracy_does_not_depend_on_batch_size_or_mode(trained, few_queries):
     x, y = tensors(16)
     for norm, eps in ((math.inf, 0.14), (2.0, 0.8)):
         accuracies = []
-        for batch_size in (1, 7, 64, 16):
+        for batch_size in (1, 7, 64):
             trained.model.train(batch_size == 7)
             found = attack(trained, x, y, eps=eps, norm=norm, batch_size=batch_size)
             assert trained.model.training == (batch_size == 7)
@@ -216,7 +215,7 @@ UNRELIABLE = {
 
 
 @pytest.mark.parametrize(("function", "attacks", "expected"), UNRELIABLE.values(), ids=UNRELIABLE)
-def test_what_makes_a_number_unreliable_is_flagged(function, attacks, expected, trained, tmp_path):
+def test_what_makes_a_number_unreliable_is_flagged(function, attacks, expected, trained, few_queries, tmp_path):
     x, y = tensors()
     classifier = changed(trained, function)
     found = attack(classifier, x, y, attacks=attacks, eps=0.15, state_path=tmp_path / "state")
@@ -229,15 +228,6 @@ def test_what_makes_a_number_unreliable_is_flagged(function, attacks, expected, 
     assert not honest.flags
 
 
-def test_saturated_logits_gain_nothing(trained):
-    """Cross-entropy has no gradient left there; the DLR loss does not notice the factor."""
-    x, y = tensors()
-    options = {"attacks": ["apgd-ce", "apgd-t"], "eps": 0.15}
-    plain, saturated = (attack(c, x, y, **options) for c in (trained, changed(trained, lambda z: 1e5 * z)))
-    assert saturated.accuracies["apgd-ce"] > plain.accuracies["apgd-ce"]
-    assert saturated.robust.sum() <= plain.robust.sum() + 1
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_natural_logits_that_are_not_finite_are_refused(value, trained):
     def function(logits):
@@ -245,16 +235,6 @@ def test_natural_logits_that_are_not_finite_are_refused(value, trained):
 
     with pytest.raises(ValueError, match="its logits for natural images hold NaN or Inf"):
         attack(changed(trained, function), *tensors())
-
-
-def test_a_model_left_in_train_mode_is_judged_in_eval_mode(few_queries):
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 4))
-    classifier = fitted(model)
-    expected = attack(classifier, *tensors())
-    classifier.model.train()
-    same(expected, attack(classifier, *tensors()))
-    assert classifier.model.training
-    assert not expected.flags
 
 
 @pytest.mark.parametrize(
@@ -271,9 +251,6 @@ def test_fewer_than_ten_classes_work_and_are_flagged(classes, attacks, few_queri
 
 
 def test_the_authors_package_is_preferred_and_gives_the_same(trained, few_queries, monkeypatch):
-    import pyautoattack
-    from pyautoattack import checks
-
     class AutoAttack(pyautoattack.AutoAttack):
         """With the argument names and the logger of the package ``autoattack``."""
 
@@ -361,23 +338,7 @@ def test_autoattack_on_inputs_that_are_no_images_and_in_l2():
         evaluate(classifier, x, y, eps=0.2, norm=2, attacks=["autoattack"])
 
 
-def test_autoattack_flags_reach_the_table_and_are_not_left_over():
-    class Noisy(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.flatten, self.linear = nn.Flatten(), nn.Linear(64, 4)
-
-        def forward(self, x):
-            return self.linear(self.flatten(x)) + torch.randn(len(x), 4)
-
-    noisy = evaluate(make_classifier(Noisy()), X[:8], Y[:8], eps=0.1, attacks=["autoattack"], autoattack=["apgd-ce"])
-    assert re.search("randomi[sz]ed", noisy["flags"][0])
-    clean = evaluate(make_classifier(), X[:8], Y[:8], eps=0.1, attacks=["autoattack"], autoattack=["apgd-ce"])
-    assert clean["flags"][0] == ""
-    assert logging.getLogger("auto-attack").handlers == []
-
-
-def test_a_dynamic_defence_is_flagged():
+def test_a_dynamic_defence_is_flagged_and_the_next_model_is_not():
     class Dynamic(nn.Module):
         def __init__(self):
             super().__init__()
@@ -390,8 +351,11 @@ def test_a_dynamic_defence_is_flagged():
                     torch.autograd.grad(self.linear(leaf.flatten(1)).sum(), leaf)
             return self.linear(x.flatten(1))
 
-    table = evaluate(make_classifier(Dynamic()), X[:4], Y[:4], eps=0.1, attacks="autoattack", autoattack="apgd-ce")
+    models = {"dynamic": make_classifier(Dynamic()), "static": make_classifier()}
+    table = evaluate(models, X[:4], Y[:4], eps=0.1, attacks="autoattack", autoattack="apgd-ce")
     assert "dynamic" in table["flags"][0]
+    assert table["flags"][1] == ""
+    assert logging.getLogger("auto-attack").handlers == []
 
 
 def test_the_trace_function_survives():

@@ -21,7 +21,7 @@ KILLED_AT = 4  # of the batches of a process
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("sharded")
     for each in (root, root / "one"):
-        make_cifar(each / "data" / "cifar-10-batches-py")
+        make_cifar(each / "data")
     return root
 
 

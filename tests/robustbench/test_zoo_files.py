@@ -11,8 +11,7 @@ import torch
 import torchvision
 
 from art_lbgat.robustbench import import_robustbench, load_classifier
-from art_lbgat.robustbench.entries import find_entry
-from art_lbgat.robustbench.zoo_weights import load_network
+from art_lbgat.robustbench.zoo import find_entry, load_network
 from tests.conftest import states_equal
 from tests.robustbench.zoo_nets import put, tiny
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from art_lbgat.robustbench.entries import find_entry
+from art_lbgat.robustbench.zoo import find_entry
 from tests.conftest import conv_net
 
 
