@@ -22,9 +22,10 @@ demo: $(STAMP) ## Train and judge every method on real digits, anew (one to thre
 
 test: lint types unit ## Everything: lint, types, tests with coverage
 
-lint: $(STAMP) ## ruff: lint and format
+lint: $(STAMP) ## ruff: lint and format; import-linter: the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 types: $(STAMP) ## mypy --strict on the package
 	$(BIN)/mypy

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 _CHUNK = 1 << 22  # elements looked at together, so that checks of a large array need little memory
 _SUM_TOLERANCE = 1e-3
 _NAME = re.compile(r"[\w+-][\w.+-]{0,99}")
-
-
 _T = TypeVar("_T")
 
 
@@ -30,12 +28,7 @@ class Declares(Protocol):
 
 
 def as_array(value: Any, name: str) -> NDArray[Any]:
-    """``value`` as a numeric numpy array, without a copy where it is one.
-
-    :param value: What came.
-    :param name: The name of the argument, for the message.
-    :raises TypeError: If it cannot be one, or holds objects, strings or complex numbers.
-    """
+    """``value`` as a numeric numpy array, without a copy where it is one."""
     try:
         array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
     except (ValueError, TypeError) as error:
@@ -46,14 +39,9 @@ def as_array(value: Any, name: str) -> NDArray[Any]:
 
 
 def check_inputs(x: Any, classifier: Declares, name: str = "x", *, finite: bool = True) -> NDArray[Any]:
-    """Raw inputs of the shape, range and finiteness that the classifier declares.
+    """Raw inputs ``(N, *input_shape)`` in the range that the classifier declares: ``x`` itself, in its own dtype.
 
-    :param x: Array-like of shape ``(N, *input_shape)``, any real dtype.
-    :param classifier: The classifier that will see them.
-    :param name: The name of the argument.
-    :param finite: False leaves NaN and infinities to whoever comes next.
-    :return: The array, not copied, not changed, in its own dtype.
-    :raises ValueError: Empty, wrong shape, NaN or infinite values, or values outside ``clip_values``.
+    Without ``finite``, NaN and infinities are left to whoever comes next.
     """
     array = as_array(x, name)
     shape = tuple(classifier.input_shape)
@@ -80,15 +68,7 @@ def check_inputs(x: Any, classifier: Declares, name: str = "x", *, finite: bool 
 
 
 def check_labels(y: Any, nb_classes: int, name: str = "y", length: int | None = None) -> NDArray[Any]:
-    """Labels as int64 indices ``(N,)`` if they are hard, else as float32 probabilities ``(N, C)``.
-
-    :param y: Indices ``(N,)`` or ``(N, 1)``, one-hot or soft rows ``(N, C)``.
-    :param nb_classes: ``C``.
-    :param name: The name of the argument.
-    :param length: How many labels there must be, or None.
-    :return: A new array; soft labels stay soft.
-    :raises ValueError: Wrong length or shape, indices outside [0, C), rows that are no probabilities.
-    """
+    """A new array of labels: int64 indices ``(N,)`` if they are hard, else float32 probabilities ``(N, C)``."""
     array = as_array(y, name)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -120,14 +100,7 @@ def check_labels(y: Any, nb_classes: int, name: str = "y", length: int | None = 
 
 
 def check_count(value: Any, name: str, minimum: int = 1) -> int:
-    """A whole number of at least ``minimum``.
-
-    :param value: What came.
-    :param name: The name of the argument, for the message.
-    :param minimum: The smallest that is allowed.
-    :raises TypeError: If it is not a whole number.
-    :raises ValueError: If it is too small.
-    """
+    """A whole number of at least ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}: expected a whole number >= {minimum}, got {value!r}.")
     if value < minimum:
@@ -136,15 +109,7 @@ def check_count(value: Any, name: str, minimum: int = 1) -> int:
 
 
 def check_number(value: Any, name: str, minimum: float = 0.0, exclusive: bool = False) -> float:
-    """A finite number of at least (or above) ``minimum``.
-
-    :param value: What came.
-    :param name: The name of the argument, for the message.
-    :param minimum: The smallest that is allowed.
-    :param exclusive: Whether ``minimum`` itself is refused.
-    :raises TypeError: If it is not a real number.
-    :raises ValueError: If it is NaN, infinite or too small.
-    """
+    """A finite number of at least (or above) ``minimum``."""
     expected = f"a finite number {'>' if exclusive else '>='} {minimum:g}"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected {expected}, got {value!r}.")
@@ -155,13 +120,7 @@ def check_number(value: Any, name: str, minimum: float = 0.0, exclusive: bool = 
 
 
 def check_choice(value: Any, name: str, choices: Iterable[Any]) -> Any:
-    """``value`` if it is one of ``choices``.
-
-    :param value: What came.
-    :param name: The name of the argument, for the message.
-    :param choices: What is allowed.
-    :raises ValueError: If it is not, with the nearest choice.
-    """
+    """``value`` if it is one of ``choices``; the error names the nearest one."""
     allowed = list(choices)
     plain = value is None or isinstance(value, (str, Number))  # an array would be compared value by value
     if not plain or value not in allowed:
@@ -172,13 +131,7 @@ def check_choice(value: Any, name: str, choices: Iterable[Any]) -> Any:
 
 
 def check_name(value: Any, name: str) -> str:
-    """A name that becomes one part of a path and can lead nowhere else: no separator, ``..``, NUL or other odd sign.
-
-    :param value: What came.
-    :param name: The name of the argument, for the message.
-    :raises TypeError: If it is no text.
-    :raises ValueError: If it is empty, longer than 100 or begins with a dot, or has another character than those named.
-    """
+    """A name that becomes one part of a path and can lead nowhere else: no separator, ``..``, NUL or other odd sign."""
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected text, got {value!r}.")
     if not _NAME.fullmatch(value):
@@ -190,77 +143,42 @@ def check_name(value: Any, name: str) -> str:
 
 
 def check_seed(value: Any, name: str = "seed", maximum: int = 2**62) -> int:
-    """A whole number that seeds generators: from 0 to ``maximum``, which is 2**32 - 1 for those of numpy alone.
-
-    :param value: What came.
-    :param name: The name of the argument, for the message.
-    :param maximum: The largest that is allowed.
-    :raises TypeError: If it is not a whole number.
-    :raises ValueError: If it is negative or too large.
-    """
+    """A whole number that seeds generators: from 0 to ``maximum``, which is 2**32 - 1 for those of numpy alone."""
     if check_count(value, name, minimum=0) > maximum:
         raise ValueError(f"{name}: expected a whole number from 0 to {maximum}, got {value}.")
     return int(value)
 
 
 def check_share(value: Any, name: str) -> float:
-    """A number in (0, 1).
-
-    :param value: What came.
-    :param name: The name of the argument, for the message.
-    :raises TypeError: If it is not a real number.
-    :raises ValueError: If it is outside.
-    """
+    """A number in (0, 1)."""
     if check_number(value, name, exclusive=True) >= 1:
         raise ValueError(f"{name}: expected a number in (0, 1), got {value}.")
     return float(value)
 
 
 def check_flag(value: Any, name: str) -> bool:
-    """True or False.
-
-    :param value: What came.
-    :param name: The name of the argument, for the message.
-    :raises TypeError: If it is anything else.
-    """
+    """True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected a bool, got {value!r}.")
     return value
 
 
 def check_text(value: Any, name: str) -> str:
-    """A text.
-
-    :param value: What came.
-    :param name: The name of the argument, for the message.
-    :raises TypeError: If it is anything else.
-    """
+    """A text."""
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected a text, got {value!r}.")
     return value
 
 
 def check_kind(value: Any, name: str, kind: type[_T]) -> _T:
-    """An object of one type.
-
-    :param value: What came.
-    :param name: The name of the argument, for the message.
-    :param kind: The type that is expected.
-    :raises TypeError: If it is of another.
-    """
+    """An object of one type."""
     if not isinstance(value, kind):
         raise TypeError(f"{name}: expected {_article(kind.__name__)}, got {type(value).__name__}.")
     return value
 
 
 def check_path(value: Any, name: str) -> Path:
-    """A path, whether there is something or not.
-
-    :param value: What came.
-    :param name: The name of the argument, for the message.
-    :raises TypeError: If it is no text or path.
-    :raises ValueError: If it is empty or holds a NUL.
-    """
+    """A path, whether there is something or not."""
     if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
         raise TypeError(f"{name}: expected a path, got {value!r}.")
     if os.fspath(value) == "" or "\0" in os.fspath(value):
@@ -269,14 +187,7 @@ def check_path(value: Any, name: str) -> Path:
 
 
 def check_indices(y: Any, name: str = "y") -> NDArray[np.int64]:
-    """Class indices of any number of classes.
-
-    :param y: Whole numbers, ``(N,)``, at least one.
-    :param name: The name of the argument.
-    :return: The labels as int64.
-    :raises TypeError: If they are no numbers.
-    :raises ValueError: If there are none, or they are not whole or have another shape.
-    """
+    """Class indices ``(N,)`` of any number of classes, as int64."""
     array = as_array(y, name)
     if array.ndim != 1 or len(array) == 0:
         raise ValueError(f"{name}: expected class indices (N,), at least one, got shape {array.shape}.")
@@ -290,11 +201,7 @@ def _article(noun: str) -> str:
 
 
 def check_norm(norm: Any) -> float:
-    """``norm`` as ``math.inf`` or 2.0; ART's spelling ``"inf"`` is taken too.
-
-    :param norm: What came.
-    :raises ValueError: If it is any other norm.
-    """
+    """``norm`` as ``math.inf`` or 2.0; ART's spelling ``"inf"`` is taken too."""
     if isinstance(norm, (str, Real)) and norm in ("inf", math.inf):
         return math.inf
     if isinstance(norm, Real) and norm == 2:

@@ -32,9 +32,9 @@ _FORWARD_METHODS = (
 class TensorView:
     """One ART classifier seen as functions on tensors: preprocessing, logits, bounds.
 
-    :param classifier: A ``PyTorchClassifier``; a subclass is taken only if it changes neither the forward pass nor
-        the gradient.
-    :param name: The name of the argument it came from, for error messages.
+    A subclass of ``PyTorchClassifier`` is taken only if it changes neither the forward pass nor the gradient. ``name``
+    is that of the argument it came from, for errors.
+
     :raises TypeError: If ``classifier`` is not such a classifier.
     :raises ValueError: If its forward pass cannot be followed exactly on tensors, and why.
     """
@@ -90,10 +90,7 @@ class TensorView:
         return float(np.max(np.asarray(high, dtype=np.float64) - np.asarray(low, dtype=np.float64)))
 
     def takes(self, x: Tensor) -> bool:
-        """Whether ``x`` has the shape and range of the classifier's inputs: one answer from the device, and no copy.
-
-        :param x: Any tensor.
-        """
+        """Whether ``x`` has the shape and range of the classifier's inputs: one answer from the device, and no copy."""
         if len(x) == 0 or tuple(x.shape[1:]) != tuple(self.classifier.input_shape):
             return False
         good = torch.isfinite(x).all()
@@ -108,9 +105,6 @@ class TensorView:
 
         Defences that act at prediction are applied. Those written in PyTorch are differentiated; for a numpy one the
         gradient is its own estimate (the identity unless the defence says otherwise), as in ``loss_gradient``.
-
-        :param x: Raw inputs, ``(N, ...)``, float32.
-        :return: Logits, ``(N, C)``.
         """
         logits = self.output(self.predict_inputs(x))
         if not (self.postprocesses and self.classifier.postprocessing_defences):
@@ -122,10 +116,7 @@ class TensorView:
         return outputs + (logits - logits.detach())  # plus zero, so the value is theirs to the bit
 
     def predict_inputs(self, x: Tensor) -> Tensor:
-        """What the module is given at prediction: ``preprocessing(x)``, differentiable in ``x``.
-
-        :param x: Raw inputs, ``(N, ...)``.
-        """
+        """What the module is given at prediction: ``preprocessing(x)``, differentiable in ``x``."""
         if self._identity:
             return x
         inputs: Tensor
@@ -136,14 +127,7 @@ class TensorView:
         return inputs
 
     def fit_inputs(self, x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """What the module and the loss are given in training: ``preprocessing(x, y)`` with the defences of ``fit``.
-
-        :param x: Raw inputs, ``(N, ...)``, float32.
-        :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
-        :param seed: Two calls with one seed make the same random draws, so that the natural and the adversarial half
-            of a pair are transformed alike.
-        :return: Inputs without a graph, and labels as indices if they are one-hot, else probabilities.
-        """
+        """What the module and the loss are given in training: ``preprocessing(x, y)`` with the defences of ``fit``."""
         if self._identity:
             return x, y
         if not self._training_defences:
@@ -165,32 +149,18 @@ class TensorView:
         return inputs, labels
 
     def output(self, inputs: Tensor) -> Tensor:
-        """The module's output on preprocessed inputs, checked to be logits of shape ``(N, C)``.
-
-        :param inputs: Preprocessed inputs, ``(N, ...)``.
-        :raises ValueError: If the module returns anything else.
-        """
+        """The module's output on preprocessed inputs, checked to be logits of shape ``(N, C)``."""
         return check_logits(self.module(inputs), self.classifier.nb_classes, self.name)
 
 
 class JudgedView(TensorView):
-    """The whole classifier as its user sees it: the postprocessing defences are part of what is judged.
-
-    :param classifier: As :class:`TensorView`.
-    :param name: As :class:`TensorView`.
-    """
+    """The whole classifier as its user sees it: the postprocessing defences are part of what is judged."""
 
     postprocesses = True
 
 
 def check_logits(output: Any, nb_classes: int, name: str) -> Tensor:
-    """Return ``output`` if it is a tensor of shape ``(N, nb_classes)``.
-
-    :param output: What a module returned.
-    :param nb_classes: ``C``.
-    :param name: The name of the argument, for the message.
-    :raises ValueError: If it is not, naming the argument and what came.
-    """
+    """Return ``output`` if it is a tensor of shape ``(N, nb_classes)``."""
     if not isinstance(output, Tensor):
         raise ValueError(f"{name}: its model must return one tensor of logits, got {type(output).__name__}.")
     if output.ndim != 2 or output.shape[1] != nb_classes:
@@ -202,32 +172,18 @@ def check_logits(output: Any, nb_classes: int, name: str) -> Tensor:
 
 
 def hard_if_one_hot(labels: Tensor) -> Tensor:
-    """Indices ``(N,)`` if every row is exactly one-hot, else the float32 probabilities ``(N, C)`` as they are.
-
-    :param labels: Rows, ``(N, C)``.
-    """
+    """Indices ``(N,)`` if every row is exactly one-hot, else the float32 probabilities ``(N, C)`` as they are."""
     one_hot = bool(((labels == 0) | (labels == 1)).all() and (labels.sum(dim=1) == 1).all())
     return labels.argmax(dim=1) if one_hot else labels.float()
 
 
 def label_rows(y: Tensor, nb_classes: int) -> Tensor:
-    """Labels as float32 rows ``(N, C)``: indices become one-hot, rows stay as they are.
-
-    :param y: Indices ``(N,)`` or rows ``(N, C)``.
-    :param nb_classes: ``C``.
-    """
+    """Labels as float32 rows ``(N, C)``: indices become one-hot, rows stay as they are."""
     return y if y.ndim == 2 else nn.functional.one_hot(y, nb_classes).float()
 
 
 def check_classifier(classifier: Any, name: str) -> None:
-    """Refuse what the tensor loop cannot follow exactly.
-
-    :param classifier: What the user passed.
-    :param name: The name of the argument.
-    :raises TypeError: If it is no ``PyTorchClassifier``, or a subclass with another forward pass or gradient.
-    :raises ValueError: ``use_amp``, a replaced module wrapper, a ``Sequential`` subclass whose own
-        forward ART does not call.
-    """
+    """Refuse what the tensor loop cannot follow exactly."""
     if not isinstance(classifier, PyTorchClassifier):
         raise TypeError(f"{name}: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
     if type(classifier) is not PyTorchClassifier and type(classifier).__module__.startswith("art."):

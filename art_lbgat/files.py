@@ -8,16 +8,19 @@ from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file beside its place, flush it, and rename it: whoever reads finds the old text or the new.
+    """:func:`write_bytes` of a text, as UTF-8."""
+    write_bytes(path, text.encode())
 
-    :param path: The file; its directory exists.
-    :param text: What it holds, as UTF-8.
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file beside its place, flush it, and rename it: whoever reads finds the old bytes or the new ones.
+
     :raises OSError: If it cannot be written; the old file is as it was.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -1,4 +1,4 @@
-"""What a run was started with, as plain data, so that one that goes on with other settings is refused and told why."""
+"""What a run was started with, as plain data: a run that goes on with other settings is refused, and told which."""
 
 from __future__ import annotations
 
@@ -16,33 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-_PACKAGES = (
-    "art-lbgat",
-    "torch",
-    "torchvision",
-    "numpy",
-    "adversarial-robustness-toolbox",
-    "accelerate",
-    "safetensors",
-)
+_PACKAGES = ("art-lbgat", "torch", "torchvision", "numpy", "adversarial-robustness-toolbox", "safetensors")
 _SIMPLE = (bool, int, float, str, type(None), np.ndarray, Tensor, tuple)
 MAY_CHANGE = (
-    "nb_epochs",
-    "verbose",
-    "trackers",
-    "checkpoint_dir",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "resume",
-    "on_nonfinite",
+    *("nb_epochs", "verbose", "trackers", "on_step"),
+    *("checkpoint_dir", "checkpoint_every", "keep_checkpoints", "resume"),
 )
 
 
 def described(value: Any) -> Any:
-    """A value as JSON that is equal for equal settings: numbers and text as they are, arrays by their SHA-256.
-
-    :param value: Anything; of an object only its type and its simple attributes count.
-    """
+    """A value as JSON that is equal for equal settings: numbers and text as they are, arrays by their SHA-256."""
     if isinstance(value, (bool, int, str, type(None))):
         return value
     if isinstance(value, float):
@@ -67,10 +50,7 @@ def described(value: Any) -> Any:
 
 
 def sha256_of(values: Iterable[Any]) -> str:
-    """SHA-256 over shapes, dtypes and bytes of arrays and tensors, in their order.
-
-    :param values: Arrays and tensors.
-    """
+    """SHA-256 over shapes, dtypes and bytes of arrays and tensors, in their order."""
     digest = hashlib.sha256()
     for value in values:
         array = value.detach().cpu().contiguous().numpy() if isinstance(value, Tensor) else np.ascontiguousarray(value)
@@ -80,10 +60,7 @@ def sha256_of(values: Iterable[Any]) -> str:
 
 
 def module_layout(module: nn.Module) -> str:
-    """SHA-256 over a module's layers as it prints them, and names, shapes and dtypes of its parameters and buffers.
-
-    :param module: The module.
-    """
+    """SHA-256 over a module's layers as it prints them, and names, shapes and dtypes of its parameters and buffers."""
     state = module.state_dict()
     lines = [f"{k} {tuple(v.shape)} {v.dtype}" if isinstance(v, Tensor) else k for k, v in state.items()]
     printed = re.sub(r" at 0x[0-9a-f]+", "", repr(module))
@@ -91,18 +68,12 @@ def module_layout(module: nn.Module) -> str:
 
 
 def module_weights(module: nn.Module) -> str:
-    """SHA-256 over the parameters and buffers of a module.
-
-    :param module: The module.
-    """
+    """SHA-256 over the parameters and buffers of a module."""
     return sha256_of(value for value in module.state_dict().values() if isinstance(value, Tensor))
 
 
 def optimizer_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The kind of an optimizer and the settings of its groups; of the learning rate the first, whatever it is now.
-
-    :param optimizer: The optimizer.
-    """
+    """The kind of an optimizer and the settings of its groups; of the learning rate the first, whatever it is now."""
     groups = []
     for group in optimizer.param_groups:
         values = {name: described(value) for name, value in group.items() if name not in ("params", "initial_lr")}
@@ -113,10 +84,7 @@ def optimizer_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def surroundings(world: int) -> dict[str, Any]:
-    """What the bits of a result may depend on beside the settings: versions, threads, processes, processor.
-
-    :param world: Number of processes.
-    """
+    """What the bits of a result may depend on beside the settings: versions, threads, processes, processor."""
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "threads": torch.get_num_threads(),
@@ -128,12 +96,7 @@ def surroundings(world: int) -> dict[str, Any]:
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Lines ``name: old -> new`` for whatever differs between two trees of JSON.
-
-    :param old: The first.
-    :param new: The second.
-    :param path: Where in larger trees they are.
-    """
+    """Lines ``name: old -> new`` for whatever differs between two trees of JSON."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         names = {**old, **new}
         return [line for n in names for line in differences(old.get(n), new.get(n), f"{path}.{n}" if path else n)]

@@ -14,10 +14,7 @@ _CPU_MESSAGES = ("can't allocate memory", "not enough memory", "DefaultCPUAlloca
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on whatever device.
-
-    :param error: The exception.
-    """
+    """Whether an exception says that memory ran out, on whatever device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in _CPU_MESSAGES)
@@ -27,12 +24,6 @@ def in_chunks(function: Callable[[Tensor], Tensor], index: Tensor, batch_size: i
     """``function`` of all of ``index``, chunk by chunk; chunks are halved, and stay so, when memory runs out.
 
     For functions whose result for a sample does not depend on the samples beside it.
-
-    :param function: From some of ``index``, ``(n,)``, to their results ``(n, ...)``.
-    :param index: What to compute, ``(N,)``; at least one.
-    :param batch_size: The largest chunk.
-    :return: All results, ``(N, ...)``.
-    :raises RuntimeError: If memory does not suffice for a single one.
     """
     found: list[Tensor] = []
     first = 0
@@ -56,11 +47,7 @@ def in_chunks(function: Callable[[Tensor], Tensor], index: Tensor, batch_size: i
 
 @contextmanager
 def named_out_of_memory(batch_size: int | None) -> Iterator[None]:
-    """What to set when memory runs out in training, where a smaller batch would be another training.
-
-    :param batch_size: Samples per batch, if known.
-    :raises RuntimeError: In place of the error of the device, with what can be changed.
-    """
+    """What to set when memory runs out in training, where a smaller batch would be another training."""
     try:
         yield
     except Exception as error:
@@ -75,11 +62,7 @@ def named_out_of_memory(batch_size: int | None) -> Iterator[None]:
 
 
 def to_device(value: Tensor, device: torch.device) -> Tensor:
-    """``value`` on ``device``; to CUDA through pinned memory, so that the program does not wait for what runs there.
-
-    :param value: A tensor.
-    :param device: Where to.
-    """
+    """``value`` on ``device``; to CUDA through pinned memory, so that the program does not wait for what runs there."""
     if device.type == "cuda" and value.device.type == "cpu":
         return value.pin_memory().to(device, non_blocking=True)
     return value.to(device)

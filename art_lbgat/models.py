@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from art_lbgat.checks import as_array, check_choice, check_count, check_flag, check_number, check_text
 from art_lbgat.preserve import evaluating, preserved_randomness
+from art_lbgat.robustbench_import import import_architecture
 from art_lbgat.weights import State, load_weights
 
 Shape = tuple[int, ...]
@@ -31,7 +32,7 @@ _CIFAR = 32  # the image size that the networks of the published recipes are mad
 
 
 class Resize(nn.Module):
-    """Images resized bilinearly to one size; has no parameters.
+    """Images resized bilinearly to one size.
 
     :param size: Height and width of the output.
     """
@@ -41,7 +42,7 @@ class Resize(nn.Module):
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, channels, height, width)`` of any height and width to ``size``, values within the range they had."""
+        """See :class:`Resize`; values stay within the range they had."""
         return nn.functional.interpolate(x, size=self.size, mode="bilinear", align_corners=False)
 
     def extra_repr(self) -> str:
@@ -60,7 +61,7 @@ class GlobalAverage(nn.Module):
         self.side = side
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, channels, height, width)`` to ``(N, channels, side, side)``."""
+        """See :class:`GlobalAverage`."""
         return x.mean((2, 3), keepdim=True).expand(-1, -1, self.side, self.side)
 
 
@@ -71,7 +72,6 @@ def small_cnn(nb_classes: int = 10, channels: int = 1, size: int = 8) -> nn.Sequ
     :param channels: Channels of the images.
     :param size: Height and width of the images, a multiple of 4.
     :return: The network, PyTorch's default initial weights.
-    :raises TypeError: Counts that are no whole numbers.
     :raises ValueError: Counts below 1, or a size that is no multiple of 4.
     """
     check_count(nb_classes, "nb_classes")
@@ -119,28 +119,20 @@ def create_model(
         weights that do not fit.
     :raises TypeError: Counts that are no whole numbers, or another argument of the wrong type.
     """
-    return _create_model(name, nb_classes, input_shape, sub_block1, weights, "name")
-
-
-def _create_model(
-    name: str,
-    nb_classes: int,
-    input_shape: Sequence[int],
-    sub_block1: bool,
-    weights: str | os.PathLike[str] | State | None,
-    argument: str,
-) -> nn.Module:
-    """:func:`create_model`, with the name of the argument that ``name`` came from."""
-    wide = _check_name(name, argument)
+    wide = _check_name(name)
     nb_classes = check_count(nb_classes, "nb_classes", minimum=2)
-    shape = _check_shape(input_shape, name)
+    shape = _check_sides(input_shape)
+    if len(shape) != 3:
+        raise ValueError(f"input_shape: expected (channels, height, width) for {name!r}, got {tuple(input_shape)}.")
     if check_flag(sub_block1, "sub_block1") and not wide:
         raise ValueError(f"sub_block1: expected False, only wrn-<depth>-<width> has that block, got True for {name!r}.")
     library, _, network_name = name.partition("/")
     if wide:
         model = _adapted(_wide_resnet(int(wide[1]), int(wide[2]), nb_classes, sub_block1), shape)
     elif name == "small-cnn":
-        model = _small_cnn(nb_classes, shape)
+        if shape[1] != shape[2] or shape[1] % 4:
+            raise ValueError(f"input_shape: small-cnn expects squares of a multiple of 4 pixels, got {shape}.")
+        model = small_cnn(nb_classes, *shape[:2])
     elif name in _NETWORKS:
         model = _adapted(_NETWORKS[name](nb_classes), shape)
     else:
@@ -191,12 +183,11 @@ def create_classifier(
     shape = _check_sides(input_shape)
     _check_range(clip_values, shape)
     available = torch.cuda.is_available()
-    device_type = ("gpu" if available else "cpu") if device_type is None else device_type
-    check_choice(device_type, "device_type", ("gpu", "cpu"))
-    if device_type == "gpu" and not available:
+    if check_choice(device_type, "device_type", ("gpu", "cpu", None)) == "gpu" and not available:
         raise ValueError("device_type: expected 'cpu' or None, since CUDA is not available, got 'gpu'.")
     if isinstance(model, str):
-        model = _create_model(model, nb_classes, input_shape, sub_block1, weights, "model")
+        _check_name(model, "model")
+        model = create_model(model, nb_classes, input_shape, sub_block1=sub_block1, weights=weights)
     elif isinstance(model, nn.Module):
         if sub_block1:
             raise ValueError("sub_block1: expected False for a module, which is built already, got True.")
@@ -212,52 +203,43 @@ def create_classifier(
         input_shape=shape,
         nb_classes=nb_classes,
         clip_values=clip_values,
-        device_type=device_type,
+        device_type=device_type or ("gpu" if available else "cpu"),
     )
     parameters = list(classifier.model.parameters())  # those after ART moved the module, which can replace them
     if parameters:
-        recipe: dict[str, Any] = {"lr": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
-        classifier.set_params(optimizer=torch.optim.SGD(parameters, nesterov=nesterov, **recipe))
+        optimizer = torch.optim.SGD(
+            parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
+        )
+        classifier.set_params(optimizer=optimizer)
     return classifier
 
 
-def _architecture(module_name: str) -> Any:
-    from art_lbgat.robustbench_import import import_architecture  # here, since robustbench builds its models with these
-
-    return import_architecture(module_name)
-
-
 class _Network(NamedTuple):
-    """A network as its library builds it, for 3 channels.
-
-    :param module: The network.
-    :param smallest: Images whose shorter side is below this are enlarged to it.
-    :param pool: Makes it average over all pixels where the map is not the one that its own pooling is fixed to.
-    """
+    """A network as its library builds it, for 3 channels."""
 
     module: nn.Module
-    smallest: int = _CIFAR
-    pool: Callable[[], Any] | None = None
+    smallest: int = _CIFAR  # images whose shorter side is below this are enlarged to it
+    pool: Callable[[], Any] | None = None  # makes it average over all pixels, where its own pooling takes another map
 
 
 def _wide_resnet(depth: int, width: int, nb_classes: int, sub_block1: bool) -> _Network:
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"name: expected a depth of 6n + 4, n >= 1 (10, 16, 22, 28, 34, ...), got {depth}.")
     check_count(width, "name: width")
-    published = _architecture("wide_resnet").WideResNet
+    published = import_architecture("wide_resnet").WideResNet
     net = published(depth=depth, widen_factor=width, num_classes=nb_classes, sub_block1=sub_block1)
     return _Network(net, pool=lambda: setattr(net, "relu", nn.Sequential(net.relu, GlobalAverage(8))))
 
 
 def _resnet_18(nb_classes: int) -> _Network:
-    library = _architecture("resnet")
+    library = import_architecture("resnet")
     net = library.ResNet(library.BasicBlock, [2, 2, 2, 2], num_classes=nb_classes)
     return _Network(net, pool=lambda: net.layer4.append(GlobalAverage(4)))
 
 
 def _preact_resnet_18(nb_classes: int) -> _Network:
     """With BatchNorm and ReLU before the pooling and shortcuts from the activated input, as in arXiv 1603.05027."""
-    library = _architecture("resnet")
+    library = import_architecture("resnet")
     options = {"bn_before_fc": True, "out_shortcut": True}
     net = library.PreActResNet(library.PreActBlock, [2, 2, 2, 2], num_classes=nb_classes, **options)
     return _Network(net, pool=lambda: net.bn.register_forward_hook(_average_after_relu))
@@ -295,7 +277,7 @@ _NETWORKS: dict[str, Callable[[int], _Network]] = {
 }
 
 
-def _adapted(network: _Network, shape: tuple[int, int, int]) -> nn.Module:
+def _adapted(network: _Network, shape: Shape) -> nn.Module:
     """The network for images of ``shape``."""
     channels, height, width = shape
     model, shortest = network.module, min(height, width)
@@ -324,14 +306,14 @@ def _replace_first_convolution(model: nn.Module, channels: int) -> None:
     setattr(model.get_submodule(parent), child, new)
 
 
-def _small_cnn(nb_classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    channels, height, width = shape
-    if height != width or height % 4:
-        raise ValueError(f"input_shape: small-cnn expects squares of a multiple of 4 pixels, got {shape}.")
-    return small_cnn(nb_classes, channels, height)
+def _check_library(library: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3)
+        hint = f"; nearest: {', '.join(f'{library}/{n}' for n in near)}." if near else "."
+        raise ValueError(f"name: {library} has no classifier of this name, got '{library}/{name}'{hint}")
 
 
-def _torchvision(name: str, nb_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+def _torchvision(name: str, nb_classes: int, shape: Shape) -> nn.Module:
     from torchvision import models
 
     _check_library("torchvision", name, models.list_models(module=models))
@@ -348,7 +330,7 @@ def _torchvision(name: str, nb_classes: int, shape: tuple[int, int, int]) -> nn.
     return model
 
 
-def _timm(name: str, nb_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+def _timm(name: str, nb_classes: int, shape: Shape) -> nn.Module:
     timm = importlib.import_module("timm")
     if not timm.is_model(name):
         _check_library("timm", name, timm.list_models())
@@ -362,21 +344,7 @@ def _timm(name: str, nb_classes: int, shape: tuple[int, int, int]) -> nn.Module:
     return model
 
 
-def _check_library(library: str, name: str, names: Sequence[str]) -> None:
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=3)
-        hint = f"; nearest: {', '.join(f'{library}/{n}' for n in near)}." if near else "."
-        raise ValueError(f"name: {library} has no classifier of this name, got '{library}/{name}'{hint}")
-
-
-def _check_shape(input_shape: Sequence[int], name: str) -> tuple[int, int, int]:
-    shape = _check_sides(input_shape)
-    if len(shape) != 3:
-        raise ValueError(f"input_shape: expected (channels, height, width) for {name!r}, got {tuple(input_shape)}.")
-    return shape[0], shape[1], shape[2]
-
-
-def _check_name(name: Any, argument: str) -> re.Match[str] | None:
+def _check_name(name: Any, argument: str = "name") -> re.Match[str] | None:
     """Depth and width of a ``wrn-*``; None for another name of :func:`list_models`."""
     library, _, network_name = check_text(name, argument).partition("/")
     wide = _WIDE.fullmatch(name)

@@ -24,8 +24,6 @@ class Modes:
 
     A submodule that is in eval mode although its root is in train mode was frozen by the user (BatchNorm, Dropout):
     it stays in eval mode when the rest trains.
-
-    :param module: The module; its present flags are what :meth:`restore` returns to.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -77,20 +75,14 @@ def _set(flags: Flags) -> None:
 
 @contextmanager
 def plain_autograd(device: torch.device) -> Iterator[None]:
-    """No ambient ``no_grad``, ``inference_mode`` or ``autocast``: they break attacks, or change them in silence.
-
-    :param device: Whose autocast is switched off.
-    """
+    """No ambient ``no_grad``, ``inference_mode`` or ``autocast``: they break attacks, or change them in silence."""
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         yield
 
 
 @contextmanager
 def preserved_modes(modules: Sequence[nn.Module]) -> Iterator[list[Modes]]:
-    """Yield the :class:`Modes` of each module, and restore all of them at the end, also after an exception.
-
-    :param modules: The modules.
-    """
+    """Yield the :class:`Modes` of each module, and restore all of them at the end, also after an exception."""
     modes = [Modes(module) for module in modules]
     try:
         yield modes
@@ -101,23 +93,14 @@ def preserved_modes(modules: Sequence[nn.Module]) -> Iterator[list[Modes]]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """``module`` in eval mode without parameter gradients for the length of the block.
-
-    :param module: The module.
-    """
+    """``module`` in eval mode without parameter gradients for the length of the block."""
     with preserved_modes([module]) as (modes,):
         modes.evaluate()
         yield
 
 
 class Key(NamedTuple):
-    """Where in a run a random number is drawn.
-
-    :param seed: The seed of the run.
-    :param fit: Which call of ``fit`` on this trainer, from 1.
-    :param epoch: The epoch, from 1; 0 for draws that belong to no epoch.
-    :param step: The step within the epoch, from 0.
-    """
+    """Where in a run a random number is drawn: fit and epoch from 1 (epoch 0 belongs to none), step from 0."""
 
     seed: int
     fit: int = 1
@@ -125,26 +108,17 @@ class Key(NamedTuple):
     step: int = 0
 
     def derive(self, purpose: str) -> int:
-        """A 63-bit seed for one purpose (``"attack"``, ``"order"``, ...) at this place of the run.
-
-        :param purpose: The name of the purpose.
-        """
+        """A 63-bit seed for one purpose (``"attack"``, ``"order"``, ...) at this place of the run."""
         words = [self.seed, self.fit, self.epoch, self.step, *purpose.encode()]
         return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
     def generator(self, purpose: str) -> torch.Generator:
-        """A CPU generator for one purpose: the same numbers whatever the device of the model.
-
-        :param purpose: The name of the purpose.
-        """
+        """A CPU generator for one purpose: the same numbers whatever the device of the model."""
         return torch.Generator().manual_seed(self.derive(purpose))
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the global generators of python, numpy and torch (call it inside :func:`preserved_randomness`).
-
-    :param seed: Any non-negative integer below 2**63.
-    """
+    """Seed the global generators of python, numpy and torch (call it inside :func:`preserved_randomness`)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     if _has_accelerator():
@@ -155,8 +129,7 @@ def seed_everything(seed: int) -> None:
 
 @functools.cache
 def _has_accelerator() -> bool:
-    kinds = (torch.cuda, torch.backends.mps, getattr(torch, "xpu", None))  # xpu came with torch 2.3
-    return any(kind is not None and kind.is_available() for kind in kinds)
+    return any(kind.is_available() for kind in (torch.cuda, torch.backends.mps, torch.xpu))
 
 
 @contextmanager
@@ -181,10 +154,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: Mapping[str, Any]) -> None:
-    """Put the global generators where :func:`random_states` found them; of CUDA only the devices there are now.
-
-    :param states: What was found.
-    """
+    """Put the global generators where :func:`random_states` found them; of CUDA only the devices there are now."""
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])

@@ -1,22 +1,23 @@
-"""The processes of one training: alone, or several that torchrun started, joined by Accelerate.
+"""The processes of one run: alone, or several that torchrun, ``accelerate launch`` or SLURM started.
 
-Every process makes the same global batch, trains on its own share of the rows, and ends each step with the same
-weights: gradients are those of the mean over the global batch, whatever the shares. One process is the special case
-with nothing to prepare and nobody to wait for, in which no operation is added.
+Every process makes the same global batch, takes its own share of the rows, and ends each step with the same weights:
+gradients are those of the mean over the global batch, whatever the shares. Alone, every method is the identity.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 FEWEST_ROWS = 2  # of a global batch, for a process that takes part
 _PATIENCE = timedelta(days=30)  # a batch of an attack may take hours; a process that ends is noticed at once
@@ -34,204 +35,109 @@ _ENGINES = {
 
 
 class Share(NamedTuple):
-    """The rows of a global batch that one process trains on.
-
-    :param rows: Where they stand in the global batch; a process for which there are none takes the first, uncounted.
-    :param total: Rows of the global batch.
-    :param counted: Whether they belong to this process.
-    """
+    """The rows of a global batch that one process works on; one without rows takes the first ones, uncounted."""
 
     rows: slice
     total: int
     counted: bool = True
 
     def of(self, value: Tensor) -> Tensor:
-        """The share of a tensor of the global batch, ``(total, ...)``; the tensor itself where the share is all.
-
-        :param value: The tensor.
-        """
+        """These rows of a tensor of the global batch; the tensor itself where they are all."""
         return value if self.rows == slice(0, self.total) else value[self.rows]
 
 
 class Processes:
-    """One process: every method is the identity."""
+    """One process, or with ``world > 1`` several of a process group, one device each."""
 
-    rank = 0
-    world = 1
+    def __init__(self, device: torch.device | None = None, rank: int = 0, world: int = 1) -> None:
+        self.device, self.rank, self.world = device, rank, world
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and messages."""
         return self.rank == 0
 
-    def prepared(self, joint: nn.Module, find_unused: bool) -> Any:
-        """The module as it is called in training.
-
-        :param joint: The one module that is trained.
-        :param find_unused: Whether some of its parameters take no part in a step.
-        """
-        return joint
+    def prepared(self, module: nn.Module, find_unused: bool) -> Any:
+        """The module as it is called in training; ``find_unused`` if some parameters take no part in a step."""
+        if self.world == 1:
+            return module
+        with named_loss_of_a_process():
+            return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=find_unused)
 
     def share(self, total: int) -> Share:
-        """The rows of a global batch of ``total`` rows that are this process's: in order, as even as they can be.
-
-        :param total: Rows of the global batch.
-        """
-        return Share(slice(0, total), total)
+        """The rows of a global batch that are this process's: in order, as even as they can be."""
+        # With fewer than two rows BatchNorm has no statistics, so a short batch is left to fewer processes.
+        active = max(1, min(self.world, total // FEWEST_ROWS))
+        if self.rank >= active:
+            return Share(slice(0, min(FEWEST_ROWS, total)), total, counted=False)
+        return Share(slice(total * self.rank // active, total * (self.rank + 1) // active), total)
 
     def weighted(self, loss: Tensor, share: Share) -> Tensor:
-        """What to differentiate so that the gradient is that of the mean over the global batch.
-
-        :param loss: The mean over this process's rows.
-        :param share: Which these are.
-        """
-        return loss
+        """What to differentiate for the gradient of the mean over the global batch: DDP averages uneven shares."""
+        return loss if self.world == 1 else loss * (_part(share) * self.world)
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of ``loss``, the mean over all processes.
-
-        :param loss: The loss of this process, a scalar.
-        """
-        loss.backward()  # type: ignore[no-untyped-call]
+        """Gradients of ``loss``, the mean over all processes."""
+        with named_loss_of_a_process():
+            loss.backward()  # type: ignore[no-untyped-call]
 
     def mean_of_batch(self, values: Sequence[Tensor | None], share: Share) -> list[Tensor | None]:
-        """Means over the global batch of what each process has as a mean over its rows, None where it has None.
-
-        :param values: The means of this process, scalars.
-        :param share: Its rows.
-        """
-        return list(values)
+        """Means over the global batch of means over each process's rows: one reduction of all laid end to end."""
+        there = [value for value in values if value is not None]
+        if self.world == 1 or not there:
+            return list(values)
+        flat = self.total(torch.cat([value.flatten() for value in there]) * _part(share))
+        parts = iter(torch.split(flat, [value.numel() for value in there]))
+        return [None if value is None else next(parts).reshape(value.shape) for value in values]
 
     def total(self, values: Tensor) -> Tensor:
-        """Sums over all processes.
-
-        :param values: What this process has, of one shape everywhere.
-        """
-        return values
+        """Sums over all processes of values of one shape."""
+        return values if self.world == 1 else self._reduced(values, dist.ReduceOp.SUM)
 
     def largest(self, values: Sequence[int]) -> list[int]:
-        """The largest of each whole number over all processes.
+        """The largest of each whole number over all processes."""
+        if self.world == 1:
+            return [int(value) for value in values]
+        found = self._reduced(torch.tensor(list(values), dtype=torch.int64), dist.ReduceOp.MAX)
+        return found.tolist()
 
-        :param values: Those of this process.
-        """
-        return list(values)
+    def _reduced(self, values: Tensor, operation: Any) -> Tensor:
+        found = values.to(self.device, copy=True)
+        with named_loss_of_a_process():
+            dist.all_reduce(found, operation)
+        return found
 
     def check_same(self, value: int, message: str) -> None:
-        """Refuse a whole number that is not the same in all processes, which all have to ask.
-
-        :param value: The number of this process.
-        :param message: The text of the error.
-        :raises ValueError: With ``message``, in every process.
-        """
+        """Refuse, in every process, a whole number that is not the same in all of them."""
         high, low = self.largest([value, -value])
         if high != -low:
             raise ValueError(message)
 
     def of_main(self, value: int) -> int:
-        """The main process's whole number.
-
-        :param value: That of this process.
-        """
-        return value
-
-    def average_buffers(self, before: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Floating buffers (batch-norm statistics) become their means over all processes.
-
-        :param before: Each buffer, and a copy of it from before the step, which all processes had alike.
-        """
-
-    @contextmanager
-    def gathering(self) -> Iterator[Callable[[bytes], list[bytes]]]:
-        """What each process has, given to all, in order of their ranks, however long one has to wait for another.
-
-        :return: For the block, a function from what this process has to what every process has.
-        """
-        yield lambda mine: [mine]
-
-
-class JoinedProcesses(Processes):
-    """Several processes, one device each, joined by Accelerate on a process group of torch.
-
-    :param device: The device of the classifiers of this process.
-    :raises ImportError: Without the package ``accelerate``.
-    :raises ValueError: If the environment asks for another engine than DDP, a GPU is shared, or ``WORLD_SIZE``
-        disagrees with the processes that joined.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        try:
-            from accelerate import Accelerator, DistributedDataParallelKwargs
-        except ImportError as error:
-            raise ImportError(
-                "WORLD_SIZE: several processes need the package accelerate: pip install accelerate."
-            ) from error
-        check_device(device)
-        _join_group(device)
-        handler = DistributedDataParallelKwargs(broadcast_buffers=False)
-        self._handler = handler
-        self._accelerator: Any = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[handler])
-        check_joined(self._accelerator.num_processes, str(self._accelerator.distributed_type))
-        self._device = device
-        self.rank: int = self._accelerator.process_index
-        self.world: int = self._accelerator.num_processes
-
-    def prepared(self, joint: nn.Module, find_unused: bool) -> Any:
-        """See :class:`Processes`: DistributedDataParallel, through ``Accelerator.prepare``."""
-        self._handler.find_unused_parameters = find_unused
-        self._accelerator._models.clear()  # it would keep the wrapper of every fit
-        with named_loss_of_a_process(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
-            # not moved: it is on its device, and moving would give parameters other memory than averages of them share
-            return self._accelerator.prepare(joint, device_placement=[False])
-
-    def share(self, total: int) -> Share:
-        """See :class:`Processes`."""
-        # With fewer than two rows BatchNorm has no statistics, so a short batch is left to fewer processes.
-        active = max(1, min(self.world, total // FEWEST_ROWS))
-        if self.rank >= active:
-            return Share(slice(0, min(FEWEST_ROWS, total)), total, counted=False)
-        first, last = (total * rank // active for rank in (self.rank, self.rank + 1))
-        return Share(slice(first, last), total)
-
-    def weighted(self, loss: Tensor, share: Share) -> Tensor:
-        """See :class:`Processes`: DDP takes the mean over processes, whose shares may be uneven."""
-        return loss * (self._part(share) * self.world)
-
-    def backward(self, loss: Tensor) -> None:
-        """See :class:`Processes`."""
-        with named_loss_of_a_process():
-            self._accelerator.backward(loss)
-
-    def mean_of_batch(self, values: Sequence[Tensor | None], share: Share) -> list[Tensor | None]:
-        """See :class:`Processes`: one reduction of all values laid end to end."""
-        there = [value for value in values if value is not None]
-        if not there:
-            return list(values)
-        flat = self.total(torch.cat([value.flatten() for value in there]) * self._part(share))
-        parts = iter(torch.split(flat, [value.numel() for value in there]))
-        return [None if value is None else next(parts).reshape(value.shape) for value in values]
-
-    def total(self, values: Tensor) -> Tensor:
-        """See :class:`Processes`."""
-        with named_loss_of_a_process():
-            total: Tensor = self._accelerator.reduce(values.to(self._device), reduction="sum")
-        return total
-
-    def largest(self, values: Sequence[int]) -> list[int]:
-        """See :class:`Processes`."""
-        mine = torch.tensor([list(values)], dtype=torch.int64, device=self._device)
-        with named_loss_of_a_process():
-            everyones: Tensor = self._accelerator.gather(mine)
-        return everyones.amax(dim=0).tolist()
-
-    def of_main(self, value: int) -> int:
-        """See :class:`Processes`."""
+        """The main process's whole number."""
         return int(self.total(torch.tensor(value if self.is_main else 0, dtype=torch.int64)))
 
+    def main_does(self, action: Callable[[], None]) -> None:
+        """Something that the main process alone does; if it fails, all fail, instead of waiting for each other."""
+        error: Exception | None = None
+        if self.is_main:
+            try:
+                action()
+            except Exception as raised:
+                error = raised
+        failed = self.largest([error is not None])[0]
+        if error is not None:
+            raise error
+        if failed:
+            raise RuntimeError("the main process failed; its own error says why.")
+
     def average_buffers(self, before: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """See :class:`Processes`: one reduction of all changes laid end to end; what did not change keeps its bits."""
+        """Floating buffers (batch-norm statistics) become their means over all processes; the rest keeps its bits.
+
+        ``before`` has each buffer, and a copy of it from before the step, which all processes had alike.
+        """
         floats = [(buffer, old) for buffer, old in before if buffer.is_floating_point()]
-        if not floats:
+        if self.world == 1 or not floats:
             return
         flat = self.total(torch.cat([(buffer - old).flatten() for buffer, old in floats])) / self.world
         changes = torch.split(flat, [buffer.numel() for buffer, _ in floats])
@@ -240,18 +146,19 @@ class JoinedProcesses(Processes):
 
     @contextmanager
     def gathering(self) -> Iterator[Callable[[bytes], list[bytes]]]:
-        """See :class:`Processes`: over connections of their own, on the CPU, which close when the block is left.
+        """For the block, a function from the bytes of this process to those of all, in the order of ranks.
 
-        So a process that leaves it by an exception keeps nobody waiting.
+        Over connections of their own, however long one waits, which close when the block is left: a process that
+        leaves it by an exception keeps nobody waiting.
         """
-        import torch.distributed as dist
-
+        if self.world == 1:
+            yield lambda mine: [mine]
+            return
         with named_loss_of_a_process("evaluation", _GATHERING):
-            self._accelerator.wait_for_everyone()  # notices a process that is gone; the next line would wait for it
+            dist.barrier()  # notices a process that is gone; the next line would wait for it
             groups: list[Any] = [dist.new_group(backend="gloo", timeout=_PATIENCE)]
 
         def everyones(mine: Tensor) -> list[Tensor]:
-            """One tensor of each process, all of this one's shape."""
             found = [torch.empty_like(mine) for _ in range(self.world)]
             with named_loss_of_a_process("evaluation", _GATHERING):
                 dist.all_gather(found, mine, group=groups[0])
@@ -269,30 +176,39 @@ class JoinedProcesses(Processes):
         finally:
             dist.destroy_process_group(groups.pop())  # and let go of it, since only then the connections close
 
-    def _part(self, share: Share) -> float:
-        return (share.rows.stop - share.rows.start) / share.total if share.counted else 0.0
+
+def _part(share: Share) -> float:
+    return (share.rows.stop - share.rows.start) / share.total if share.counted else 0.0
 
 
 def join_processes(device: torch.device) -> Processes:
-    """The processes of this training: those that the environment (torchrun's) or an existing process group declares.
+    """The processes that the environment or an existing process group declares, the group started if need be.
 
-    :param device: The device of the classifiers.
-    :return: :class:`Processes` alone, or :class:`JoinedProcesses`.
-    :raises ValueError: See :class:`JoinedProcesses`.
+    :raises ValueError: An engine other than DDP, a GPU that two processes share, an incomplete environment.
     """
-    check_engine()
+    for variable, engine in _ENGINES.items():
+        if os.environ.get(variable, "").lower() in ("1", "true", "yes"):
+            raise ValueError(
+                f"{variable}: {engine} is not supported, since the attack needs the whole model on every device; start "
+                "the script with torchrun, which trains by DDP."
+            )
     if declared_world() == 1:
         return Processes()
-    return JoinedProcesses(device)
+    local = os.environ.get("LOCAL_RANK", "")
+    if device.type == "cuda" and local.isdigit() and device.index != int(local):
+        raise ValueError(
+            f"classifier: it is on {device}, but this process has LOCAL_RANK={local}; call "
+            "torch.cuda.set_device(int(os.environ['LOCAL_RANK'])) before building the classifiers."
+        )
+    if not dist.is_initialized():
+        _start_group(device)
+    return Processes(device, dist.get_rank(), dist.get_world_size())
 
 
 def declared_world() -> int:
-    """How many processes an existing process group has, or the environment declares.
-
-    :raises ValueError: If ``WORLD_SIZE`` is no whole number of at least 1.
-    """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_world_size()
+    """How many processes an existing process group has, or the environment declares."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size()
     declared = os.environ.get("WORLD_SIZE", "1")
     if not declared.isdigit() or int(declared) < 1:
         raise ValueError(f"WORLD_SIZE: expected a whole number of processes, at least 1, got {declared!r}.")
@@ -301,63 +217,14 @@ def declared_world() -> int:
 
 def is_main_process() -> bool:
     """Whether this process is the one that writes files and prints: the only one, or that of rank 0."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank() == 0
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank() == 0
     return os.environ.get("RANK", "0") == "0"
-
-
-def check_engine() -> None:
-    """Refuse what shards weights, since attacks need the whole model.
-
-    :raises ValueError: If the environment asks for FSDP, DeepSpeed or Megatron-LM.
-    """
-    for variable, engine in _ENGINES.items():
-        if os.environ.get(variable, "").lower() in ("1", "true", "yes"):
-            raise ValueError(
-                f"{variable}: {engine} is not supported, since the attack needs the whole model on every device; start "
-                "the script with torchrun, which trains by DDP."
-            )
-
-
-def check_joined(joined: int, kind: str) -> None:
-    """Refuse a run whose processes did not all join, or joined in another way than DDP.
-
-    :param joined: Processes that Accelerate sees.
-    :param kind: Its name of how they are joined.
-    :raises ValueError: If they are not.
-    """
-    declared = int(os.environ.get("WORLD_SIZE", joined))
-    if declared != joined or joined == 1:
-        raise ValueError(
-            f"WORLD_SIZE: {declared} processes were declared, but {joined} joined; each would train alone and write "
-            "the same files. Start the script with torchrun --nproc-per-node N."
-        )
-    if not kind.endswith(("MULTI_CPU", "MULTI_GPU")):
-        raise ValueError(f"distributed type: {kind} is not supported; start the script with torchrun (gloo or nccl).")
-
-
-def check_device(device: torch.device) -> None:
-    """Refuse two processes on one GPU.
-
-    :param device: The device of the classifier.
-    :raises ValueError: If the device is not the GPU that this process was given.
-    """
-    local = os.environ.get("LOCAL_RANK", "")
-    if device.type == "cuda" and local.isdigit() and device.index != int(local):
-        raise ValueError(
-            f"classifier: it is on {device}, but this process has LOCAL_RANK={local}; call "
-            "torch.cuda.set_device(int(os.environ['LOCAL_RANK'])) before building the classifiers."
-        )
 
 
 @contextmanager
 def named_loss_of_a_process(work: str = "training", advice: str = _TRAINING) -> Iterator[None]:
-    """Say what a broken connection means: another process ended.
-
-    :param work: What the processes do together.
-    :param advice: What to do about it.
-    :raises RuntimeError: In place of the error of the process group.
-    """
+    """Say what a broken connection means: another process ended."""
     try:
         yield
     except RuntimeError as error:
@@ -370,15 +237,10 @@ def named_loss_of_a_process(work: str = "training", advice: str = _TRAINING) -> 
         ) from error
 
 
-def _join_group(device: torch.device) -> None:
+def _start_group(device: torch.device) -> None:
     """Start torch's process group, under a name of its own for each restart by torchrun."""
-    import atexit
-
-    import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
-    if dist.is_initialized():
-        return
     missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise ValueError(f"{missing[0]}: not set, though WORLD_SIZE is; start the script with torchrun.")
@@ -395,7 +257,6 @@ def _leave_group() -> None:
 
     Letting go needs the interpreter: a thread that is late ends the process by SIGABRT, and torchrun all the others.
     """
-    if not torch.distributed.is_initialized():
-        return
-    time.sleep(_LET_GO)
-    torch.distributed.destroy_process_group()
+    if dist.is_initialized():
+        time.sleep(_LET_GO)
+        dist.destroy_process_group()

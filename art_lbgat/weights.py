@@ -6,17 +6,17 @@ import logging
 import os
 import re
 import tarfile
-import uuid
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from art_lbgat.checks import check_kind, check_path
+from art_lbgat.files import write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -79,15 +79,7 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
             raise ValueError(f"model: expected tensors with values, got {kind} under {name!r}.")
     # Clones, since the format takes neither shared memory nor other memory formats.
     copies = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # safetensors would make it readable by its owner alone
-        save_file(copies, temporary)
-        temporary.chmod(mode)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(target, save(copies))
 
 
 def read_weights(path: str | os.PathLike[str]) -> State:
@@ -96,8 +88,7 @@ def read_weights(path: str | os.PathLike[str]) -> State:
     :param path: A safetensors file or one of ``torch.save``.
     :return: The mapping in the file, tensors on the CPU.
     :raises FileNotFoundError: If there is no such file.
-    :raises ValueError: A directory, a file that is truncated, of another format (a web page is called one) or holds
-        objects other than tensors, or whose content is no mapping; the message names the file.
+    :raises ValueError: As :func:`load_weights`, of what is wrong with the file.
     """
     path = check_path(path, "weights")
     if not path.exists():
@@ -153,9 +144,9 @@ def _read_torch(path: Path) -> Any:
 
 def _tensors(state: State, source: str) -> dict[str, Tensor]:
     """The state dict itself, out of the containers it may be in."""
-    inner = next((state[key] for key in _CONTAINERS if isinstance(state.get(key), Mapping)), None)
-    if inner is not None:
-        return _tensors(inner, source)
+    for key in _CONTAINERS:
+        if isinstance(state.get(key), Mapping):
+            return _tensors(state[key], source)
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ValueError(
@@ -185,8 +176,11 @@ def _check_match(found: State, own: State, source: str) -> None:
         for name, value in own.items()
         if name in found and isinstance(value, Tensor) and value.shape != found[name].shape
     ]
-    parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-    wrong = [f"{len(names)} {kind}: {_first(names)}" for kind, names in parts if names]
+    wrong = []
+    for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)):
+        if names:
+            more = ", ..." if len(names) > _SHOWN else ""
+            wrong.append(f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}{more}")
     if not wrong:
         return
     hint = ""
@@ -198,7 +192,3 @@ def _check_match(found: State, own: State, source: str) -> None:
         f"weights: {source} does not fit the model, nothing was loaded. {'; '.join(wrong)}; of {len(own)} expected."
         f"{hint}"
     )
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

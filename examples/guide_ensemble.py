@@ -48,7 +48,6 @@ for title, taught_by in {"one guide": [guides["CNN"]], "three guides": list(guid
         student,
         taught_by,  # the mean of their logits
         attack,
-        cache_guide=True,  # without augmentation each guide looks at each image once, in the first epoch
         eps_warmup_epochs=NB_EPOCHS // 2,
         seed=0,
         verbose=False,

@@ -25,7 +25,7 @@ srun torchrun \
     --nnodes "$SLURM_NNODES" --nproc-per-node 8 --max-restarts 3 \
     --rdzv-backend c10d --rdzv-endpoint "$head:29500" --rdzv-id "$SLURM_JOB_ID" \
     --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 \
-    examples/accelerate_train.py "$directory" || code=$?
+    examples/distributed_train.py "$directory" || code=$?
 
 # The file that an interrupted run leaves: the job goes back into the queue, and the run on from its checkpoint.
 if [ "$code" -ne 0 ] && compgen -G "$directory/fit-*/interrupted.json" >/dev/null; then

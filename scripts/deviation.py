@@ -13,14 +13,12 @@ import statistics
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from art_lbgat.engine.execution import executions
+from art_lbgat.engine.history import StepRecord
 from art_lbgat.evaluation import evaluate
 from art_lbgat.recipes import RECIPES
 from art_lbgat.recipes.experiment import Experiment
-from art_lbgat.trainers.adversary import Adversary
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "exact": {},
@@ -41,16 +39,15 @@ def build(options: dict[str, Any], seed: int, nb_epochs: int) -> Experiment:
 
 
 def first_examples(options: dict[str, Any], seed: int) -> Tensor:
-    """x_adv of the first 64 training images at the initial weights, from a fixed start."""
-    from art_lbgat.preserve import Key, evaluating
+    """x_adv of the first batch at the initial weights."""
+    found: list[Tensor] = []
 
-    trainer = build(options, seed, 1).trainer
-    x, y = (torch.from_numpy(part[:64]) for part in build(options, seed, 1).data.train)
-    view = trainer._view
-    adversary = Adversary(trainer.attack, view)
-    with executions([("classifier", view.module)], trainer.options, view.device) as (run,), evaluating(view.module):
-        adversary.forward = run.attack
-        return adversary.examples(x, y, Key(seed))
+    def keep(step: StepRecord) -> None:
+        if not found and step.x_adv is not None:
+            found.append(step.x_adv.clone())
+
+    build({**options, "on_step": keep}, seed, 1).fit()
+    return found[0]
 
 
 def main() -> None:

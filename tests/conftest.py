@@ -80,16 +80,14 @@ def guide():
 @pytest.fixture
 def few_queries(monkeypatch):
     """Square with fewer queries, for tests that are not about its strength."""
-    from art_lbgat.evaluation import autoattack
+    import pyautoattack
 
-    made = autoattack._runner
+    class AutoAttack(pyautoattack.AutoAttack):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.square.n_queries = 50
 
-    def runner(*args):
-        found = made(*args)
-        found.square.n_queries = 50
-        return found
-
-    monkeypatch.setattr(autoattack, "_runner", runner)
+    monkeypatch.setattr(pyautoattack, "AutoAttack", AutoAttack)
 
 
 def states_equal(first, second):

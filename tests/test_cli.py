@@ -16,7 +16,7 @@ from art_lbgat import cli
 from art_lbgat.data import read_images
 from art_lbgat.models import create_classifier
 from art_lbgat.recipes import RECIPES, Recipe
-from tests.data.test_data import write_tree
+from tests.data.cases import write_tree
 
 
 def invoke(*arguments):

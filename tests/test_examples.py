@@ -117,9 +117,9 @@ def test_guide_ensemble(tmp_path):
     assert out.count("says on natural images: one guide") == 3
 
 
-def test_accelerate_train_over_two_processes(tmp_path):
+def test_distributed_train_over_two_processes(tmp_path):
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
-    out = run([*start, EXAMPLES / "accelerate_train.py", "runs", 2], tmp_path)
+    out = run([*start, EXAMPLES / "distributed_train.py", "runs", 2], tmp_path)
     assert re.findall(r"^\d +(\d) +\d+\.\d+ +0\.\d+ ", out, re.MULTILINE) == ["1", "2"]  # by the main process alone
     assert list((tmp_path / "runs").glob("fit-*"))
 
@@ -152,7 +152,7 @@ def test_slurm_script_puts_an_interrupted_job_back(tmp_path, ends, stale, interr
     assert said[0] == "scontrol show hostnames node[7-20000]"
     assert "srun torchrun --nnodes 2 --nproc-per-node 8 --max-restarts 3" in said[1]
     assert "--rdzv-endpoint node7:29500 --rdzv-id 42" in said[1]
-    assert said[1].endswith(f"examples/accelerate_train.py {tmp_path}/run")
+    assert said[1].endswith(f"examples/distributed_train.py {tmp_path}/run")
     assert said[2:] == (["scontrol requeue 42"] if requeued else [])
 
 

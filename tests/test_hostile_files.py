@@ -1,5 +1,6 @@
 """Files made to do harm: archives, images, state files, weights and pickles end in one error that names them."""
 
+import hashlib
 import io
 import json
 import os
@@ -14,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 from torch.torch_version import TorchVersion
 
-from art_lbgat.data import archives, load_npz, read_npz_images
-from art_lbgat.data.folders import read_images
-from art_lbgat.evaluation.record import Entry, Record, _digest
+from art_lbgat.data import images, load_npz, read_images, read_npz_images
+from art_lbgat.evaluation.record import Entry, Record, pack
 from art_lbgat.recipes import Recipe
 from art_lbgat.robustbench import import_robustbench
 from art_lbgat.robustbench.images import corrupted_images, load_images, missing_data
@@ -71,7 +72,7 @@ ARCHIVES = {
 def test_archives_of_arrays(case, tmp_path, monkeypatch):
     make, message = ARCHIVES[case]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(archives, "_LARGE", 1 << 20)
+    monkeypatch.setattr(images, "SMALL_ARRAY", 1 << 20)
     make(tmp_path / "bad.npz")
     with pytest.raises(ValueError, match=message) as error:
         read_npz_images(tmp_path / "bad.npz")
@@ -231,22 +232,27 @@ def change(path, *statements):
     database.close()
 
 
-def entry(rows, x_adv, shape="[3, 2]", flags="{}", seconds=0.5):
+def entry(content):
     """An entry with the right checksum: whoever writes the file can write that too."""
-    values = [rows, x_adv, shape, flags, seconds, _digest(*(v for v in (rows, x_adv, shape, flags)))]
-    return "UPDATE entry SET rows = ?, x_adv = ?, shape = ?, flags = ?, seconds = ?, sha256 = ?", values
+    return "UPDATE entry SET content = ?, sha256 = ?", [content, hashlib.sha256(content).hexdigest()]
+
+
+def noted(notes):
+    """The tensors of an entry with other notes."""
+    text = torch.frombuffer(bytearray(notes), dtype=torch.uint8)
+    return save({"0 rows": torch.arange(3), "0 x_adv": torch.zeros(3, 2), "notes": text})
 
 
 EVIL = pickle.dumps(Calls(os.system, "touch marker"))
 STATES = {
-    "rows": [entry(EVIL + b"x", bytes(24))],
-    "examples": [entry(bytes(24), EVIL + b"xx")],
-    "flags": [entry(bytes(24), bytes(24), flags=EVIL)],
-    "shape": [entry(bytes(24), bytes(24), shape="[7]")],
-    "shape of text": [entry(bytes(24), bytes(24), shape='["a"]')],
-    "flags of a list": [entry(bytes(24), bytes(24), flags="[1]")],
-    "seconds": [entry(bytes(24), bytes(24), seconds=EVIL)],
-    "numbers": [("UPDATE entry SET rows = 3", [])],
+    "content": [entry(EVIL)],
+    "notes": [entry(noted(EVIL))],
+    "no notes": [entry(save({"0 rows": torch.arange(3), "0 x_adv": torch.zeros(3, 2)}))],
+    "notes of a list": [entry(noted(b"[1]"))],
+    "flags of a list": [entry(noted(b'[null, {"0": [[1], 0.5]}]'))],
+    "seconds": [entry(noted(b'[null, {"0": [{}, "soon"]}]'))],
+    "another place": [entry(pack({1: Entry(torch.arange(3), torch.zeros(3, 2), {}, 0.5)}))],
+    "numbers": [("UPDATE entry SET content = 3", [])],
     "identity": [("UPDATE identity SET json = ?", [EVIL])],
     "identity of a list": [("UPDATE identity SET json = '[1]'", [])],
     "no identity": [("DELETE FROM identity", [])],

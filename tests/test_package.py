@@ -1,6 +1,5 @@
 """The package as a whole: imports, examples, bans, promises about size."""
 
-import ast
 import io
 import re
 import subprocess
@@ -16,7 +15,6 @@ import art_lbgat
 from tests.conftest import make_data
 
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted((ROOT / "art_lbgat").rglob("*.py"))
 
 
 def test_public_names_exist_and_are_documented():
@@ -38,33 +36,6 @@ def test_import_is_quick_and_brings_no_optional_package():
     ).stdout.split("\n", 1)
     assert loaded.strip() == "[]"
     assert float(seconds) < 2  # generous: a machine may be busy; `make bench` measures
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_files_are_small_and_say_what_they_are(path):
-    """Their names are looked at in test_docstrings.py."""
-    text = path.read_text()
-    assert text.count("\n") <= 500
-    assert ast.get_docstring(ast.parse(text))
-
-
-def test_engine_knows_no_art_and_imports_run_downwards():
-    allowed = {
-        "objectives": {"objectives", "checks"},
-        "engine": {"engine", "objectives", "checks"},
-        "attacks": {"attacks", "engine", "bridge", "checks"},
-        "data": {"data", "engine", "bridge", "checks"},
-        "trainers": {"trainers", "attacks", "data", "engine", "objectives", "bridge", "checks"},
-        "diagnostics": {"diagnostics", "evaluation", "engine", "bridge", "checks"},
-        "evaluation": {"evaluation", "trainers", "attacks", "engine", "bridge", "checks"},
-    }
-    for room, may in allowed.items():
-        for path in (ROOT / "art_lbgat" / room).glob("*.py"):
-            text = path.read_text()
-            used = set(re.findall(r"from art_lbgat\.(\w+)", text))
-            assert used <= may, (path, used - may)
-            if room in ("engine", "objectives"):
-                assert not re.search(r"^\s*(from|import) art\b", text, re.MULTILINE), path
 
 
 def test_cifar_tree_is_read_where_it_is_at_hand(tmp_path):

@@ -42,7 +42,7 @@ def evaluate(
         from art_lbgat.commands.judging import Judging, images, judge, write_page
         from art_lbgat.commands.reporting import make_reporter
         from art_lbgat.commands.targets import find_target
-        from art_lbgat.evaluation.plan import plan_attacks
+        from art_lbgat.evaluation.attacks import plan_attacks
         from art_lbgat.files import write_text
         from art_lbgat.processes import is_main_process
 

@@ -11,7 +11,7 @@ from art_lbgat.commands.plan import Plan
 from art_lbgat.commands.run_directory import RunDirectory
 from art_lbgat.commands.training import data_facts
 from art_lbgat.data import DataSet
-from art_lbgat.evaluation.accuracy import Accuracy
+from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.study import StudyOptions
 from art_lbgat.study.plan import plan_runs
 from art_lbgat.study.table import COUNTS, MEASURES

@@ -1,14 +1,20 @@
-"""Augmentation of whole batches, a different draw for each image, keyed by a generator."""
+"""Augmentation of whole batches, a different draw for each image, keyed by a generator; and augmentations by name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from art_lbgat.checks import check_count, check_flag
+from art_lbgat.checks import check_choice, check_count, check_flag, check_labels, check_number, check_text
+from art_lbgat.data.images import as_float
+from art_lbgat.preserve import preserved_randomness, seed_everything
+
+AUGMENTATIONS = ("crop", "flip", "cutout", "autoaugment", "autoaugment-svhn", "randaugment", "cutmix")
 
 
 class Augmentation(Protocol):
@@ -29,6 +35,9 @@ class LabelAugmentation(Protocol):
 
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator, /) -> tuple[Tensor, Tensor]:
         """Return the augmented batch and its labels, indices ``(N,)`` or soft rows ``(N, nb_classes)``."""
+
+
+AnyAugmentation = Augmentation | LabelAugmentation
 
 
 @dataclass(frozen=True)
@@ -52,14 +61,8 @@ class RandomCropFlip:
         check_flag(self.flip, "flip")
 
     def __call__(self, x: Tensor, generator: torch.Generator, /) -> Tensor:
-        """Augment ``x``.
-
-        :param x: Images, ``(N, C, H, W)``.
-        :param generator: A CPU generator.
-        :return: A new tensor of the same shape.
-        :raises ValueError: If ``x`` is not a batch of images.
-        """
-        check_images(x, "RandomCropFlip")
+        """See :class:`Augmentation`."""
+        _check_images(x, "RandomCropFlip")
         n, _, height, width = x.shape
         offsets = torch.randint(2 * self.padding + 1, (n, 2), generator=generator).to(x.device)
         flips = torch.rand(n, generator=generator).to(x.device) < 0.5
@@ -70,9 +73,8 @@ class RandomCropFlip:
         rows = torch.arange(height, device=x.device) + offsets[:, :1]
         columns = columns + offsets[:, 1:]
         sample = torch.arange(n, device=x.device)[:, None, None]
-        return (
-            padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
-        )
+        cropped = padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]]
+        return cropped.permute(0, 3, 1, 2).contiguous()
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,8 @@ class Cutout:
             check_count(self.size, "size")
 
     def __call__(self, x: Tensor, generator: torch.Generator, /) -> Tensor:
-        """Augment ``x``.
-
-        :param x: Images, ``(N, C, H, W)``.
-        :param generator: A CPU generator.
-        :return: A new tensor of the same shape.
-        :raises ValueError: If ``x`` is not a batch of images.
-        """
-        check_images(x, "Cutout")
+        """See :class:`Augmentation`."""
+        _check_images(x, "Cutout")
         n, _, height, width = x.shape
         size = max(1, min(height, width) // 2) if self.size is None else self.size
         inside = []
@@ -113,15 +109,183 @@ class Cutout:
         return x.masked_fill(square[:, None], 0.0)
 
 
-def check_images(x: Tensor, name: str) -> None:
-    """Refuse what is no batch of images.
+@dataclass(frozen=True)
+class PerImage:
+    """Any transform of torchvision v2, applied image by image.
 
-    :param x: What the augmentation was given.
-    :param name: The augmentation.
-    :raises TypeError: If ``x`` is no tensor.
-    :raises ValueError: If ``x`` has not four dimensions.
+    Torchvision draws once per call, so that a whole batch would get one draw. The transform draws from the global
+    generators, which are seeded from ``generator`` for the batch and put back afterwards.
+
+    :param transform: From an image ``(C, H, W)`` to an image of the same shape.
+    :param as_bytes: Give the transform ``round(255 x)`` as uint8 and divide what comes back by 255: for colour
+        transforms, which are defined on bytes. Images that were bytes divided by 255 are given exactly.
     """
+
+    transform: Callable[[Any], Any]
+    as_bytes: bool = False
+
+    def __post_init__(self) -> None:
+        if not callable(self.transform):
+            raise TypeError(f"transform: expected a function from image to image, got {type(self.transform).__name__}.")
+        check_flag(self.as_bytes, "as_bytes")
+
+    def __call__(self, x: Tensor, generator: torch.Generator, /) -> Tensor:
+        """See :class:`Augmentation`; with ``as_bytes`` only for images in [0, 1]."""
+        name = type(self.transform).__name__
+        _check_images(x, name)
+        images = x
+        if self.as_bytes:
+            # Not min() and max() alone: NaN is not in [0, 1] either.
+            if not bool(((x >= 0) & (x <= 1)).all()):
+                raise ValueError(
+                    f"augmentation: {name} expects images in [0, 1] (it works on bytes), got values in "
+                    f"[{float(x.min()):g}, {float(x.max()):g}]; expected a classifier with clip_values (0, 1)."
+                )
+            images = (x * 255).round().to(torch.uint8)
+        with _seeded_by(generator):
+            changed = [self.transform(image) for image in images]
+        shapes = {tuple(image.shape) for image in changed}
+        if shapes != {tuple(x.shape[1:])}:
+            raise ValueError(
+                f"augmentation: expected {name} to keep the shape {tuple(x.shape[1:])}, got {sorted(shapes)}."
+            )
+        batch = torch.stack(changed)
+        return as_float(batch, 255.0) if self.as_bytes else batch
+
+
+@dataclass(frozen=True)
+class CutMix:
+    """Torchvision's CutMix: a box of the neighbour in the batch, labels in proportion to the area (arXiv 1905.04899).
+
+    One box and one proportion for the whole batch, as in the published code.
+
+    :param nb_classes: Number of classes.
+    :param alpha: Both parameters of the Beta distribution of the proportion.
+    :raises ValueError: Fewer than two classes, or ``alpha`` not above 0.
+    """
+
+    nb_classes: int
+    alpha: float = 1.0
+    mixes_labels: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_count(self.nb_classes, "nb_classes", minimum=2)
+        check_number(self.alpha, "alpha", exclusive=True)
+
+    def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator, /) -> tuple[Tensor, Tensor]:
+        """See :class:`LabelAugmentation`; indices must be int64, and rows come back as float32."""
+        from torchvision.transforms import v2
+
+        _check_images(x, "CutMix")
+        if not isinstance(y, Tensor):
+            raise TypeError(f"y: expected a tensor of labels, got {type(y).__name__}.")
+        check_labels(y, self.nb_classes, length=len(x))
+        if y.ndim == 1 and y.dtype != torch.int64:
+            raise TypeError(f"y: expected indices as int64, got {y.dtype}.")
+        with _seeded_by(generator):
+            mixed, rows = v2.CutMix(alpha=self.alpha, num_classes=self.nb_classes)(x, y)
+        return mixed, rows.float()
+
+
+@contextmanager
+def _seeded_by(generator: torch.Generator) -> Iterator[None]:
+    """The global generators seeded by one draw from ``generator`` inside the block, as found after it."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with preserved_randomness():
+        seed_everything(seed)
+        yield
+
+
+def _check_images(x: Tensor, name: str) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"augmentation: {name} expects images (N, C, H, W) as x, a tensor, got {type(x).__name__}.")
     if x.ndim != 4:
         raise ValueError(f"augmentation: {name} expects images (N, C, H, W) as x, got shape {tuple(x.shape)}.")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Augmentations one after the other, all drawing from one generator; it mixes labels if one of them does."""
+
+    parts: tuple[AnyAugmentation, ...]
+
+    @property
+    def mixes_labels(self) -> bool:
+        """Whether it is called as :class:`LabelAugmentation`."""
+        return any(mixes_labels(part) for part in self.parts)
+
+    def __call__(self, x: Tensor, *labels_and_generator: Any) -> Any:
+        """See :class:`Augmentation` and :class:`LabelAugmentation`."""
+        *labels, generator = labels_and_generator
+        y = labels[0] if labels else torch.empty(0)
+        for part in self.parts:
+            x, y = apply(part, x, y, generator)
+        return (x, y) if labels else x
+
+
+def apply(augmentation: AnyAugmentation, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Images and labels as an augmentation of either kind gives them back: tensors, and nothing more is checked."""
+    if mixes_labels(augmentation):
+        pair = augmentation(x, y, generator)  # type: ignore[call-arg, arg-type]
+        if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(each, Tensor) for each in pair):
+            raise TypeError(f"augmentation: expected a pair of tensors (x, y) back, got {type(pair).__name__}.")
+        return pair[0], pair[1]
+    changed = augmentation(x, generator)  # type: ignore[call-arg, arg-type]
+    if not isinstance(changed, Tensor):
+        raise TypeError(f"augmentation: expected a tensor back, got {type(changed).__name__}.")
+    return changed, y
+
+
+def mixes_labels(augmentation: AnyAugmentation) -> bool:
+    """Whether an augmentation is called with labels, and gives them back."""
+    return bool(getattr(augmentation, "mixes_labels", False))
+
+
+def make_augmentation(
+    name: str, nb_classes: int, padding: int = 4, argument: str = "name"
+) -> Augmentation | LabelAugmentation | None:
+    """The augmentation of a name: parts joined by ``+``, applied from left to right.
+
+    ``crop`` pads by ``padding`` and crops at random, ``flip`` flips with probability 1/2, ``cutout`` blanks a square of
+    half the side, ``autoaugment`` and ``autoaugment-svhn`` are the policies found on CIFAR-10 and on SVHN,
+    ``randaugment`` is torchvision's with its defaults, ``cutmix`` mixes neighbours and their labels. Neighbouring
+    ``crop`` and ``flip`` are one :class:`RandomCropFlip`.
+
+    :param name: Such as ``"crop+flip+cutout"``, or ``"none"``.
+    :param nb_classes: Number of classes, for labels that are mixed.
+    :param padding: Padding of ``crop``, in pixels.
+    :param argument: The name of the argument that ``name`` came from, for errors.
+    :return: The augmentation, or None for ``"none"``.
+    :raises TypeError: A name that is no text, counts that are no whole numbers.
+    :raises ValueError: An unknown part, with the nearest name; a part given twice; ``"none"`` with another part.
+    """
+    check_text(name, argument)
+    check_count(nb_classes, "nb_classes", minimum=2)
+    check_count(padding, "padding")
+    names = name.split("+")
+    if names == ["none"]:
+        return None
+    for each in names:
+        check_choice(each, argument, [*AUGMENTATIONS, "none"])
+    if "none" in names:
+        raise ValueError(f"{argument}: expected 'none' alone, got {name!r}.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{argument}: expected each part once, got {name!r}.")
+    names = "+".join(names).replace("flip+crop", "crop+flip").replace("crop+flip", "crop&flip").split("+")
+    parts = tuple(_part(each, nb_classes, padding) for each in names)
+    return parts[0] if len(parts) == 1 else Chain(parts)
+
+
+def _part(name: str, nb_classes: int, padding: int) -> AnyAugmentation:
+    from torchvision.transforms import v2
+
+    if name in ("crop", "flip", "crop&flip"):
+        return RandomCropFlip(0 if name == "flip" else padding, flip=name != "crop")
+    if name == "cutout":
+        return Cutout()
+    if name == "cutmix":
+        return CutMix(nb_classes)
+    if name == "randaugment":
+        return PerImage(v2.RandAugment(), as_bytes=True)
+    policy = v2.AutoAugmentPolicy.SVHN if name == "autoaugment-svhn" else v2.AutoAugmentPolicy.CIFAR10
+    return PerImage(v2.AutoAugment(policy), as_bytes=True)

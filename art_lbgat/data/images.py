@@ -1,20 +1,32 @@
-"""Images held as bytes: a quarter of the memory of float32, and nothing is converted but the batch that is used."""
+"""Images held as bytes, and how they are read from image files and numpy's archives."""
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from art_lbgat.checks import as_array, check_number
+from art_lbgat.checks import as_array, check_count, check_number, check_path, check_text
+
+_SHOWN = 4  # broken files in an error
+# Told by their content, whatever they are called; not those that Pillow gives to other programs (PostScript).
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# No larger array of images shrinks like that: what does is made to fill the memory.
+SMALL_ARRAY, _MOST_SHRUNK = 1 << 30, 100
 
 
 class Images(Dataset[tuple[Tensor, int]]):
     """Images of one size as bytes, with index labels; a torch ``Dataset`` of ``(x / scale, y)``.
+
+    A quarter of the memory of float32; only the batch that is used is converted.
 
     :param x: Images, uint8, ``(N, C, H, W)``, values in [0, scale]; not copied.
     :param y: Class indices, ``(N,)`` or ``(N, 1)``, any integer dtype; kept as int64.
@@ -82,24 +94,141 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 
 def as_float(x: Tensor, scale: float) -> Tensor:
-    """``x / scale`` as float32, the same bits on every device.
-
-    :param x: Bytes, of any shape.
-    :param scale: The value that means 1.0.
-    :return: A new tensor of the same shape.
-    """
+    """``x / scale`` of bytes as float32, the same bits on every device."""
     # By a tensor: CUDA multiplies by the reciprocal of a python number, which differs in the last bit.
     return x.float() / torch.full((), scale, device=x.device)
 
 
-def to_range(x: Tensor, bounds: tuple[Tensor, Tensor] | None) -> Tensor:
-    """``low + x * (high - low)`` for ``x`` in [0, 1], never above ``high``.
+def read_images(paths: Sequence[str | Path], size: int | None = None, name: str = "paths") -> NDArray[np.uint8]:
+    """Decode image files as RGB, upright; what a classifier that was trained on such files is to be given, times 255.
 
-    :param x: Images in [0, 1], ``(N, ...)``.
-    :param bounds: ``low`` and ``high``, which broadcast against ``x``; None for [0, 1].
-    :return: The images in the range of ``bounds``.
+    :param paths: The files, at least one.
+    :param size: Resize the middle square to this, bilinear with antialiasing; None to leave images that have one size.
+    :param name: The name of the argument that ``paths`` came from, for errors.
+    :return: uint8, ``(N, 3, H, W)``.
+    :raises FileNotFoundError: If a file is missing.
+    :raises TypeError: If ``paths`` is no sequence of paths.
+    :raises ValueError: If there is no file, images differ in size, or files are no images, with all of these.
     """
-    if bounds is None:
+    check_text(name, "name")
+    if isinstance(paths, (str, bytes, Path)) or not isinstance(paths, Sequence):
+        raise TypeError(f"{name}: expected a sequence of paths, got {paths!r}.")
+    if size is not None:
+        check_count(size, "size")
+    files = [check_path(path, name) for path in paths]
+    if not files:
+        raise ValueError(f"{name}: expected at least one image file, got none.")
+    images: NDArray[np.uint8] | None = None
+    broken: list[str] = []
+    # In one thread: small images spend their time inside python's lock, and threads only wait for it.
+    for place, path in enumerate(files):
+        try:
+            image = _decode(path, size, name)
+        except ValueError as error:
+            broken.append(str(error))
+            continue
+        if images is None:
+            first, images = path, np.empty((len(files), *image.shape), dtype=np.uint8)
+        if image.shape != images.shape[1:]:
+            raise ValueError(
+                f"{name}: expected images of one size, or a size to bring them to (size=32; image_size in a recipe), "
+                f"got {images.shape[2:]} in {first} and {image.shape[1:]} in {path}."
+            )
+        images[place] = image
+    if broken or images is None:
+        more = f" And {len(broken) - 1} more: {' '.join(broken[1:_SHOWN])}" if len(broken) > 1 else ""
+        raise ValueError(f"{broken[0]}{more}")
+    return images
+
+
+def _decode(path: Path, size: int | None, name: str) -> NDArray[np.uint8]:
+    try:
+        with Image.open(path, formats=_FORMATS) as file:
+            image = _upright(file).convert("RGB")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{name}: expected the image {path}, but it does not exist.") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name}: expected an image in {path} ({error}).") from error
+    if size is not None and image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def _upright(file: Image.Image) -> Image.Image:
+    """The image as the camera was held; damaged notes of that are passed over, as every viewer does."""
+    try:
+        return ImageOps.exif_transpose(file)
+    except (ValueError, TypeError, KeyError, struct.error, SyntaxError):
+        return file
+
+
+def read_npz_images(path: str | Path, name: str = "path") -> Images:
+    """The images and labels of one archive, such as those that generative models were sampled into.
+
+    :param path: The file. Its images are under ``image``, ``images`` or ``x``: uint8, ``(N, H, W, C)``,
+        ``(N, C, H, W)`` or ``(N, H, W)``; its labels under ``label``, ``labels`` or ``y``. Nothing is unpickled.
+    :param name: The name of the argument it came from, for errors.
+    :return: The images, channels first.
+    :raises FileNotFoundError: If the file is not there.
+    :raises TypeError: If images are not uint8.
+    :raises ValueError: A missing key, or other shapes.
+    """
+    (images,) = read_npz(path, name, "image and label", [(("image", "images", "x"), ("label", "labels", "y"))])
+    return images
+
+
+def read_npz(
+    path: Any, name: str, expected: str, keys: Sequence[tuple[tuple[str, ...], tuple[str, ...]]]
+) -> list[Images]:
+    """Several pairs of images and labels of one archive, by the keys that either may have; nothing is unpickled."""
+    path = check_path(path, name)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{name}: expected an .npz archive with the keys {expected} (numpy.savez), but {path} does not exist."
+        )
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except Exception as error:  # numpy and zipfile raise many types for a damaged file
+        raise ValueError(f"{name}: expected an .npz archive with the keys {expected}, but {path} is none.") from error
+    if not hasattr(archive, "files"):
+        raise ValueError(f"{name}: expected an .npz archive with the keys {expected}, but {path} is a single array.")
+    found = []
+    with archive:
+        for pair in keys:
+            x, y = (_npz_array(archive, path, name, each) for each in pair)
+            try:
+                found.append(Images(_channels_first(x), y))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{name}: in {path}, {error}") from error
+    return found
+
+
+def _npz_array(archive: Any, path: Path, name: str, keys: tuple[str, ...]) -> NDArray[Any]:
+    key = next((each for each in keys if each in archive.files), None)
+    if key is None:
+        expected = " or ".join(map(repr, keys))
+        raise ValueError(f"{name}: expected the key {expected} in {path}, got {sorted(archive.files)}.")
+    try:
+        for packed in archive.zip.infolist():
+            most = max(SMALL_ARRAY, _MOST_SHRUNK * packed.compress_size)
+            if packed.filename in (key, f"{key}.npy") and packed.file_size > most:
+                raise ValueError(f"{packed.compress_size:,} bytes that would fill {packed.file_size:,}")
+        array: NDArray[Any] = archive[key]
+    except Exception as error:  # an array of objects; damage, for which zipfile and zlib raise many types
+        raise ValueError(f"{name}: expected an array of numbers under {key!r} of {path} ({error}).") from error
+    if not isinstance(array, np.ndarray):  # a file of the archive that is no array comes as bytes
+        raise ValueError(f"{name}: expected an array of numbers under {key!r} of {path}, got a file.")
+    return array
+
+
+def _channels_first(x: NDArray[Any]) -> NDArray[Any]:
+    """Grey images get a channel; one or three channels at the end come first, where they are not first already."""
+    if x.ndim == 3:
+        return x[:, None]
+    if x.ndim != 4:
+        raise ValueError(f"x: expected images (N, H, W, C), (N, C, H, W) or (N, H, W), got shape {x.shape}.")
+    if x.shape[1] in (1, 3):
         return x
-    low, high = bounds
-    return torch.minimum(low + x * (high - low), high)
+    if x.shape[3] not in (1, 3):
+        raise ValueError(f"x: expected 1 or 3 channels, at the front or at the end, got shape {x.shape}.")
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2))

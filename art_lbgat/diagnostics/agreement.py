@@ -23,7 +23,7 @@ from art_lbgat.diagnostics.subjects import (
     make_pairs,
     make_views,
 )
-from art_lbgat.evaluation.accuracy import Accuracy
+from art_lbgat.evaluation.results import Accuracy
 
 
 def agreement(

@@ -16,7 +16,7 @@ from art_lbgat.checks import check_count, check_norm, check_number
 from art_lbgat.classifier import TensorView
 from art_lbgat.diagnostics.rays import Search, first_crossing, unit_directions
 from art_lbgat.diagnostics.subjects import BATCH_SIZE, Models, inside_bounds, make_images, make_views
-from art_lbgat.evaluation.curve import whole_range
+from art_lbgat.evaluation.subject import whole_range
 
 
 def boundary_distance(

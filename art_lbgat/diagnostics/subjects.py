@@ -13,7 +13,7 @@ from torch import Tensor
 
 from art_lbgat.checks import as_array, check_count, check_inputs, check_labels
 from art_lbgat.classifier import TensorView
-from art_lbgat.evaluation.health import predict
+from art_lbgat.evaluation.subject import predict
 
 Models: TypeAlias = PyTorchClassifier | Mapping[str, PyTorchClassifier]
 Views = dict[str, TensorView]

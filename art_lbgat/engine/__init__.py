@@ -1,4 +1,1 @@
-"""The engine: the joint module, the optimizer step, keyed randomness, preserved state, history and pass counts.
-
-Nothing in here knows ART.
-"""
+"""One fit: a run of epochs, the step that every method takes, what it keeps and how it goes on after a stop."""

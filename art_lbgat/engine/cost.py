@@ -8,14 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Cost:
-    """Passes of one training step. A forward is the unit; a backward to the input costs one, a full one two.
-
-    :param student_forwards: Forward passes of the robust model (attack and training).
-    :param student_input_backwards: Backward passes to the input only (attack).
-    :param student_full_backwards: Backward passes to the parameters.
-    :param guide_forwards: Forward passes of the guides, all together.
-    :param guide_full_backwards: Backward passes to the guides' parameters.
-    """
+    """Passes of one training step. A forward is the unit; a backward to the input costs one, a full one two."""
 
     student_forwards: int
     student_input_backwards: int
@@ -45,27 +38,15 @@ def step_cost(
     natural: Literal["none", "value", "graph"],
     guides: int = 0,
     train_guides: bool = False,
-    cached_guides: bool = False,
     perturbs_weights: bool = False,
 ) -> Cost:
-    """The floor of unavoidable passes of one training step.
-
-    :param attack_forwards: Forward passes of the attack.
-    :param attack_backwards: Its backward passes to the input.
-    :param adversarial: Whether ``M_r(x_adv)`` is trained on.
-    :param natural: What is needed of ``M_r(x)``: nothing, its value, or its graph.
-    :param guides: Number of guides.
-    :param train_guides: Whether they are trained.
-    :param cached_guides: Whether their logits are known already.
-    :param perturbs_weights: Whether AWP is on: every forward with a graph, and its backward, once more.
-    :return: The passes.
-    """
+    """The floor of unavoidable passes of one training step."""
     graphs = adversarial + (natural == "graph")
     perturbing = graphs if perturbs_weights else 0
     return Cost(
         student_forwards=attack_forwards + perturbing + graphs + (natural == "value"),
         student_input_backwards=attack_backwards,
         student_full_backwards=perturbing + graphs,
-        guide_forwards=0 if cached_guides else guides,
+        guide_forwards=guides,
         guide_full_backwards=guides if train_guides else 0,
     )

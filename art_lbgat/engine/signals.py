@@ -17,10 +17,7 @@ _SECONDS = 0.5  # a launcher sends on the Ctrl-C that the terminal has sent alre
 
 
 class Interrupted(SystemExit):
-    """A run was asked to end, wrote a checkpoint and left; as an exception that nobody catches, exit code 130.
-
-    :param message: Which signal, where the run was and how it goes on.
-    """
+    """A run was asked to end, wrote a checkpoint and left; as an exception that nobody catches, exit code 130."""
 
     def __init__(self, message: str) -> None:
         super().__init__(EXIT_CODE)
@@ -34,8 +31,6 @@ class Signals:
     """Inside the block SIGTERM, SIGINT and SIGUSR1 only leave their number here; the handlers are as found afterwards.
 
     A second SIGINT raises ``KeyboardInterrupt`` at once. In other threads than the main one nothing is changed.
-
-    :param enabled: Whether anything is changed at all.
     """
 
     def __init__(self, enabled: bool) -> None:
@@ -71,8 +66,5 @@ class Signals:
 
 
 def signal_name(number: int) -> str:
-    """``"SIGTERM"`` for 15, and so on.
-
-    :param number: The number of the signal.
-    """
+    """``"SIGTERM"`` for 15, and so on."""
     return signal.Signals(number).name

@@ -1,13 +1,282 @@
-"""One optimizer step over one or several models."""
+"""The one training step that every method takes, and what it needs: the models, their inputs, the optimizers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from art_lbgat.classifier import TensorView, check_logits
+from art_lbgat.data import Batch
+from art_lbgat.engine.adversary import Adversary
+from art_lbgat.engine.averaging import Average
+from art_lbgat.engine.history import Meter, StepRecord
+from art_lbgat.engine.options import RunOptions
+from art_lbgat.engine.perturbation import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
+from art_lbgat.losses import Terms, total
+from art_lbgat.memory import to_device
+from art_lbgat.preserve import Key, Modes, preserved_randomness, seed_everything
+from art_lbgat.processes import Processes, Share
+
+Logits = dict[str, Tensor]
+Natural = Literal["none", "value", "graph"]
+_SUM_TOLERANCE = 1e-5
+_BY_SAMPLE = ("x", "x_adv", "logits")  # the ends of the names of what has a row per sample
+
+
+class NonFiniteError(FloatingPointError, ValueError):
+    """NaN or Inf arose in training: the message says where, in which samples, and with which terms and rates."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What makes one method different from another: its loss, and which forward passes that needs.
+
+    ``terms`` is ``(logits, y, y_guide) -> Terms``, with ``"adversarial"``, ``"natural"`` and ``"guide"`` logits where
+    they are asked for. ``natural`` is what it needs of ``M_r(x)``: nothing, its value, or its graph for gradients.
+    """
+
+    title: str
+    terms: Callable[[Mapping[str, Tensor], Tensor, Tensor], Terms]
+    natural: Natural
+    train_guides: bool = False
+
+
+class Inputs(NamedTuple):
+    """What one step gives the models, preprocessed for each, and the labels of the student and of the guides."""
+
+    adversarial: Tensor | None
+    natural: Tensor | None
+    guides: Sequence[Tensor]
+    y: Tensor
+    y_guide: Tensor
+
+
+class Models(nn.Module):
+    """Student and guides as one module, the only one that is ever wrapped for several processes.
+
+    The student's forwards come first, adversarial before natural, then the guides': batch-norm statistics of the
+    student move in that order. ``forwards`` run the student and each guide on preprocessed inputs. Several guides are
+    an ensemble, whose output is the mean of the logits.
+    """
+
+    def __init__(
+        self,
+        student: TensorView,
+        guides: Sequence[TensorView],
+        method: Method,
+        modes: Sequence[Modes],
+        forwards: Sequence[Callable[[Tensor], Any]],
+    ) -> None:
+        super().__init__()
+        self.student = student.module
+        self.guides = nn.ModuleList([guide.module for guide in guides])
+        self._student, self._guides, self._method = student, list(guides), method
+        self._modes, self._forwards = list(modes), list(forwards)
+
+    def trained(self) -> list[nn.Module]:
+        """The modules whose parameters are trained."""
+        return [self.student, *(self.guides if self._method.train_guides else [])]
+
+    def attack_modes(self) -> None:
+        """The student as it is attacked: in eval mode, with frozen parameters."""
+        self._modes[0].evaluate()
+
+    def train_modes(self) -> None:
+        """All as they are trained; frozen guides in eval mode."""
+        student, *guides = self._modes
+        student.train()
+        for guide in guides:
+            guide.train() if self._method.train_guides else guide.evaluate()
+
+    def inputs(self, x: Tensor, x_adv: Tensor | None, y: Tensor, seed: Callable[[], int]) -> Inputs:
+        """Preprocess for each model, all with the same random draws where defences draw in training."""
+        drawn = seed() if any(view.draws_in_training for view in (self._student, *self._guides)) else 0
+        adversarial = natural = None
+        y_student = y_guide = y
+        if x_adv is not None:
+            adversarial, y_student = self._student.fit_inputs(x_adv, y, drawn)
+        if self._method.natural != "none":
+            natural, y_student = self._student.fit_inputs(x, y, drawn)
+        guides = []
+        for guide in self._guides:
+            if self._method.train_guides:
+                inputs, y_guide = guide.fit_inputs(x, y, drawn)
+            else:
+                with torch.no_grad():
+                    inputs = guide.predict_inputs(x)
+            guides.append(inputs)
+        return Inputs(adversarial, natural, guides, y_student, y_guide)
+
+    def forward(self, adversarial: Tensor | None, natural: Tensor | None, guide_inputs: Sequence[Tensor]) -> Logits:
+        """``M_r(x_adv)``, ``M_r(x)``, ``M_n(x)`` as ``"adversarial"``, ``"natural"``, ``"guide"``, with inputs."""
+        outputs: Logits = {}
+        student, *guides = self._forwards
+        grad = torch.is_grad_enabled()
+        if adversarial is not None:
+            outputs["adversarial"] = _logits(student(adversarial), "classifier")
+        if natural is not None:
+            # Without a graph where only its value counts; batch-norm statistics move all the same.
+            with torch.set_grad_enabled(grad and self._method.natural == "graph"):
+                outputs["natural"] = _logits(student(natural), "classifier")
+        if guide_inputs:
+            with torch.set_grad_enabled(grad and self._method.train_guides):
+                logits = [_logits(guide(x), "guide") for guide, x in zip(guides, guide_inputs, strict=True)]
+                outputs["guide"] = logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0)
+        return outputs
+
+
+class Step:
+    """One training step: attack, forwards, loss, backward, optimizer steps.
+
+    ``agree`` is called before the optimizers step with whether this process has found NaN or Inf, and says whether
+    any process has.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        models: Models,
+        view: TensorView,
+        adversary: Adversary | None,
+        optimizers: Sequence[torch.optim.Optimizer],
+        options: RunOptions,
+        processes: Processes,
+        agree: Callable[[bool], bool],
+        scaler: torch.amp.GradScaler | None = None,
+        average: Average | None = None,
+    ) -> None:
+        self.adversary, self.optimizers, self.scaler, self.average = adversary, list(optimizers), scaler, average
+        self._method, self._models, self._view = method, models, view
+        self._options, self._processes, self._agree = options, processes, agree
+        self._wrapped: Any = None
+
+    def __call__(self, batch: Batch, key: Key, meter: Meter) -> None:
+        """Train on this process's share of a batch of raw natural inputs; every random number is a function of ``key``.
+
+        :raises NonFiniteError: NaN or Inf arose; the weights are those of before the step.
+        """
+        models, processes, options = self._models, self._processes, self._options
+        share = batch.share or processes.share(len(batch.x))
+        x, y = (to_device(v if batch.share else share.of(v), self._view.device) for v in (batch.x, batch.y))
+        seed_everything(key.derive(self._own("step")))
+        buffers = _copies(models.trained()) if processes.world > 1 else []
+
+        x_adv = self._attack(x, y, key, share)
+        models.train_modes()
+        inputs = models.inputs(x, x_adv, y, lambda: key.derive(self._own("defences")))
+        if self._wrapped is None:
+            self._wrapped = processes.prepared(models, self._has_unused(inputs))
+        with self._weights_perturbed(inputs, key.epoch, share) as (guide_logits, losses):
+            logits = self._forward(self._wrapped, inputs, guide_logits)
+            if key.epoch == 1 and key.step == 0:
+                check_outputs(logits, len(x), self._view.classifier.nb_classes)
+            terms = self._method.terms(logits, inputs.y, inputs.y_guide)
+            loss = total(terms)
+            norm = take_gradients(
+                processes.weighted(loss, share),
+                models.trained(),
+                self.optimizers,
+                options.max_grad_norm,
+                self.scaler,
+                processes.backward,
+            )
+            # With fp16 gradients overflow now and then; the scaler leaves these steps out.
+            found = [x, *([] if x_adv is None else [x_adv]), *losses, *logits.values(), loss]
+            if self._agree(not all_finite(found if self.scaler is not None else [*found, norm])):
+                raise NonFiniteError(self._where(key, x, x_adv, logits, terms, norm))
+            step_optimizers(self.optimizers, norm, self.scaler)
+        processes.average_buffers(buffers)
+        if self.average is not None:
+            self.average.update()
+        meter.add(terms, loss, logits, inputs.y, inputs.y_guide, share.counted)
+        if options.on_step is not None:
+            options.on_step(StepRecord(key.epoch, key.step, x, y, x_adv, logits, terms, loss))
+
+    def _own(self, purpose: str) -> str:
+        """A purpose of random numbers that are this process's own, since its samples are."""
+        return purpose if self._processes.is_main else f"{purpose} of process {self._processes.rank}"
+
+    def _attack(self, x: Tensor, y: Tensor, key: Key, share: Share) -> Tensor | None:
+        if self.adversary is None:
+            return None
+        self._models.attack_modes()
+        starts = self.adversary.starts(x, key, share)
+        return self.adversary.examples(x, y, key, starts, self._options.eps_factor(key.epoch), self._own("attack"))
+
+    def _forward(self, models: Any, inputs: Inputs, guide_logits: Tensor | None) -> Logits:
+        """All logits; the guides are not run again where theirs are known."""
+        logits: Logits = models(inputs.adversarial, inputs.natural, inputs.guides if guide_logits is None else ())
+        return logits if guide_logits is None else {**logits, "guide": guide_logits}
+
+    @contextmanager
+    def _weights_perturbed(
+        self, inputs: Inputs, epoch: int, share: Share
+    ) -> Iterator[tuple[Tensor | None, list[Tensor]]]:
+        """The student's weights moved by AWP inside the block, where it is on; gives guide logits and loss it took.
+
+        The guide is run once, here, and its logits go into both losses: AWP moves the student only. With several
+        processes a guide that learns is run again inside the block, where its gradients are those that are reduced.
+        """
+        if not self._options.perturbs_weights(epoch):
+            yield None, []
+            return
+        # With weight 0, M_r(x) moves batch-norm statistics and nothing else; here even these are put back.
+        needed = inputs if self._method.natural == "graph" else inputs._replace(natural=None)
+        parameters = perturbed_parameters(self._models.student, self.optimizers)
+        again = self._processes.world > 1 and self._method.train_guides
+        with buffers_kept(self._models if again else self._models.student):
+            logits = self._forward(self._models, needed, None)
+            guide_logits = logits.get("guide")
+            if guide_logits is not None:
+                logits["guide"] = guide_logits.detach()
+            if self._method.natural == "value":
+                logits["natural"] = logits["adversarial"].detach()
+            loss = total(self._method.terms(logits, inputs.y, inputs.y_guide))
+            gamma = self._options.awp_gamma or 0.0
+            moves = weight_perturbation(loss, parameters, gamma, lambda g: self._processes.mean_of_batch(g, share))
+        with weights_perturbed(parameters, moves):
+            yield None if again else guide_logits, [loss.detach()]
+
+    def _has_unused(self, inputs: Inputs) -> bool:
+        """Whether a parameter takes no part in a step, which DDP has to know; one more forward and backward."""
+        if self._processes.world == 1:
+            return False
+        parameters = [p for p in self._models.parameters() if p.requires_grad]
+        with buffers_kept(self._models), preserved_randomness():
+            logits = self._forward(self._models, inputs, None)
+            loss = total(self._method.terms(logits, inputs.y, inputs.y_guide))
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return bool(self._processes.largest([any(gradient is None for gradient in gradients)])[0])
+
+    def _where(self, key: Key, x: Tensor, x_adv: Tensor | None, logits: Logits, terms: Terms, norm: Tensor) -> str:
+        """Where NaN or Inf arose, in the order in which the step made its tensors."""
+        places = {"x": x, **({} if x_adv is None else {"x_adv": x_adv})}
+        places |= {f"{name} logits": value.detach() for name, value in logits.items()}
+        places |= {f"term {name}": term.value.detach() for name, term in terms.items()}
+        named = dict(self._models.named_parameters())
+        places |= {f"gradient of {name}": p.grad for name, p in named.items() if p.grad is not None}
+        places |= {"norm of all gradients": norm.detach()}
+        places |= {f"weight {name}": p.detach() for name, p in named.items()}
+        values = {name: float(term.value.detach()) for name, term in terms.items()}
+        return describe(places, values, self.optimizers, key.epoch, key.step + 1)
+
+
+def _logits(output: Any, name: str) -> Tensor:
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(f"{name}: its model must return one tensor of logits (N, nb_classes), got {got}.")
+    return output
+
+
+def _copies(modules: Sequence[nn.Module]) -> list[tuple[Tensor, Tensor]]:
+    """What a forward pass changes beside its output, and copies of it."""
+    return [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
 
 
 def take_gradients(
@@ -18,17 +287,9 @@ def take_gradients(
     scaler: torch.amp.GradScaler | None,
     backward: Callable[[Tensor], None],
 ) -> Tensor:
-    """Backward of ``loss``, and clip: every gradient is that of this step alone.
+    """Backward and clip; the joint L2 norm of all gradients before, not finite if and only if one of them is not.
 
-    Gradients are cleared first, so that nothing an attack left behind is added.
-
-    :param loss: A scalar with a graph.
-    :param modules: The modules that are trained; all their gradients are cleared, whoever steps them.
-    :param optimizers: Each holds its own parameters (one SGD over all of them is the same thing).
-    :param max_grad_norm: Clip the joint L2 norm of all gradients to this, or None.
-    :param scaler: Scales the loss of fp16, or None.
-    :param backward: Computes the gradients.
-    :return: The joint L2 norm before clipping, a scalar; not finite if and only if a gradient (or the norm) is not.
+    All gradients of ``modules`` are cleared first, so that nothing an attack left behind is added.
     """
     clear_gradients(modules)
     backward(loss if scaler is None else scaler.scale(loss))
@@ -42,12 +303,7 @@ def take_gradients(
 def step_optimizers(
     optimizers: Sequence[torch.optim.Optimizer], norm: Tensor, scaler: torch.amp.GradScaler | None
 ) -> None:
-    """One step of each optimizer; with fp16 of none if a gradient overflowed, so that they stay together.
-
-    :param optimizers: The optimizers.
-    :param norm: What :func:`take_gradients` gave.
-    :param scaler: Scales the loss of fp16, or None.
-    """
+    """One step of each optimizer; with fp16 of none if a gradient overflowed, so that they stay together."""
     if scaler is None:
         for optimizer in optimizers:
             optimizer.step()
@@ -59,48 +315,70 @@ def step_optimizers(
 
 
 def clear_gradients(modules: Sequence[nn.Module]) -> None:
-    """Set the gradient of every parameter to None.
-
-    :param modules: The modules.
-    """
+    """Set the gradient of every parameter to None."""
     for module in modules:
         module.zero_grad(set_to_none=True)
 
 
 def learning_rate(optimizer: torch.optim.Optimizer) -> float:
-    """The learning rate of the first parameter group.
-
-    :param optimizer: The optimizer.
-    """
+    """The learning rate of the first parameter group."""
     return float(optimizer.param_groups[0]["lr"])
 
 
-def step_schedulers(schedulers: Sequence[Any], error: float | None) -> None:
-    """Step each scheduler at the end of an epoch.
+def check_outputs(logits: Mapping[str, Tensor], inputs: int, nb_classes: int) -> None:
+    """What the first step's forwards gave: a row per sample, a column per class, logits rather than probabilities."""
+    for name, values in logits.items():
+        owner = "guide" if name == "guide" else "classifier"
+        check_logits(values, nb_classes, owner)
+        if len(values) != inputs:
+            raise ValueError(
+                f"{owner}: {inputs} samples gave {len(values)} {name} outputs; a preprocessing defence that changes "
+                "the number of samples cannot be used here."
+            )
+        rows = values.detach()
+        if bool((rows >= 0).all() and ((rows.sum(dim=1) - 1).abs() < _SUM_TOLERANCE).all()):
+            raise ValueError(
+                f"{owner}: its {name} outputs are probabilities (each row sums to 1); expected raw logits, so remove "
+                "the final softmax."
+            )
+        if bool((rows.logsumexp(dim=1).abs() < _SUM_TOLERANCE).all()):
+            raise ValueError(
+                f"{owner}: its {name} outputs are log-probabilities; expected raw logits, so remove the final "
+                "log-softmax and train with CrossEntropyLoss."
+            )
 
-    :param schedulers: Objects with a ``step``; ``ReduceLROnPlateau`` is given ``error``, where there is one.
-    :param error: What a plateau is measured on (lower is better); None in an epoch that was not measured.
+
+def all_finite(values: Sequence[Tensor]) -> bool:
+    """Whether no value is NaN or Inf; one read from the device, and one pass over each tensor.
+
+    A sum of finite values that overflows is asked again, value by value.
     """
-    for scheduler in schedulers:
-        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            if error is not None:
-                scheduler.step(error)
+    sums = torch.stack([value.detach().sum(dtype=torch.float32) for value in values])
+    return bool(torch.isfinite(sums).all()) or all(bool(torch.isfinite(value).all()) for value in values)
+
+
+def describe(
+    places: Mapping[str, Tensor],
+    terms: Mapping[str, float],
+    optimizers: Sequence[torch.optim.Optimizer],
+    epoch: int,
+    step: int,
+) -> str:
+    """What a user needs to find the cause of NaN or Inf: the first of ``places`` (tensors by name) is it."""
+    bad = {name: value for name, value in places.items() if not bool(torch.isfinite(value).all())}
+    parts = []
+    for name, value in list(bad.items())[:5]:
+        found = ~torch.isfinite(value)
+        if value.ndim > 1 and name.endswith(_BY_SAMPLE):
+            rows = found.flatten(1).any(dim=1).nonzero().flatten().tolist()
+            shown = ", ".join(map(str, rows[:10])) + (f" and {len(rows) - 10} more" if len(rows) > 10 else "")
+            parts.append(f"{name} (rows {shown} of the batch)")
         else:
-            scheduler.step()
-
-
-def scale_learning_rates(optimizers: Sequence[torch.optim.Optimizer], schedulers: Sequence[Any], factor: float) -> None:
-    """Multiply all learning rates, present and to come, by ``factor``.
-
-    :param optimizers: Their groups' rates, and what schedulers keep in the groups.
-    :param schedulers: Their base rates, those of nested schedulers too.
-    :param factor: In (0, 1).
-    """
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group.update({n: group[n] * factor for n in ("lr", "initial_lr", "max_lr", "min_lr") if n in group})
-    for scheduler in schedulers:
-        for name in ("base_lrs", "max_lrs", "_last_lr"):
-            if isinstance(getattr(scheduler, name, None), list):
-                setattr(scheduler, name, [rate * factor for rate in getattr(scheduler, name)])
-        scale_learning_rates([], getattr(scheduler, "_schedulers", ()), factor)
+            parts.append(f"{name} ({int(found.sum())} of {value.numel()} values)" if value.ndim else name)
+    parts += [f"and {len(bad) - 5} more"] if len(bad) > 5 else []
+    values = ", ".join(f"{name} {value:g}" for name, value in terms.items())
+    rates = ", ".join(f"{learning_rate(optimizer):g}" for optimizer in optimizers)
+    return (
+        f"NaN or Inf in epoch {epoch}, step {step}: {'; '.join(parts) or 'in another process'}. Terms: "
+        f"{values or 'none'}; learning rate {rates}."
+    )

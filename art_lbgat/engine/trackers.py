@@ -49,11 +49,7 @@ class Tracker(Protocol):
 
 
 def check_trackers(trackers: Any) -> None:
-    """Refuse what is no sequence of trackers.
-
-    :param trackers: What came.
-    :raises TypeError: If it is not, or one has not the three methods.
-    """
+    """Refuse what is no sequence of trackers, objects with the three methods."""
     if isinstance(trackers, str) or not isinstance(trackers, Sequence):
         raise TypeError(f"trackers: expected a list of trackers, got {trackers!r}.")
     for tracker in trackers:
@@ -88,13 +84,13 @@ class CSVTracker:
 
 
 class ServiceTracker:
-    """TensorBoard, Weights & Biases or MLflow, through Accelerate's trackers.
+    """TensorBoard, Weights & Biases or MLflow.
 
     :param service: ``"tensorboard"``, ``"wandb"`` or ``"mlflow"``.
     :param project: Name of the project (of the folder, for TensorBoard).
-    :param directory: Where TensorBoard's and MLflow's files go; the others ignore it.
+    :param directory: Where TensorBoard's and MLflow's files go; Weights & Biases ignores it.
     :param every_seconds: How often running means are sent within an epoch; None for epochs only.
-    :param options: More arguments of the service's own start.
+    :param options: More arguments of the service's own start (``SummaryWriter``, ``wandb.init``, ``mlflow.start_run``).
     :raises ValueError: An unknown service.
     :raises ImportError: If the package of the service is not installed.
     """
@@ -110,46 +106,55 @@ class ServiceTracker:
         packages = SERVICES[check_choice(service, "service", SERVICES)]
         if not any(importlib.util.find_spec(package) for package in packages):
             raise ImportError(f"service: {service} needs a package: pip install 'art-lbgat[{service}]'.")
-        self._service, self._project, self._directory = service, project, Path(directory)
-        self._options, self._tracker = options, None  # type: tuple[dict[str, Any], Any]
+        self._service, self._project, self._directory, self._options = service, project, Path(directory), options
+        self._send: Callable[[dict[str, float], int], Any] | None = None
+        self._finish: Callable[[], Any] | None = None
         self.every_seconds = every_seconds
 
     def start(self, run: Mapping[str, Any]) -> None:
         """See :class:`Tracker`."""
-        from accelerate import PartialState
-        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+        settings = {**run["options"], **{name: run[name] for name in ("trainer", "fit", "seed", "nb_epochs")}}
+        settings = {k: v for k, v in settings.items() if isinstance(v, (bool, int, float, str))}
+        if self._service == "tensorboard":
+            from torch.utils.tensorboard import SummaryWriter
 
-        PartialState()  # its logger, which its trackers use, wants to know which process this is
-        kind: Any = LOGGER_TYPE_TO_CLASS[self._service]
-        if kind.requires_logging_directory:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._tracker = kind(self._project, self._directory, **self._options)
+            writer: Any = SummaryWriter(self._directory / self._project, **self._options)
+            writer.add_text("settings", "\n".join(f"    {name}: {value}" for name, value in settings.items()))
+
+            def send(numbers: dict[str, float], step: int) -> None:
+                for name, value in numbers.items():
+                    writer.add_scalar(name, value, step)
+
+            self._send, self._finish = send, writer.close
+        elif self._service == "wandb":
+            import wandb
+
+            session = wandb.init(project=self._project, config=settings, **self._options)
+            self._send, self._finish = (lambda numbers, step: session.log(numbers, step=step)), session.finish
         else:
-            self._tracker = kind(self._project, **self._options)
-        self._tracker.main_process_only = False  # nobody else calls it
-        if hasattr(self._tracker, "start"):
-            self._tracker.start()
-        plain = (bool, int, float, str)
-        settings = {**run["options"], **{n: run[n] for n in ("trainer", "fit", "seed", "nb_epochs")}}
-        self._tracker.store_init_configuration({k: v for k, v in settings.items() if isinstance(v, plain)})
+            import mlflow
+
+            mlflow.set_tracking_uri(self._directory.resolve().as_uri())
+            mlflow.set_experiment(self._project)
+            mlflow.start_run(**self._options)
+            mlflow.log_params(settings)
+            self._send, self._finish = (lambda numbers, step: mlflow.log_metrics(numbers, step)), mlflow.end_run
 
     def log(self, values: Mapping[str, Any], step: int, epoch: int) -> None:
         """See :class:`Tracker`: numbers only; those within an epoch under ``running/``."""
         prefix = "running/" if "step_in_epoch" in values else ""
         numbers = {f"{prefix}{k}": float(v) for k, v in values.items() if isinstance(v, (int, float))}
-        self._tracker.log({**numbers, "epoch": epoch}, step=step)
+        assert self._send is not None  # noqa: S101 (for the type checker: a run starts its trackers first)
+        self._send({**numbers, "epoch": float(epoch)}, step)
 
     def finish(self, status: Status) -> None:
         """See :class:`Tracker`."""
-        if self._tracker is not None:
-            self._tracker.finish()
+        if self._finish is not None:
+            self._finish()
 
 
 class Trackers:
-    """All trackers of a run as one.
-
-    :param trackers: The trackers; none outside the main process.
-    """
+    """All trackers of a run as one."""
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = list(trackers)
@@ -161,23 +166,12 @@ class Trackers:
             each.start(run)
 
     def epoch(self, row: Mapping[str, Any], step: int, epoch: int) -> None:
-        """An epoch has ended.
-
-        :param row: The row of the history.
-        :param step: Steps of the run so far.
-        :param epoch: The epoch, from 1.
-        """
+        """An epoch has ended."""
         for each in self._trackers:
             each.log(row, step, epoch)
 
     def step(self, means: Callable[[], Mapping[str, Any]], step: int, epoch: int, step_in_epoch: int) -> None:
-        """A step has ended; told to those whose time has come.
-
-        :param means: Reads the running means from the device.
-        :param step: Steps of the run so far.
-        :param epoch: The epoch, from 1.
-        :param step_in_epoch: Steps of the epoch so far.
-        """
+        """A step has ended; told to those whose time has come."""
         now = time.monotonic()
         for each in self._trackers:
             seconds = getattr(each, "every_seconds", None)
@@ -186,10 +180,7 @@ class Trackers:
                 each.log({**means(), "step_in_epoch": step_in_epoch}, step, epoch)
 
     def finish(self, status: Status) -> None:
-        """The run ends; a tracker that fails now is a warning, since the run has its own end.
-
-        :param status: ``"finished"``, ``"interrupted"`` or ``"failed"``.
-        """
+        """The run ends; a tracker that fails now is a warning, since the run has its own end."""
         for each in self._trackers:
             try:
                 each.finish(status)

@@ -6,16 +6,15 @@ Two complete uses::
     sanity_checks(classifier, x, y, eps=8 / 255)                                 # whether the attacks can be believed
 
 Inventory: :func:`evaluate` (``PAPER_SUITE`` names the paper's attacks), :func:`robustness_curve`, :func:`sanity_checks`
-with :func:`masking_report`; :func:`auto_attack`; :func:`verify`; :class:`Accuracy`, a number with its interval.
+with :func:`masking_report`; :func:`auto_attack`; :func:`verify`; :class:`Accuracy`, a number with
+its interval (:func:`wilson_interval`).
 """
 
-from art_lbgat.evaluation.accuracy import Accuracy
-from art_lbgat.evaluation.autoattack import auto_attack
-from art_lbgat.evaluation.autoattack_loop import AutoAttackResult
-from art_lbgat.evaluation.curve import robustness_curve
+from art_lbgat.evaluation.attacks import verify
+from art_lbgat.evaluation.autoattack import AutoAttackResult, auto_attack
+from art_lbgat.evaluation.results import Accuracy, wilson_interval
 from art_lbgat.evaluation.sanity import masking_report, sanity_checks
-from art_lbgat.evaluation.suite import PAPER_SUITE, evaluate
-from art_lbgat.evaluation.verify import verify
+from art_lbgat.evaluation.suite import PAPER_SUITE, evaluate, robustness_curve
 
 __all__ = [
     "PAPER_SUITE",
@@ -27,4 +26,5 @@ __all__ = [
     "robustness_curve",
     "sanity_checks",
     "verify",
+    "wilson_interval",
 ]

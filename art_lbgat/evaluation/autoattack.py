@@ -1,19 +1,26 @@
-"""AutoAttack (arXiv 2003.01690): the attacks of the published package, in a run that can be killed and goes on."""
+"""AutoAttack (arXiv 2003.01690): the attacks of the published package, in a run that can be killed and goes on.
+
+The attacks, their settings and their seeds are the published package's; so are the results, to the bit. What is new is
+that every finished batch is kept in a :class:`~art_lbgat.evaluation.record.Record`, and taken from there if it is in,
+and that several processes share the batches of each attack.
+"""
 
 from __future__ import annotations
 
 import importlib
-import inspect
 import math
 import os
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from tqdm.auto import tqdm
 
-from art_lbgat.attacks.radius import check_scale
+from art_lbgat.attacks.projections import check_scale
 from art_lbgat.checks import (
     check_choice,
     check_count,
@@ -27,19 +34,46 @@ from art_lbgat.checks import (
     check_seed,
 )
 from art_lbgat.classifier import TensorView
-from art_lbgat.evaluation.autoattack_checks import FEW_CLASSES
-from art_lbgat.evaluation.autoattack_loop import AutoAttackResult, run_attacks
-from art_lbgat.evaluation.identity import data_sha256, model_identity
-from art_lbgat.evaluation.record import Record
-from art_lbgat.evaluation.sharing import sharing
-from art_lbgat.evaluation.unit import UnitModel
-from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness
+from art_lbgat.evaluation.record import Entry, Found, Record, Sharing, data_sha256, model_identity, sharing
+from art_lbgat.evaluation.subject import (
+    DYNAMIC,
+    FEW_CLASSES,
+    NON_FINITE,
+    RANDOMISED,
+    SOFTMAX,
+    SQUARE_STRONGER,
+    ZERO_GRADIENTS,
+)
+from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness, seed_everything
 
+NATURAL = "natural"
 ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 _PACKAGES = ("autoattack", "pyautoattack")  # the first is the authors', in git only; the second its copy on PyPI
 _SQUARE_L2_SIDE = 5  # its L2 patches tile a fifth of the height; smaller images end in a division by zero
 _TARGETS = 9
+
+
+class AutoAttackResult(NamedTuple):
+    """What AutoAttack found.
+
+    :param x_adv: Adversarial examples in the units of what was attacked, ``(N, ...)``; samples that were not broken
+        keep their natural image.
+    :param right: Which samples are right naturally, ``(N,)``, bool.
+    :param robust: Which of them withstood every attack, ``(N,)``, bool.
+    :param accuracies: Accuracy after each attack that was run, each on what the ones before left, in [0, 1]. Attacks
+        are left out once nothing is robust.
+    :param flags: What was noticed, message by name (``"randomised"``, ``"softmax"``, ``"dynamic"``, ``"zero
+        gradients"``, ``"square stronger"``, ``"few classes"``, ``"non-finite logits"``); empty if nothing.
+    :param seconds: Seconds of work on each attack, those of earlier sessions and of all processes included.
+    """
+
+    x_adv: Tensor
+    right: Tensor
+    robust: Tensor
+    accuracies: dict[str, float]
+    flags: dict[str, str]
+    seconds: dict[str, float]
 
 
 def auto_attack(
@@ -83,20 +117,22 @@ def auto_attack(
     :raises RuntimeError: If another process has ended.
     :raises BlockingIOError: If another run has the file open.
     """
-    _check(view, x, y, eps, norm, attacks, batch_size, seed)
+    _check(view, x, y)
+    check_scale(check_number(eps, "eps"), check_norm(norm), view)
+    attack_names(attacks, view.classifier.nb_classes)
+    check_count(batch_size, "batch_size")
+    check_seed(seed)
     check_flag(verbose, "verbose")
-    if state_path is not None:
-        state_path = check_path(state_path, "state_path")
+    path = None if state_path is None else check_path(state_path, "state_path")
     model = UnitModel(view)
-    unit_x = model.to_unit(x.cpu()).contiguous()
     settings = (eps / model.scale, norm, attacks, batch_size, seed)
-    found = attack_images(view, model, unit_x, y, *settings, state_path=state_path, verbose=verbose)
+    found = attack_images(view, model, model.to_unit(x.cpu()), y, *settings, state_path=path, verbose=verbose)
     broken = (found.right & ~found.robust).to(x.device)
     raw = torch.where(broken.reshape(-1, *[1] * (x.ndim - 1)), model.to_raw(found.x_adv).to(x), x)
     return found._replace(x_adv=raw)
 
 
-def _check(view: Any, x: Any, y: Any, eps: Any, norm: Any, attacks: Any, batch_size: Any, seed: Any) -> None:
+def _check(view: Any, x: Any, y: Any) -> None:
     check_kind(view, "view", TensorView)
     for name, value in (("x", x), ("y", y)):
         check_kind(value, name, Tensor)
@@ -105,85 +141,61 @@ def _check(view: Any, x: Any, y: Any, eps: Any, norm: Any, attacks: Any, batch_s
     check_inputs(x, view.classifier)
     if check_labels(y, view.classifier.nb_classes, length=len(x)).ndim != 1 or y.ndim != 1 or y.dtype != torch.int64:
         raise ValueError(f"y: expected index labels (N,) as int64, got {y.dtype} of shape {tuple(y.shape)}.")
-    check_number(eps, "eps")
-    check_scale(eps, check_norm(norm), view)
-    attack_names(attacks, view.classifier.nb_classes)
-    check_count(batch_size, "batch_size")
-    check_seed(seed)
 
 
-def attack_images(
-    view: TensorView,
-    model: UnitModel,
-    x: Tensor,
-    y: Tensor,
-    eps: float,
-    norm: float,
-    attacks: str | Sequence[str],
-    batch_size: int,
-    seed: int,
-    *,
-    state_path: str | os.PathLike[str] | None,
-    verbose: bool,
-) -> AutoAttackResult:
-    """:func:`auto_attack` on images in [0, 1]: the same arguments, ``eps`` in units of that range.
+class UnitModel(nn.Module):
+    """The whole classifier, preprocessing included, as a net on images in [0, 1], as AutoAttack and RobustBench want.
 
-    :param view: The classifier.
-    :param model: ``UnitModel(view)``.
-    :param x: Images in [0, 1], ``(N, channels, height, width)``, on the CPU.
-    :param y: Labels as indices, int64 ``(N,)``.
-    :param eps: Radius in units of [0, 1].
-    :param norm: ``math.inf`` or 2.
-    :param attacks: ``"standard"`` or a list of its attacks.
-    :param batch_size: Images per batch.
-    :param seed: Seed of every attack.
-    :param state_path: The file of what is finished, or None.
-    :param verbose: Show a progress bar.
-    :return: What was found, in units of [0, 1].
+    ``x = low + u * (high - low)`` for the ``clip_values`` ``(low, high)``; nothing is computed for (0, 1). ValueError
+    if there are none, or other ones for some features than for others.
     """
-    names, notes = attack_names(attacks, view.classifier.nb_classes)
-    if norm != math.inf and min(x.shape[2:]) < _SQUARE_L2_SIDE and "square" in names:
-        raise ValueError(
-            f"attacks: Square in L2 needs images of at least {_SQUARE_L2_SIDE}x{_SQUARE_L2_SIDE} values, got "
-            f"{tuple(x.shape[2:])}; leave 'square' out with a custom list."
-        )
-    # contiguous and on the CPU, since the attacks use ``view`` and batches are moved one by one
-    x, y = x.cpu().contiguous(), y.cpu()
-    package = published_package()
-    custom = attacks != "standard"
-    settings = {"eps": eps, "norm": "Linf" if norm == math.inf else "L2", "seed": seed}
-    identity: dict[str, Any] = {}
-    with sharing(view.device) as shared:
-        if state_path is not None or shared.world > 1:
-            identity = {
-                **settings,
-                "attacks": [*names, "custom" if custom else "standard"],
-                "batch_size": batch_size,
-                **model_identity(view),
-                "data": data_sha256(x, y),
-                "package": package.__name__,
-            }
-        shared.agree(identity)
-        with (
-            shared.every(lambda: Record(state_path if shared.is_main else None, identity)) as record,
-            plain_autograd(view.device),
-            torch.no_grad(),
-            preserved_randomness(),
-            evaluating(view.module),
-        ):
-            runner = _runner(package, model, names, custom, view, settings)
-            checks = importlib.import_module(f"{package.__name__}.checks")
-            found = run_attacks(
-                runner, checks, model, x, y, batch_size, seed, record, view.device, shared, verbose=verbose
+
+    def __init__(self, view: TensorView) -> None:
+        super().__init__()
+        bounds = view.bounds()
+        if bounds is None:
+            raise ValueError(
+                f"{view.name}: AutoAttack needs bounded inputs; build the classifier with clip_values=(min, max)."
             )
-    return found._replace(flags={**found.flags, **notes})
+        low, high = (torch.unique(bound) for bound in bounds)
+        if len(low) != 1 or len(high) != 1:
+            raise ValueError(
+                f"{view.name}: AutoAttack needs one range for all features, got clip_values that differ by feature."
+            )
+        self._view, self._low, self.scale = view, float(low), float(high) - float(low)
+        self._is_unit = (self._low, self.scale) == (0.0, 1.0)
+        with torch.inference_mode(False):  # or it could not be written to outside that mode
+            self._non_finite = torch.zeros((), dtype=torch.bool, device=view.device)
+        self.eval()
+
+    def forward(self, unit: Tensor) -> Tensor:
+        """Logits ``(N, C)`` of inputs ``(N, ...)`` in [0, 1], of any shape with the right number of values."""
+        logits = self._view.logits(self.to_raw(unit)).float()  # the attacks mix no types
+        self._non_finite |= ~torch.isfinite(logits.detach()).all()  # on the device: asked for once, at the end
+        return logits
+
+    @property
+    def non_finite(self) -> bool:
+        """Whether a forward pass has given NaN or Inf."""
+        return bool(self._non_finite)
+
+    def to_raw(self, unit: Tensor) -> Tensor:
+        """From [0, 1] to the classifier's own range and shape."""
+        x = unit.reshape(len(unit), *self._view.classifier.input_shape)
+        return x if self._is_unit else x * self.scale + self._low
+
+    def to_unit(self, x: Tensor) -> Tensor:
+        """From the classifier's own range to [0, 1], as images; flat inputs as the squarest image."""
+        unit = x if self._is_unit else (x - self._low) / self.scale
+        if unit.ndim == 4:
+            return unit
+        size = unit[0].numel()
+        height = max(h for h in range(1, math.isqrt(size) + 1) if size % h == 0)
+        return unit.reshape(len(unit), 1, height, size // height)
 
 
 def published_package() -> ModuleType:
-    """The AutoAttack package there is: ``autoattack`` where it is installed, else ``pyautoattack``.
-
-    :raises ImportError: If there is neither.
-    """
+    """The AutoAttack package there is: ``autoattack`` where it is installed, else ``pyautoattack``; or ImportError."""
     for name in _PACKAGES:
         try:
             package = importlib.import_module(name)
@@ -202,12 +214,8 @@ def published_package() -> ModuleType:
 def attack_names(
     attacks: str | Sequence[str], nb_classes: int, argument: str = "attacks"
 ) -> tuple[list[str], dict[str, str]]:
-    """The attacks to run, and a flag if they are not those of ten classes or more.
+    """The attacks to run, and flags if they are not those of ten classes or more; errors name the argument.
 
-    :param attacks: ``"standard"``, a name or a list of names.
-    :param nb_classes: Of the classifier.
-    :param argument: The name of the argument that ``attacks`` came from, for errors.
-    :return: The names, and messages by flag.
     :raises ValueError: No or unknown attacks, or too few classes for one.
     """
     notes = {}
@@ -233,21 +241,229 @@ def attack_names(
 
 
 def needs_gradients(names: Sequence[str]) -> bool:
-    """Whether any of these attacks, as :func:`attack_names` gives them, differentiates the model.
-
-    :param names: The attacks.
-    """
+    """Whether any of these attacks, as :func:`attack_names` gives them, differentiates the model."""
     return set(names) != {"square"}
 
 
-def _runner(
-    package: ModuleType, model: UnitModel, names: list[str], custom: bool, view: TensorView, settings: dict[str, Any]
-) -> Any:
-    """The published ``AutoAttack`` object, of which the attacks and their settings are used."""
-    # standard also for its replacements with few classes, so that the number of restarts is the standard's
-    listed = "attacks" if "attacks" in inspect.signature(package.AutoAttack).parameters else "attacks_to_run"
-    version = {"version": "custom", listed: names} if custom else {"version": "standard"}
-    runner = package.AutoAttack(model, device=view.device, **version, **settings)
-    runner.attacks_to_run = names
-    runner.apgd_targeted.n_target_classes = runner.fab.n_target_classes = min(_TARGETS, view.classifier.nb_classes - 1)
-    return runner
+def attack_images(
+    view: TensorView,
+    model: UnitModel,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    norm: float,
+    attacks: str | Sequence[str],
+    batch_size: int,
+    seed: int,
+    *,
+    state_path: str | os.PathLike[str] | None,
+    verbose: bool,
+) -> AutoAttackResult:
+    """:func:`auto_attack` on images in [0, 1], with ``eps`` and the result in units of that range."""
+    nb_classes = view.classifier.nb_classes
+    names, notes = attack_names(attacks, nb_classes)
+    if norm != math.inf and min(x.shape[2:]) < _SQUARE_L2_SIDE and "square" in names:
+        raise ValueError(
+            f"attacks: Square in L2 needs images of at least {_SQUARE_L2_SIDE}x{_SQUARE_L2_SIDE} values, got "
+            f"{tuple(x.shape[2:])}; leave 'square' out with a custom list."
+        )
+    # contiguous and on the CPU, since the attacks use ``view`` and batches are moved one by one
+    x, y = x.cpu().contiguous(), y.cpu()
+    package = published_package()
+    version = "standard" if attacks == "standard" else "custom"
+    settings = {"eps": eps, "norm": "Linf" if norm == math.inf else "L2", "seed": seed}
+    identity: dict[str, Any] = {}
+    with sharing(view.device) as shared:
+        if state_path is not None or shared.world > 1:
+            identity = {
+                **settings,
+                "attacks": [*names, version],
+                "batch_size": batch_size,
+                **model_identity(view),
+                "data": data_sha256(x, y),
+                "package": package.__name__,
+            }
+        shared.agree(identity)
+        with (
+            shared.every(lambda: Record(state_path if shared.is_main else None, identity)) as record,
+            plain_autograd(view.device),
+            torch.no_grad(),
+            preserved_randomness(),
+            evaluating(view.module),
+        ):
+            # standard also for its replacements with few classes, so that the number of restarts is the standard's
+            runner = package.AutoAttack(model, device=view.device, version=version, **settings)
+            runner.attacks_to_run = names
+            runner.apgd_targeted.n_target_classes = runner.fab.n_target_classes = min(_TARGETS, nb_classes - 1)
+            checks = importlib.import_module(f"{package.__name__}.checks")
+            one = _OneProcess(runner, checks, model, x, y, batch_size, seed, view.device)
+            found = _run_attacks(one, names, record, shared, verbose)
+            flags = {**found.flags, **_check_square(checks, found), **notes}
+    return found._replace(flags=flags)
+
+
+def _run_attacks(
+    one: _OneProcess, names: Sequence[str], record: Record, shared: Sharing, verbose: bool
+) -> AutoAttackResult:
+    """The order of AutoAttack, batch by batch: each attack on what the ones before did not break."""
+    known = shared.recorded(record, NATURAL, [0])
+    (natural,) = shared.round(record, NATURAL, [0], lambda _: one.judge_natural())
+    if known:
+        shared.each(lambda: one.check_same(natural.x_adv))
+    right = torch.zeros(len(one.x), dtype=torch.bool)
+    right[natural.rows] = True
+    robust, x_adv = right.clone(), one.x.clone()
+    flags, seconds = dict(natural.flags), {NATURAL: natural.seconds}
+    accuracies: dict[str, float] = {}
+    for name in names:
+        left = robust.nonzero().flatten()
+        if not len(left):
+            break
+        seconds[name] = 0.0
+        one.prepared(name)  # also if all is in the record: fab-t leaves its settings to fab
+
+        def attack(place: int, name: str = name, left: Tensor = left) -> Entry:
+            """The batch at a place."""
+            return one.attack(name, left[place : place + one.batch_size])
+
+        places = range(0, len(left), one.batch_size)
+        with tqdm(total=len(left), desc=name, unit=" images", disable=not (verbose and shared.is_main)) as bar:
+            for first in range(0, len(places), shared.world):
+                now = places[first : first + shared.world]
+                for place, entry in zip(now, shared.round(record, name, now, attack), strict=True):
+                    robust[entry.rows] = False
+                    x_adv[entry.rows] = entry.x_adv.to(x_adv)
+                    for flag, message in entry.flags.items():
+                        flags.setdefault(flag, message)
+                    seconds[name] += entry.seconds
+                    bar.update(min(one.batch_size, len(left) - place))
+                    bar.set_postfix_str(f"robust at most {robust.double().mean():.2%}")
+        accuracies[name] = float(robust.double().mean())
+    return AutoAttackResult(x_adv, right, robust, accuracies, flags, seconds)
+
+
+class _OneProcess:
+    """What one process does of a run: the natural images, and one attack on one batch.
+
+    Its methods want the model in eval mode and randomness preserved.
+    """
+
+    def __init__(
+        self,
+        runner: Any,
+        checks: ModuleType,
+        model: UnitModel,
+        x: Tensor,
+        y: Tensor,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.x, self.y, self.batch_size = x, y, batch_size
+        self._runner, self._checks, self._model = runner, checks, model
+        self._seed, self._device = seed, device
+
+    def judge_natural(self) -> Entry:
+        """Which samples are right naturally, and what AutoAttack's checks say of the first batch."""
+        start = time.perf_counter()
+        seed_everything(self._seed)
+        right: list[Tensor] = []
+        first = torch.empty(0)
+        for place in range(0, len(self.x), self.batch_size):
+            images, labels = self._batch(slice(place, place + self.batch_size))
+            logits = self._model(images)
+            if not bool(torch.isfinite(logits).all()):
+                raise ValueError(
+                    "classifier: its logits for natural images hold NaN or Inf, so no accuracy has a meaning."
+                )
+            first = first if right else logits
+            right.append((logits.argmax(dim=1) == labels).cpu())
+        flags = check_defence(self._checks, self._model, *self._batch(slice(0, self.batch_size)))
+        return Entry(torch.cat(right).nonzero().flatten(), first.cpu(), flags, time.perf_counter() - start)
+
+    def check_same(self, recorded: Tensor) -> Found:
+        """Whether the model still answers as it did: weights and layers alone do not tell, an attribute may count."""
+        seed_everything(self._seed)
+        logits = self._model(self._batch(slice(0, self.batch_size))[0]).cpu()
+        tolerance = 1e-3 * float(recorded.abs().max())
+        if logits.shape != recorded.shape or not torch.allclose(logits, recorded, rtol=0, atol=tolerance):
+            raise ValueError(
+                "state_path: it belongs to another run, so going on would mix two: the model gives other logits for "
+                "the same images than it recorded. Take another path, or delete the file."
+            )
+        return {}
+
+    def attack(self, name: str, rows: Tensor) -> Entry:
+        """One attack on one batch."""
+        start = time.perf_counter()
+        seed_everything(self._seed)
+        said = _Logger()
+        for each in (self._runner.apgd, self._runner.apgd_targeted):
+            each.logger = said
+        images, labels = self._batch(rows)
+        adversarial = self.prepared(name).perturb(images, labels)
+        logits = self._model(adversarial)
+        # logits that are not finite classify nothing, whatever the argmax makes of them
+        broken = (logits.max(dim=1)[1] != labels) | ~torch.isfinite(logits).all(dim=1)
+        flags = {ZERO_GRADIENTS: said.message} if said.message else {}
+        if self._model.non_finite:
+            flags[NON_FINITE] = f"the logits of some inputs of {name} hold NaN or Inf, which misleads attacks."
+        return Entry(rows[broken.cpu()], adversarial[broken].cpu(), flags, time.perf_counter() - start)
+
+    def prepared(self, name: str) -> Any:
+        """The attack object of a name, set as AutoAttack sets it before each batch."""
+        runner = self._runner
+        chosen: Any = {"square": runner.square, "apgd-t": runner.apgd_targeted}.get(name)
+        if name in ("apgd-ce", "apgd-dlr"):
+            chosen = runner.apgd
+            chosen.loss = name.removeprefix("apgd-")
+        elif name in ("fab", "fab-t"):
+            chosen = runner.fab
+            chosen.targeted = name == "fab-t"
+            if chosen.targeted:
+                chosen.n_restarts = 1
+        chosen.seed = self._seed
+        return chosen
+
+    def _batch(self, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+        return self.x[rows].to(self._device), self.y[rows].to(self._device)
+
+
+class _Logger:
+    """Stands in for the logger of AutoAttack, of either package: keeps the first warning, drops progress."""
+
+    message = ""
+
+    def warning(self, message: str) -> None:
+        self.message = self.message or message.split(" See ")[0].removeprefix("Warning: ").strip()
+
+    def log(self, message: str) -> None:
+        if message.startswith("Warning: "):
+            self.warning(message)
+
+    def debug(self, message: str) -> None: ...
+
+    info = debug
+
+
+def check_defence(checks: ModuleType, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
+    """Whether a defence is one that AutoAttack cannot judge well, by its module ``checks`` on one natural batch.
+
+    Messages of ``"randomised"``, ``"softmax"`` and ``"dynamic"``, as far as they apply.
+    """
+    said = {name: _Logger() for name in (RANDOMISED, SOFTMAX, DYNAMIC)}
+    checks.check_randomized(model, x, y, bs=len(x), logger=said[RANDOMISED])
+    checks.check_range_output(model, x, logger=said[SOFTMAX])
+    for counter in checks.funcs:
+        checks.funcs[counter] = 0  # module-global: one hit would flag every later model of the process
+    # It ends with sys.settrace(None), which blinds coverage and debuggers; a trace function belongs to its thread.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        thread.submit(checks.check_dynamic, model, x, False, logger=said[DYNAMIC]).result()
+    return {name: logger.message for name, logger in said.items() if logger.message}
+
+
+def _check_square(checks: ModuleType, found: AutoAttackResult) -> dict[str, str]:
+    """Whether Square, which uses no gradients, found more than the attacks before it left."""
+    said = _Logger()
+    checks.check_square_sr({"clean": float(found.right.double().mean()), **found.accuracies}, logger=said)
+    return {SQUARE_STRONGER: said.message} if said.message else {}

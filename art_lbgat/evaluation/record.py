@@ -1,4 +1,4 @@
-"""A record of finished batches in one file, so that a long evaluation that was killed goes on where it was.
+"""What a long evaluation has finished: kept in one file, so that it can be killed, and shared by its processes.
 
 SQLite keeps it: each batch is one transaction, which is there whole or not at all after a crash, and a second run on
 the same file is locked out. Nothing in it is ever unpickled.
@@ -10,33 +10,116 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
 
+from art_lbgat.classifier import TensorView
+from art_lbgat.fingerprint import module_layout
+from art_lbgat.processes import Processes, join_processes
+
+T = TypeVar("T")
 _APPLICATION = 0x4C424741  # "LBGA", at the place where SQLite files say whose they are
-_FORMAT = 1
+_FORMAT = 2
+_ERRORS: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (ValueError, TypeError, OSError, FileNotFoundError, PermissionError, BlockingIOError, ImportError)
+}
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """SHA-256 of the state dict: names, types, shapes and bytes, in order of the names, whatever the device."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name}\0".encode())
+        if isinstance(value, Tensor):
+            _add(digest, value)
+        else:  # what get_extra_state gave
+            digest.update(repr(value).encode())
+    return digest.hexdigest()
+
+
+def data_sha256(x: Tensor, y: Tensor) -> str:
+    """SHA-256 of images and labels: types, shapes and bytes."""
+    digest = hashlib.sha256()
+    _add(digest, x)
+    _add(digest, y)
+    return digest.hexdigest()
+
+
+def model_identity(view: TensorView) -> dict[str, str]:
+    """What decides the bits of the logits, by name: weights, layers as they are printed, preprocessing, torch, device.
+
+    The number of threads is not among them, though sums on a CPU are rounded in another order with another number.
+    """
+    defences = [*view.operations, *(view.classifier.postprocessing_defences or [])]
+    operations = [
+        [type(operation).__qualname__, [(name, _plain(getattr(operation, name, None))) for name in operation.params]]
+        for operation in defences
+    ]
+    clip_values = view.classifier.clip_values
+    bounds = None if clip_values is None else [_plain(value) for value in clip_values]
+    layers = module_layout(view.module), operations, bounds
+    return {
+        "weights": weights_sha256(view.module),
+        "layers and preprocessing": hashlib.sha256(repr(layers).encode()).hexdigest(),
+        "torch": torch.__version__,
+        "device": view.device.type,
+    }
+
+
+def _add(digest: Any, value: Tensor) -> None:
+    value = value.detach().cpu().contiguous()
+    digest.update(f"{value.dtype}{tuple(value.shape)}\0".encode())
+    # in pieces, since some types (bfloat16) have no numpy counterpart and large tensors would be copied whole
+    flat = value.reshape(-1).view(torch.uint8) if value.numel() else value
+    for first in range(0, flat.numel(), 1 << 26):
+        digest.update(flat[first : first + (1 << 26)].numpy().tobytes())
+
+
+def _plain(value: Any) -> Any:
+    return np.asarray(value).tolist() if isinstance(value, (np.ndarray, np.generic, Tensor)) else repr(value)
 
 
 class Entry(NamedTuple):
-    """What one batch of one attack found.
+    """What one batch of one attack found."""
 
-    :param rows: Which samples it concerns, int64, ``(k,)``: those broken (for ``"natural"`` those right).
-    :param x_adv: Their adversarial examples, float32, ``(k, ...)``; for ``"natural"`` the logits of the first
-        batch.
-    :param flags: What was noticed, message by name.
-    :param seconds: Seconds it took.
-    """
-
-    rows: Tensor
-    x_adv: Tensor
+    rows: Tensor  # the samples it concerns, int64 (k,): those broken, for "natural" those right
+    x_adv: Tensor  # their adversarial examples (k, ...); for "natural" the logits of the first batch
     flags: Mapping[str, str]
     seconds: float
+
+
+Found = Mapping[int, Entry]  # by the place of the batch
+
+
+def pack(found: Found, failure: tuple[str, str] | None = None) -> bytes:
+    """Entries, and the kind and text of an error, as bytes that run nothing when they are read."""
+    tensors = {}
+    for place, entry in found.items():
+        tensors[f"{place} rows"] = entry.rows.detach().to("cpu", torch.int64).contiguous()
+        tensors[f"{place} x_adv"] = entry.x_adv.detach().cpu().contiguous()
+    notes = {str(place): [dict(entry.flags), entry.seconds] for place, entry in found.items()}
+    text = json.dumps([failure, notes]).encode()
+    return save({**tensors, "notes": torch.frombuffer(bytearray(text), dtype=torch.uint8)})
+
+
+def unpack(packed: bytes) -> tuple[dict[int, Entry], tuple[str, str] | None]:
+    """What was packed; one of several errors if it is something else."""
+    tensors = load(packed)
+    failure, notes = json.loads(bytes(tensors["notes"].numpy()))
+    found = {
+        int(place): Entry(tensors[f"{place} rows"], tensors[f"{place} x_adv"], dict(flags), float(seconds))
+        for place, (flags, seconds) in notes.items()
+    }
+    return found, failure
 
 
 class Record:
@@ -54,44 +137,30 @@ class Record:
         self._path = None if path is None else Path(path)
         if self._path is not None and not self._path.parent.is_dir():
             raise FileNotFoundError(f"state_path: there is no directory {self._path.parent} for {self._path.name}.")
-        try:
-            self._database = sqlite3.connect(self._path or ":memory:", timeout=0, isolation_level=None)
-        except sqlite3.OperationalError as error:
-            raise OSError(f"state_path: {self._path} cannot be used ({error}).") from error
-        except ValueError as error:  # NUL
-            raise ValueError(f"state_path: expected the path of a file, got {str(path)!r} ({error}).") from error
-        try:
-            self._open(json.loads(json.dumps(identity)))
-        except sqlite3.OperationalError as error:
-            self.close()
-            if "locked" in str(error):
-                raise BlockingIOError(f"state_path: another run has {self._path} open.") from error
-            raise OSError(f"state_path: {self._path} cannot be used ({error}).") from error
-        except sqlite3.DatabaseError as error:
-            self.close()
-            raise ValueError(
-                f"state_path: {self._path} is damaged or no record of a run ({error}); delete it to start anew."
-            ) from error
-        except BaseException:
-            self.close()
-            raise
+        with self._named_errors("used"):
+            try:
+                self._database = sqlite3.connect(self._path or ":memory:", timeout=0, isolation_level=None)
+            except ValueError as error:  # NUL
+                raise ValueError(f"state_path: expected the path of a file, got {str(path)!r} ({error}).") from error
+            try:
+                self._open(json.loads(json.dumps(identity)))
+            except BaseException:
+                self.close()
+                raise
 
     def _open(self, identity: dict[str, Any]) -> None:
         execute = self._database.execute
         execute("PRAGMA trusted_schema = OFF")  # what a file of another's defines calls nothing
         execute("PRAGMA locking_mode = EXCLUSIVE")
         execute("BEGIN EXCLUSIVE")  # takes the lock, which is then held until the file is closed
-        (application,), (version,) = (
-            execute("PRAGMA application_id").fetchone(),
-            execute("PRAGMA user_version").fetchone(),
-        )
+        (application,) = execute("PRAGMA application_id").fetchone()
+        (version,) = execute("PRAGMA user_version").fetchone()
         if application == 0 and not execute("SELECT name FROM sqlite_master").fetchall():
             execute(f"PRAGMA application_id = {_APPLICATION}")
             execute(f"PRAGMA user_version = {_FORMAT}")
             execute("CREATE TABLE identity (json TEXT NOT NULL)")
             execute(
-                "CREATE TABLE entry (part TEXT, place INTEGER, rows BLOB, x_adv BLOB, shape TEXT, flags TEXT, "
-                "seconds REAL, sha256 TEXT, PRIMARY KEY (part, place))"
+                "CREATE TABLE entry (part TEXT, place INTEGER, content BLOB, sha256 TEXT, PRIMARY KEY (part, place))"
             )
             execute("INSERT INTO identity VALUES (?)", [json.dumps(identity)])
         elif application != _APPLICATION:
@@ -105,7 +174,7 @@ class Record:
         others = {kind for (kind,) in execute("SELECT type FROM sqlite_master")} - {"table", "index"}
         if others:  # a view or a trigger would run what another wrote
             raise sqlite3.DatabaseError(f"it holds a {min(others)}")
-        execute("SELECT rows, x_adv, shape, flags, seconds, sha256 FROM entry LIMIT 0")
+        execute("SELECT content, sha256 FROM entry LIMIT 0")
         try:
             found = dict(json.loads(execute("SELECT json FROM identity").fetchone()[0]))
         except (ValueError, TypeError) as error:
@@ -119,48 +188,29 @@ class Record:
             )
 
     def get(self, part: str, place: int = 0) -> Entry | None:
-        """The entry of a part, or None if it was not finished.
-
-        :param part: Name of the part.
-        :param place: Which of the entries of that part.
-        :raises ValueError: If its bytes are not those that were written.
-        """
-        row = self._database.execute(
-            "SELECT rows, x_adv, shape, flags, seconds, sha256 FROM entry WHERE part = ? AND place = ?", [part, place]
-        ).fetchone()
+        """The entry at a place of a part, or None if it was not finished; ValueError if its bytes are damaged."""
+        with self._named_errors("read"):
+            row = self._database.execute(
+                "SELECT content, sha256 FROM entry WHERE part = ? AND place = ?", [part, place]
+            ).fetchone()
         if row is None:
             return None
-        rows, x_adv, shape, flags, seconds, digest = row
+        content, digest = row
         try:
-            if digest != _digest(rows, x_adv, shape, flags):
+            if hashlib.sha256(content).hexdigest() != digest:
                 raise ValueError("other bytes than were written")
-            return Entry(
-                torch.from_numpy(np.frombuffer(rows, dtype=np.int64).copy()),
-                torch.from_numpy(np.frombuffer(x_adv, dtype=np.float32).copy().reshape(json.loads(shape))),
-                dict(json.loads(flags)),
-                float(seconds),
-            )
-        except (ValueError, TypeError, AttributeError) as error:
+            return unpack(content)[0][place]
+        except (ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
             raise ValueError(
                 f"state_path: {self._path} is damaged at {part} {place}; delete it to start anew ({error})."
             ) from error
 
     def add(self, part: str, entry: Entry, place: int = 0) -> Entry:
-        """Keep a finished entry; when this returns it is on disk.
-
-        :param part: Name of the part.
-        :param entry: What was found.
-        :param place: Which of the entries of that part.
-        :raises OSError: If it cannot be written (a full disk); what was there before is intact.
-        """
-        rows = entry.rows.cpu().numpy().astype(np.int64).tobytes()
-        x_adv = entry.x_adv.detach().cpu().contiguous().numpy().astype(np.float32).tobytes()
-        shape, flags = json.dumps(list(entry.x_adv.shape)), json.dumps(dict(entry.flags))
-        values = [part, place, rows, x_adv, shape, flags, entry.seconds, _digest(rows, x_adv, shape, flags)]
-        try:
-            self._database.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
-        except sqlite3.OperationalError as error:
-            raise OSError(f"state_path: {self._path} cannot be written ({error}).") from error
+        """Keep a finished entry; when this returns it is on disk. OSError if it is not, what was there is intact."""
+        content = pack({place: entry})
+        with self._named_errors("written"):
+            values = [part, place, content, hashlib.sha256(content).hexdigest()]
+            self._database.execute("INSERT INTO entry VALUES (?, ?, ?, ?)", values)
         return entry
 
     def close(self) -> None:
@@ -170,15 +220,115 @@ class Record:
     def __enter__(self) -> Record:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
+    @contextmanager
+    def _named_errors(self, done: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise BlockingIOError(f"state_path: another run has {self._path} open.") from error
+            raise OSError(f"state_path: {self._path} cannot be {done} ({error}).") from error
+        except sqlite3.DatabaseError as error:
+            raise ValueError(
+                f"state_path: {self._path} is damaged or no record of a run ({error}); delete it to start anew."
+            ) from error
 
-def _digest(*parts: bytes | str) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "big") + data)
-    return digest.hexdigest()
+
+@contextmanager
+def sharing(device: torch.device) -> Iterator[Sharing]:
+    """The processes that run this evaluation together; all of them have to come here.
+
+    :raises RuntimeError: If another process has ended.
+    """
+    processes = join_processes(device)
+    with processes.gathering() as gathered:
+        yield Sharing(processes, gathered)
+
+
+class Sharing:
+    """What several processes do together: what one of them cannot do, none does. One process exchanges nothing."""
+
+    def __init__(self, processes: Processes, gathered: Callable[[bytes], list[bytes]]) -> None:
+        self.rank, self.world, self.is_main = processes.rank, processes.world, processes.is_main
+        self._gathered = gathered
+
+    def agree(self, facts: Mapping[str, Any]) -> None:
+        """ValueError in every process, unless all judge the same thing in the same way, as these facts (JSON) say."""
+        if self.world == 1:
+            return
+        everyones = [json.loads(each) for each in self._gathered(json.dumps(dict(facts)).encode())]
+        main = everyones[0]
+        for rank, theirs in enumerate(everyones):
+            names = [name for name in {**main, **theirs} if main.get(name) != theirs.get(name)]
+            if names:
+                changes = "; ".join(f"{name}: {main.get(name)!r} and {theirs.get(name)!r}" for name in names)
+                raise ValueError(
+                    f"processes: expected the same model, data and settings in all {self.world}, but process 0 and "
+                    f"process {rank} have other ones ({changes})."
+                )
+
+    def each(self, work: Callable[[], Found]) -> dict[int, Entry]:
+        """What the work of each process found, known to all; of two findings at one place that of the lower rank.
+
+        Where the work of another process raised, an error of the same kind says so (RuntimeError for rare kinds).
+        """
+        if self.world == 1:
+            return dict(work())
+        raised: Exception | None = None
+        try:
+            mine = pack(work())
+        except Exception as error:
+            raised, mine = error, pack({}, (type(error).__name__, str(error)))
+        everyones = [unpack(each) for each in self._gathered(mine)]
+        if raised is not None:
+            raise raised
+        for rank, (_, failure) in enumerate(everyones):
+            if failure is not None:
+                kind, message = failure
+                raise _ERRORS.get(kind, RuntimeError)(f"{message} (raised by process {rank} of {self.world})")
+        return {place: entry for found, _ in reversed(everyones) for place, entry in found.items()}
+
+    def of_main(self, work: Callable[[], Found]) -> dict[int, Entry]:
+        """What the work of the main process found, known to all; the others do nothing."""
+        return self.each(work if self.is_main else dict)
+
+    def every(self, work: Callable[[], T]) -> T:
+        """What the work makes in this process, once it is done in all; where it fails in one, it fails in all."""
+        made: list[T] = []
+
+        def done() -> Found:
+            made.append(work())
+            return {}
+
+        self.each(done)
+        return made[0]
+
+    def main_first(self, work: Callable[[], T]) -> T:
+        """Work that may write files: the main process does it, then the others, which find these there."""
+        made = self.every(lambda: work() if self.is_main else None)
+        return work() if made is None else made
+
+    def recorded(self, record: Record, part: str, places: Sequence[int]) -> dict[int, Entry]:
+        """The entries that the record of the main process has at these places, known to all."""
+        return self.of_main(
+            lambda: {place: entry for place in places if (entry := record.get(part, place)) is not None}
+        )
+
+    def round(self, record: Record, part: str, places: Sequence[int], work: Callable[[int], Entry]) -> list[Entry]:
+        """The entries at the places, one for each process at most: from the record, or made and added to it."""
+        known = self.recorded(record, part, places)
+        missing = [place for place in places if place not in known]
+        if missing:
+            made = self.each(lambda: {place: work(place) for place in missing[self.rank : self.rank + 1]})
+
+            def keep() -> Found:
+                for place in missing:
+                    record.add(part, made[place], place)
+                return {}
+
+            self.of_main(keep)
+            known |= made
+        return [known[place] for place in places]

@@ -6,38 +6,29 @@ Sources: Athalye et al., arXiv 1802.00420 (section 3.1); Carlini et al., arXiv 1
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from art.estimators.classification import PyTorchClassifier
 
-from art_lbgat.attacks.radius import check_scale
+from art_lbgat.attacks.projections import check_scale
 from art_lbgat.checks import check_kind, check_number
+from art_lbgat.evaluation.attacks import Source, Threat, check_threat, make_sources, plan_attacks
 from art_lbgat.evaluation.autoattack import attack_names
-from art_lbgat.evaluation.curve import UNBOUNDED, whole_range
-from art_lbgat.evaluation.health import LARGEST_CHANGE, LARGEST_SHARE, Health
-from art_lbgat.evaluation.judge import run_row
-from art_lbgat.evaluation.plan import Threat, check_threat, plan_attacks
-from art_lbgat.evaluation.subject import Subject, make_subjects
-from art_lbgat.evaluation.transfer import Sources
+from art_lbgat.evaluation.subject import LARGEST_CHANGE, LARGEST_SHARE, Health, Subject, make_subjects, whole_range
+from art_lbgat.evaluation.suite import UNBOUNDED, run_row
 
 if TYPE_CHECKING:
     import pandas
 
 SHORT, LONG, UNBOUNDED_STEPS, RESTARTS = 10, 100, 50, 5
 _ROUNDING = 1e-9
-_WITHOUT_SOURCE = "white-box beats transfer"
+_WITH_SOURCE = "white-box beats transfer"
 
 
 class Check(NamedTuple):
-    """One row: ``observed <= limit`` passes.
-
-    :param check: What is checked.
-    :param observed: What was measured.
-    :param limit: What it may be at most.
-    :param detail: The same in words.
-    """
+    """One row: ``observed <= limit`` passes."""
 
     check: str
     observed: float
@@ -47,9 +38,13 @@ class Check(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """The columns."""
         passed = bool(self.observed <= self.limit + _ROUNDING)
-        expected = f"<= {self.limit:.4g}"
-        return {"check": self.check, "passed": passed, "observed": float(self.observed), "expected": expected,
-                "detail": self.detail}  # fmt: skip
+        return {
+            "check": self.check,
+            "passed": passed,
+            "observed": float(self.observed),
+            "expected": f"<= {self.limit:.4g}",
+            "detail": self.detail,
+        }
 
 
 def sanity_checks(
@@ -107,14 +102,16 @@ def sanity_checks(
     threat = check_threat(eps, norm, eps_step)
     check_number(tolerance, "tolerance")
     check_number(stronger, "stronger")
-    names = _names(autoattack)
+    if not isinstance(autoattack, (str, list, tuple)):
+        raise TypeError(f"autoattack: expected names of AutoAttack's attacks, or (), got {autoattack!r}.")
+    names = [autoattack] if isinstance(autoattack, str) else list(autoattack)
     (subject,) = make_subjects(classifier, x, y, batch_size, seed, refuse=False).values()
     check_scale(threat.eps, threat.norm, subject.view)
     if names:
         attack_names(names, subject.view.classifier.nb_classes, "autoattack")
     checks = _output_checks(subject.health)
     if subject.health.differentiable and not subject.health.nonfinite:
-        sources = Sources(None if source is None else {"source": source}, {None: subject}, threat)
+        sources = {} if source is None else make_sources({"source": source}, {None: subject}, threat)
         checks += _attack_checks(subject, threat, sources, tolerance, stronger, names)
     return pandas.DataFrame([check.as_dict() for check in checks])
 
@@ -134,7 +131,7 @@ def masking_report(checks: pandas.DataFrame) -> str:
     if missing_columns:
         raise ValueError(f"checks: expected the table of sanity_checks, missing columns {sorted(missing_columns)}.")
     failed = checks[~checks["passed"].astype(bool)]
-    missing = "" if _WITHOUT_SOURCE in set(checks["check"]) else " Transfer was not checked: no source was given."
+    missing = "" if _WITH_SOURCE in set(checks["check"]) else " Transfer was not checked: no source was given."
     if not len(failed):
         return f"All {len(checks)} checks passed: no sign of gradient masking.{missing}"
     lines = [f"Gradient masking, or a broken evaluation: {len(failed)} of {len(checks)} checks failed.{missing}"]
@@ -142,12 +139,6 @@ def masking_report(checks: pandas.DataFrame) -> str:
         f"- {row.check}: {row.observed:.4g}, expected {row.expected} ({row.detail})" for row in failed.itertuples()
     ]
     return "\n".join(lines)
-
-
-def _names(autoattack: Any) -> list[str]:
-    if not isinstance(autoattack, (str, list, tuple)):
-        raise TypeError(f"autoattack: expected names of AutoAttack's attacks, or (), got {autoattack!r}.")
-    return [autoattack] if isinstance(autoattack, str) else list(autoattack)
 
 
 def _output_checks(health: Health) -> list[Check]:
@@ -165,12 +156,16 @@ def _output_checks(health: Health) -> list[Check]:
 
 
 def _attack_checks(
-    subject: Subject, threat: Threat, sources: Sources, tolerance: float, stronger: float, autoattack: Sequence[str]
+    subject: Subject,
+    threat: Threat,
+    sources: Mapping[str, Source],
+    tolerance: float,
+    stronger: float,
+    autoattack: Sequence[str],
 ) -> list[Check]:
     def accuracy(attack: str, ball: Threat = threat, only: Sequence[str] = ()) -> float:
-        """Accuracy under one attack."""
-        (plan,) = plan_attacks(attack, sources.names)
-        return float(run_row(subject, plan, ball, sources, only).right.double().mean())
+        (plan,) = plan_attacks(attack, sources, only)
+        return float(run_row(subject, plan, ball, sources).right.double().mean())
 
     tolerance = max(tolerance, 1 / len(subject.x))
     pgd = accuracy(f"pgd-{LONG}")
@@ -180,8 +175,8 @@ def _attack_checks(
         Check("more steps do not help the defender", pgd, accuracy(f"pgd-{SHORT}") + tolerance, "PGD-100 vs PGD-10"),
         Check("noise does not beat PGD", pgd, accuracy("noise") + tolerance, "PGD-100 vs the worst of ten draws"),
     ]
-    if sources.names:
-        checks.append(Check(_WITHOUT_SOURCE, pgd, accuracy("transfer") + tolerance, "PGD-100 vs PGD-20 of the source"))
+    if sources:
+        checks.append(Check(_WITH_SOURCE, pgd, accuracy("transfer") + tolerance, "PGD-100 vs PGD-20 of the source"))
     checks.append(Check("unbounded attack reaches 0", unbounded, UNBOUNDED, f"PGD-{UNBOUNDED_STEPS} at eps={reach:g}"))
     found = {
         "restarts": accuracy(f"pgd-{SHORT * 2}", replace(threat, restarts=RESTARTS)),

@@ -1,45 +1,62 @@
-"""One classifier and the samples it is judged on; its natural predictions are computed once."""
+"""A classifier under test: its natural predictions, and what would make a high accuracy of it meaningless.
+
+That is: outputs that are no logits, randomness, dead gradients.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
+from torch.nn import functional
 
-from art_lbgat.attacks.norms import Bounds
+from art_lbgat.attacks.projections import Bounds
 from art_lbgat.checks import as_array, check_count, check_inputs, check_labels, check_seed
 from art_lbgat.classifier import JudgedView, TensorView
-from art_lbgat.evaluation.health import Health, classified_as, measure, predict
+from art_lbgat.memory import in_chunks
+from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness, seed_everything
 
-OnlyOne = None  # the key of a classifier that was not given by name
+RANDOMISED, SOFTMAX, DYNAMIC = "randomised", "softmax", "dynamic"
+ZERO_GRADIENTS, SQUARE_STRONGER, FEW_CLASSES = "zero gradients", "square stronger", "few classes"
+NON_FINITE, NON_FINITE_GRADIENTS = "non-finite logits", "non-finite gradients"
+BATCH_DEPENDENT = "batch dependent"
+
+PROBED = 256  # samples looked at, evenly spaced over all
+LARGEST_CHANGE = 1e-3  # of the range of the logits; rounding is below it, also in TF32
+LARGEST_SHARE = 0.05  # of the samples without a usable gradient
+_SUM_TOLERANCE = 1e-3
+_SMALL_BATCH = 16
+
+
+class Health(NamedTuple):
+    """Measurements on natural inputs."""
+
+    nonfinite: int  # samples whose logits hold NaN or Inf; if there are any, the rest is not measured
+    probabilities: bool = False  # every output row is non-negative and sums to 1
+    change: float = 0.0  # largest difference of the logits between two passes of other seeds, as a share of their range
+    batch_change: float = 0.0  # the same between a batch and half of it
+    dead: float = 0.0  # share of the samples classified as labelled whose cross-entropy has a gradient of exactly 0
+    broken: float = 0.0  # share of them whose gradient holds NaN or Inf
+    differentiable: bool = True  # the logits have a graph to the inputs
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A classifier under test.
-
-    :param view: The classifier.
-    :param x: Raw natural inputs, float32, contiguous, on the CPU, ``(n, *input_shape)``.
-    :param y: Index labels, ``(n,)``.
-    :param right: Which samples are classified as labelled naturally, bool ``(n,)``.
-    :param health: What was measured on the natural inputs.
-    :param seconds: Wall time of the natural predictions.
-    :param batch_size: Samples per pass.
-    :param seed: Seed of every random draw.
-    """
+    """A classifier, the samples it is judged on, and what was found without an attack."""
 
     view: TensorView
-    x: Tensor
-    y: Tensor
-    right: Tensor
+    x: Tensor  # raw, float32, contiguous, on the CPU
+    y: Tensor  # index labels
+    right: Tensor  # which samples are classified as labelled, bool (n,)
     health: Health
-    seconds: float
+    seconds: float  # of the natural predictions
     batch_size: int
     seed: int
 
@@ -49,11 +66,9 @@ class Subject:
         return None if bounds is None else (bounds[0].cpu(), bounds[1].cpu())
 
     def judge(self, x: Tensor, rows: Tensor) -> tuple[Tensor, int]:
-        """Which samples are classified as labelled when they are ``x``.
+        """Which of ``rows`` are classified as labelled when the samples are ``x``, and how many logits are not finite.
 
-        :param x: Inputs, ``(n, ...)``.
-        :param rows: Which of them to look at, bool ``(n,)``; the others count as wrong.
-        :return: Bool ``(n,)``, and how many of the logits hold NaN or Inf (these count as wrong).
+        Rows that are not looked at, and those whose logits hold NaN or Inf, count as wrong.
         """
         logits = predict(self.view, x[rows], self.batch_size, self.seed)
         right = torch.zeros_like(rows)
@@ -69,22 +84,17 @@ def make_subjects(
     seed: int,
     refuse: bool = True,
 ) -> dict[str | None, Subject]:
-    """The classifiers with their natural predictions, all of them before the first attack starts.
+    """The classifiers, one without a name as None, with their natural predictions; ``x`` is copied once.
 
-    :param classifier: One classifier (its key is None) or a mapping from names to classifiers.
-    :param x: Raw natural inputs, ``(n, *input_shape)``; copied once.
-    :param y: Labels, indices or one-hot.
-    :param batch_size: Samples per pass.
-    :param seed: Seed of every random draw.
-    :param refuse: Whether logits with NaN or Inf are an error.
-    :raises ValueError: No classifier; bad ``x``, ``y``, ``batch_size`` or ``seed``; NaN or Inf in natural logits.
+    :raises ValueError: No classifier; bad ``x``, ``y``, ``batch_size`` or ``seed``; with ``refuse`` also NaN or Inf in
+        natural logits.
     """
     check_count(batch_size, "batch_size")
     check_seed(seed)
-    named: Mapping[Any, PyTorchClassifier] = classifier if isinstance(classifier, Mapping) else {OnlyOne: classifier}
+    named: Mapping[Any, PyTorchClassifier] = classifier if isinstance(classifier, Mapping) else {None: classifier}
     if not named:
         raise ValueError("classifier: expected at least one classifier, got an empty mapping.")
-    views = {name: JudgedView(each, _title("classifier", name)) for name, each in named.items()}
+    views = {n: JudgedView(c, "classifier" if n is None else f"classifier[{n!r}]") for n, c in named.items()}
     array = as_array(x, "x")
     for view in views.values():
         check_inputs(array, view.classifier)
@@ -95,7 +105,7 @@ def make_subjects(
 
 
 def make_subject(view: TensorView, x: Tensor, y: Any, batch_size: int, seed: int, refuse: bool = True) -> Subject:
-    """One subject; arguments and errors of :func:`make_subjects`, ``x`` being checked already."""
+    """One subject; ``x`` is checked already."""
     labels = check_labels(y, view.classifier.nb_classes, length=len(x))
     if labels.ndim == 2:
         raise ValueError("y: expected hard labels (indices or one-hot), got soft ones; accuracy needs one class each.")
@@ -104,7 +114,7 @@ def make_subject(view: TensorView, x: Tensor, y: Any, batch_size: int, seed: int
         start = time.perf_counter()
         logits = predict(view, x, batch_size, seed)
         seconds = time.perf_counter() - start
-        health = measure(view, x, target, logits, batch_size, seed)
+        health = measure_health(view, x, target, logits, batch_size, seed)
         right = classified_as(logits, target)
     if refuse and health.nonfinite:
         first = int((~torch.isfinite(logits).all(dim=1)).nonzero()[0, 0])
@@ -115,5 +125,106 @@ def make_subject(view: TensorView, x: Tensor, y: Any, batch_size: int, seed: int
     return Subject(view, x, target, right, health, seconds, batch_size, seed)
 
 
-def _title(argument: str, name: Any) -> str:
-    return argument if name is OnlyOne else f"{argument}[{name!r}]"
+def predict(view: TensorView, x: Tensor, batch_size: int, seed: int) -> Tensor:
+    """Logits ``(n, C)`` on the CPU, in eval mode; a model that draws at random sees the seed, then all is as found."""
+    with plain_autograd(view.device), evaluating(view.module), torch.no_grad(), preserved_randomness():
+        seed_everything(seed)
+        if not len(x):
+            return torch.empty(0, view.classifier.nb_classes)
+        return in_chunks(
+            lambda rows: view.logits(x[rows].to(view.device)).float().cpu(), torch.arange(len(x)), batch_size
+        )
+
+
+def classified_as(logits: Tensor, y: Tensor) -> Tensor:
+    """``argmax M(x) == y``, bool ``(n,)``; rows with NaN or Inf classify nothing."""
+    return (logits.argmax(dim=1) == y) & torch.isfinite(logits).all(dim=1)
+
+
+def whole_range(view: TensorView, norm: float) -> float:
+    """The largest distance between two inputs in ``clip_values``, in raw units; infinite without ``clip_values``."""
+    if view.classifier.clip_values is None:
+        return math.inf
+    return view.value_range() * (1.0 if norm == math.inf else math.sqrt(math.prod(view.classifier.input_shape)))
+
+
+def probed(n: int) -> Tensor:
+    """Which of ``n`` samples are probed: all of them, or :data:`PROBED` evenly spaced; int64."""
+    return torch.linspace(0, n - 1, min(n, PROBED)).long()
+
+
+def measure_health(view: TensorView, x: Tensor, y: Tensor, logits: Tensor, batch_size: int, seed: int) -> Health:
+    """Measure a classifier on natural inputs and their ``logits``; at most :data:`PROBED` get further passes."""
+    nonfinite = int((~torch.isfinite(logits).all(dim=1)).sum())
+    if nonfinite:
+        return Health(nonfinite)
+    rows = probed(len(x))
+    x, y = x[rows], y[rows]
+    spread = max(float(logits.max() - logits.min()), torch.finfo(torch.float32).tiny)
+    first = predict(view, x, batch_size, seed)
+    change = float((first - predict(view, x, batch_size, seed + 1)).abs().max()) / spread
+    whole = x[:_SMALL_BATCH]
+    half = whole[: max(1, len(whole) // 2)]
+    in_whole, in_half = (predict(view, each, _SMALL_BATCH, seed)[: len(half)] for each in (whole, half))
+    batch_change = float((in_whole - in_half).abs().max()) / spread
+    probabilities = bool((logits >= 0).all() and ((logits.sum(dim=1) - 1).abs() < _SUM_TOLERANCE).all())
+    right = classified_as(first, y)
+    dead, broken, differentiable = _gradient_shares(view, x[right], y[right], batch_size, seed)
+    return Health(0, probabilities, change, batch_change, dead, broken, differentiable)
+
+
+def health_flags(health: Health) -> dict[str, str]:
+    """Why the robust accuracies of a classifier may be too high, in words by flag; empty if nothing was found."""
+    found = {}
+    if health.probabilities:
+        found[SOFTMAX] = "outputs are probabilities, not logits: gradients saturate, the accuracy may be too high"
+    if health.change > LARGEST_CHANGE:
+        found[RANDOMISED] = f"randomised: logits of two passes differ by {health.change:.2%} of their range"
+    elif health.batch_change > LARGEST_CHANGE:
+        found[BATCH_DEPENDENT] = f"logits depend on the rest of the batch, by {health.batch_change:.2%} of their range"
+    if health.dead > LARGEST_SHARE:
+        found[ZERO_GRADIENTS] = f"gradient masking: the gradient is 0 at {health.dead:.0%} of the samples"
+    if health.broken > 0:
+        found[NON_FINITE_GRADIENTS] = (
+            f"gradient masking: the gradient is NaN or Inf at {health.broken:.2%} of the samples"
+        )
+    return found
+
+
+def require_gradients(health: Health, name: str) -> None:
+    """ValueError, naming the argument, where gradient attacks have no graph to follow."""
+    if not health.differentiable:
+        raise ValueError(
+            f"{name}: its logits have no graph to its inputs (detached, or computed outside of PyTorch), so gradient "
+            "attacks cannot be run on it; judge it with attacks that need no gradient, such as AutoAttack's 'square'."
+        )
+
+
+def _gradient_shares(view: TensorView, x: Tensor, y: Tensor, batch_size: int, seed: int) -> tuple[float, float, bool]:
+    """The shares of dead and of broken gradients, and whether there is a graph at all."""
+    if not len(x):
+        return 0.0, 0.0, True
+    graphs = []
+
+    def dead_and_broken(rows: Tensor) -> Tensor:
+        """Two columns, bool, a row per sample."""
+        found = _input_gradient(view, x[rows].to(view.device), y[rows].to(view.device))
+        graphs.append(found is not None)
+        gradient = (torch.zeros_like(x[rows]) if found is None else found).flatten(1)
+        finite = torch.isfinite(gradient).all(dim=1)
+        return torch.stack([finite & (gradient == 0).all(dim=1), ~finite], dim=1).cpu()
+
+    with plain_autograd(view.device), evaluating(view.module), preserved_randomness():
+        seed_everything(seed)
+        dead, broken = in_chunks(dead_and_broken, torch.arange(len(x)), batch_size).double().mean(dim=0).tolist()
+    return dead, broken, all(graphs)
+
+
+def _input_gradient(view: TensorView, x: Tensor, y: Tensor) -> Tensor | None:
+    # A node of the graph rather than a leaf, so that a model that works in place can be differentiated too.
+    leaf = x.requires_grad_(True)
+    loss = functional.cross_entropy(view.logits(leaf * 1), y, reduction="sum")
+    if not loss.requires_grad:
+        return None
+    (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True)
+    return torch.zeros_like(x) if gradient is None else gradient

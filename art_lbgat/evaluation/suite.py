@@ -1,20 +1,34 @@
-"""Several attacks on one or several classifiers, as one table."""
+"""Several attacks on one or several classifiers, and one attack in growing balls, as tables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from art.estimators.classification import PyTorchClassifier
+from torch import Tensor
 
-from art_lbgat.attacks.radius import check_scale
-from art_lbgat.evaluation.examples import check_runnable
-from art_lbgat.evaluation.judge import run_row
-from art_lbgat.evaluation.plan import Attack, Plan, Threat, check_threat, plan_attacks
-from art_lbgat.evaluation.rows import Row, as_table, worst_row
-from art_lbgat.evaluation.subject import Subject, make_subjects
-from art_lbgat.evaluation.transfer import Sources, check_sources
+from art_lbgat.attacks.projections import check_scale
+from art_lbgat.checks import check_number
+from art_lbgat.evaluation.attacks import (
+    Attack,
+    Plan,
+    Source,
+    Threat,
+    check_runnable,
+    check_threat,
+    make_examples,
+    make_sources,
+    plan_attacks,
+    verify,
+)
+from art_lbgat.evaluation.autoattack import attack_names
+from art_lbgat.evaluation.results import Row, as_table, norm_name, worst_row
+from art_lbgat.evaluation.subject import Subject, health_flags, make_subjects, whole_range
 
 if TYPE_CHECKING:
     import pandas
@@ -33,6 +47,7 @@ PAPER_SUITE = (
     "autoattack",
     "worst",
 )
+UNBOUNDED = 0.05  # accuracy that may be left where any input is allowed; 0 in truth, but attacks are not perfect
 
 
 def evaluate(
@@ -88,33 +103,191 @@ def evaluate(
     :raises TypeError: Arguments of the wrong type.
     """
     threat = check_threat(eps, norm, eps_step, restarts)
-    check_sources(sources)
-    plans = plan_attacks(attacks, list(sources or {}))
+    return as_table(run_suite(classifier, x, y, threat, attacks, sources, autoattack, batch_size, seed).rows)
+
+
+class Suite(NamedTuple):
+    """What :func:`evaluate` makes its table of: the judged classifiers and their rows, by name."""
+
+    subjects: dict[str | None, Subject]
+    rows: dict[str | None, list[Row]]
+
+
+def run_suite(
+    classifier: PyTorchClassifier | Mapping[str, PyTorchClassifier],
+    x: Any,
+    y: Any,
+    threat: Threat,
+    attacks: Attack | Sequence[Attack],
+    sources: Mapping[str, PyTorchClassifier] | None = None,
+    autoattack: str | Sequence[str] = "standard",
+    batch_size: int = 250,
+    seed: int = 0,
+    *,
+    keep_x_adv: Collection[str | None] = (),
+) -> Suite:
+    """:func:`evaluate` with a mask per row, and the examples too for the classifiers that ``keep_x_adv`` names."""
+    if sources is not None and not isinstance(sources, Mapping):
+        raise TypeError(f"sources: expected a mapping from names to classifiers, got {type(sources).__name__}.")
+    plans = plan_attacks(attacks, sources or (), autoattack)
     subjects = make_subjects(classifier, x, y, batch_size, seed)
+    _check_all(subjects, plans, threat, autoattack)
+    transferred = any(plan.kind == "transfer" for plan in plans)
+    made = make_sources(sources, subjects, threat) if sources is not None and transferred else {}
+    rows = {}
+    for name, subject in subjects.items():
+        found = {
+            place: run_row(subject, plan, threat, made, keep_x_adv=name in keep_x_adv)
+            for place, plan in enumerate(plans)
+            if plan.kind != "worst"
+        }
+        others = list(found.values())
+        rows[name] = [
+            found[place] if place in found else worst_row(others, norm_name(threat.norm), threat.eps)
+            for place in range(len(plans))
+        ]
+    return Suite(subjects, rows)
+
+
+def run_row(
+    subject: Subject,
+    plan: Plan,
+    threat: Threat,
+    sources: Mapping[str, Source] | None = None,
+    rows: Tensor | None = None,
+    keep_x_adv: bool = False,
+) -> Row:
+    """The row of one attack, of any kind but ``"worst"``; where ``rows`` is given, no other samples count.
+
+    Only samples that are right naturally are attacked by the suite's own attacks, since the others count as wrong
+    anyway; every attack judges all of these by itself, whatever the other rows found.
+
+    :raises ValueError: An ``x_adv`` that leaves the threat model, or an attack that cannot be run on the classifier.
+    """
+    start, notes = time.perf_counter(), tuple(health_flags(subject.health).values())
+    right, bounds = subject.right, subject.bounds()
+
+    def shown(x: Tensor) -> Tensor:
+        # rounding belongs to inference, so it comes after the verification
+        return x if plan.kind != "quantised" or bounds is None else quantise(x, *bounds, plan.levels)
+
+    if plan.kind == "quantised":
+        right, _ = subject.judge(shown(subject.x), torch.ones_like(right))
+    right = right if rows is None else right & rows
+    if plan.kind == "natural":
+        return Row("natural", "", 0.0, 0, 0, right, subject.seconds, notes)
+    made = make_examples(subject, plan, threat, right, sources)
+    scale = subject.view.value_range()
+    verify(subject.x, made.x_adv, threat.eps, threat.norm, bounds, scale, f"attack {made.name!r}")
+    right, nonfinite = subject.judge(shown(made.x_adv), right)
+    broken = (f"logits are NaN or Inf for {nonfinite} adversarial examples, counted as wrong",) if nonfinite else ()
+    return Row(
+        made.name,
+        norm_name(threat.norm),
+        threat.eps,
+        made.steps,
+        made.restarts,
+        right,
+        made.seconds + time.perf_counter() - start,
+        notes + made.flags + broken,
+        defended=plan.kind == "quantised",
+        x_adv=made.x_adv if keep_x_adv else None,
+    )
+
+
+def quantise(x: Tensor, low: Tensor, high: Tensor, levels: int) -> Tensor:
+    """``low + round((x - low) / (high - low) * (L - 1)) / (L - 1) * (high - low)``: the nearest of L even levels."""
+    return low + torch.round((x - low) / (high - low) * (levels - 1)) / (levels - 1) * (high - low)
+
+
+def robustness_curve(
+    classifier: PyTorchClassifier | Mapping[str, PyTorchClassifier],
+    x: Any,
+    y: Any,
+    eps: Sequence[float],
+    *,
+    norm: float | str = math.inf,
+    attack: str = "pgd-20",
+    eps_step: float | None = None,
+    restarts: int = 1,
+    autoattack: str | Sequence[str] = "standard",
+    batch_size: int = 250,
+    seed: int = 0,
+) -> pandas.DataFrame:
+    """Accuracy under one attack in growing balls; a row per classifier and eps.
+
+    ``robust(eps_i) = robust(eps_{i-1}) and right under the attack in the ball of eps_i``: a sample that was broken in a
+    smaller ball is broken in every larger one, which contains it, so the curve never rises and later points are
+    attacked only where it is needed. With a single eps it is the row of :func:`~art_lbgat.evaluation.evaluate`.
+
+    From half the input range on (Linf; in L2 times the square root of the number of features) every image can be
+    turned into the middle grey one, which has one class: accuracy cannot be above the share of the most frequent label.
+    From the whole range on it must be near 0. A curve that stays above is flagged.
+
+    :param classifier: A classifier, or a mapping from names to classifiers.
+    :param x: Raw natural inputs, ``(n, *input_shape)``.
+    :param y: Labels, indices or one-hot.
+    :param eps: Radii in raw input units, >= 0, all different; taken in rising order.
+    :param norm: ``np.inf``, ``"inf"`` or 2.
+    :param attack: ``"pgd-K"``, ``"cw-K"``, ``"kl-K"``, ``"fgsm"``, ``"noise"`` or ``"autoattack"``.
+    :param eps_step: Length of a gradient step at every eps; None is a tenth of each.
+    :param restarts: Random starts at each eps.
+    :param autoattack: What ``"autoattack"`` runs.
+    :param batch_size: Samples per batch.
+    :param seed: Seed of every random start.
+    :return: The columns of :func:`~art_lbgat.evaluation.evaluate`.
+    :raises ValueError: Bad arguments, natural logits with NaN or Inf, or an ``x_adv`` that leaves the threat model.
+    """
+    radii = _check_radii(eps)
+    threat = check_threat(radii[-1], norm, eps_step, restarts)
+    if not isinstance(attack, str):
+        raise TypeError(f"attack: expected the name of an attack, got {type(attack).__name__}.")
+    (plan,) = plan_attacks(attack, ["source"], autoattack, "attack")
+    if plan.kind not in ("gradient", "noise", "autoattack"):
+        raise ValueError(
+            f"attack: expected 'pgd-K', 'cw-K', 'kl-K', 'fgsm', 'noise' or 'autoattack', which grow with eps; got "
+            f"{attack!r}."
+        )
+    subjects = make_subjects(classifier, x, y, batch_size, seed)
+    _check_all(subjects, [plan], threat, autoattack)
+    curves: dict[str | None, list[Row]] = {}
+    for name, subject in subjects.items():
+        curves[name], rows = [], subject.right
+        for radius in radii:
+            row = run_row(subject, plan, replace(threat, eps=radius), rows=rows)
+            curves[name].append(_flagged(row, subject, plan))
+            rows = row.right
+    return as_table(curves)
+
+
+def _check_all(
+    subjects: Mapping[Any, Subject], plans: Iterable[Plan], threat: Threat, autoattack: str | Sequence[str]
+) -> None:
     for subject in subjects.values():
         check_scale(threat.eps, threat.norm, subject.view)
+        attack_names(autoattack, subject.view.classifier.nb_classes, "autoattack")
         for plan in plans:
-            check_runnable(subject, plan, autoattack)
-    used = sources if any(plan.kind == "transfer" for plan in plans) else None
-    made = Sources(used, subjects, threat)
-    return as_table({name: run_plans(s, plans, threat, made, autoattack) for name, s in subjects.items()})
+            check_runnable(subject, plan)
 
 
-def run_plans(
-    subject: Subject, plans: Sequence[Plan], threat: Threat, sources: Sources, autoattack: str | Sequence[str]
-) -> list[Row]:
-    """The rows of one classifier, in the order of the plans; the worst case is computed last, wherever it stands.
+def _flagged(row: Row, subject: Subject, plan: Plan) -> Row:
+    """The row, with a flag where its accuracy is higher than can be in so large a ball."""
+    reach = whole_range(subject.view, math.inf if row.norm == "inf" else 2.0)
+    if row.eps < reach / 2 or plan.kind == "noise":
+        return row
+    share = float(torch.bincount(subject.y).max()) / len(subject.y)
+    limit = min(share, UNBOUNDED) if row.eps >= reach * (1 - 1e-6) else share
+    accuracy = float(row.right.double().mean())
+    if accuracy <= limit:
+        return row
+    note = f"gradient masking: {accuracy:.0%} right at eps={row.eps:g}, where at most {limit:.0%} can be"
+    return replace(row, flags=(*row.flags, note))
 
-    :param subject: The classifier and its samples.
-    :param plans: The attacks.
-    :param threat: The threat model.
-    :param sources: What transferred examples are made on.
-    :param autoattack: ``"standard"`` or a list of attacks.
-    """
-    found = {
-        index: run_row(subject, plan, threat, sources, autoattack)
-        for index, plan in enumerate(plans)
-        if plan.kind != "worst"
-    }
-    others = list(found.values())
-    return [found[index] if index in found else worst_row(others, threat) for index in range(len(plans))]
+
+def _check_radii(eps: Any) -> list[float]:
+    if not hasattr(eps, "__iter__") or isinstance(eps, str):
+        raise TypeError(f"eps: expected a sequence of radii, got {eps!r}.")
+    radii = sorted(check_number(e.item() if getattr(e, "ndim", None) == 0 else e, "eps") for e in eps)
+    if not radii or len(set(radii)) != len(radii):
+        raise ValueError(f"eps: expected at least one radius, all different, got {radii}.")
+    return radii

@@ -16,11 +16,11 @@ from art.estimators.classification import PyTorchClassifier
 from art_lbgat.attacks import PGDAttack, TRADESAttack
 from art_lbgat.checks import check_count, check_flag, check_kind, check_seed
 from art_lbgat.data import DataSet, Images, load_data
-from art_lbgat.data.sets import LARGEST_SEED
+from art_lbgat.data.datasets import LARGEST_SEED
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.trackers import Tracker
+from art_lbgat.losses import kd
 from art_lbgat.models import create_classifier, create_model
-from art_lbgat.objectives import kd
 from art_lbgat.preserve import preserved_randomness
 from art_lbgat.recipes.recipe import Recipe
 from art_lbgat.trainers import (

@@ -19,12 +19,12 @@ from art_lbgat.checks import (
     check_number,
     check_text,
 )
-from art_lbgat.data.named import LOADERS
-from art_lbgat.data.pipelines import make_augmentation
+from art_lbgat.data import make_augmentation
+from art_lbgat.data.datasets import LOADERS
 from art_lbgat.engine.cost import Cost, step_cost
 from art_lbgat.engine.options import RunOptions, run_options
 from art_lbgat.engine.schedule import StepSchedule
-from art_lbgat.objectives import GUIDANCE, REGULARIZERS
+from art_lbgat.losses import GUIDANCE, REGULARIZERS
 from art_lbgat.recipes.files import NONE, is_toml, read_mapping, without_null, write_mapping
 
 if TYPE_CHECKING:

@@ -17,14 +17,11 @@ import art_lbgat
 from art_lbgat.checks import as_array, check_count, check_labels, check_number, check_seed, check_text
 from art_lbgat.data import balanced_order
 from art_lbgat.evaluation import robustness_curve, sanity_checks
-from art_lbgat.evaluation.examples import make_examples
-from art_lbgat.evaluation.identity import data_sha256, weights_sha256
-from art_lbgat.evaluation.plan import Threat, check_threat, norm_name, plan_attacks
-from art_lbgat.evaluation.rows import as_table
-from art_lbgat.evaluation.subject import Subject, make_subject, make_subjects
-from art_lbgat.evaluation.suite import run_plans
-from art_lbgat.evaluation.transfer import Sources
-from art_lbgat.evaluation.verify import verify
+from art_lbgat.evaluation.attacks import Threat, check_threat, plan_attacks
+from art_lbgat.evaluation.record import data_sha256, weights_sha256
+from art_lbgat.evaluation.results import as_table, norm_name
+from art_lbgat.evaluation.subject import Subject, make_subject, predict
+from art_lbgat.evaluation.suite import run_row, run_suite
 from art_lbgat.report.content import MAX_PICTURES, Pictures, ReportContent
 
 if TYPE_CHECKING:
@@ -115,10 +112,8 @@ def evaluate_for_report(
         raise ValueError(f"class_names: expected {classifier.nb_classes} names, got {len(class_names)}.")
     if len(names) > 2 and "worst" not in names:
         names.append("worst")
-    plans = plan_attacks(names)
-    subjects = make_subjects(models, x, labels, batch_size, seed)
-    none = Sources(None, subjects, threat)
-    rows = {key: run_plans(subject, plans, threat, none, autoattack) for key, subject in subjects.items()}
+    options = {"autoattack": autoattack, "batch_size": batch_size, "seed": seed}
+    subjects, rows = run_suite(models, x, labels, threat, names, **options)  # type: ignore[arg-type]
     table = as_table(rows)
     order = balanced_order(labels, seed)
     shared = {"norm": norm, "batch_size": batch_size, "seed": seed}
@@ -214,20 +209,18 @@ def _pictures(
         return None
     index = torch.from_numpy(np.asarray(chosen))
     few = make_subject(subject.view, subject.x[index], subject.y[index].numpy(), subject.batch_size, subject.seed)
-    (plan,), everything = plan_attacks(_PICTURED), torch.ones_like(few.right)
-    made = make_examples(few, plan, threat, Sources(None, {None: few}, threat), "standard", everything)
-    verify(few.x, made.x_adv, threat.eps, threat.norm, bounds, subject.view.value_range(), f"attack {_PICTURED!r}")
-    said = [_predicted(few, each) for each in (few.x, made.x_adv)]
+    (plan,) = plan_attacks(_PICTURED)
+    x_adv = run_row(few, plan, threat, keep_x_adv=True).x_adv
+    assert x_adv is not None  # noqa: S101 (for the type checker: it was asked for)
+    said = [_predicted(few, each) for each in (few.x, x_adv)]
     attack = f"{_PICTURED}, L{norm_name(threat.norm)}, eps {threat.eps:.4g}"
     limits = float(bounds[0].min()), float(bounds[1].max())
     return Pictures(
-        few.x.numpy(), made.x_adv.numpy(), few.y.numpy(), said[0], said[1], tuple(class_names), limits, name, attack
+        few.x.numpy(), x_adv.numpy(), few.y.numpy(), said[0], said[1], tuple(class_names), limits, name, attack
     )
 
 
 def _predicted(subject: Subject, x: torch.Tensor) -> NDArray[np.int64]:
-    from art_lbgat.evaluation.health import predict
-
     return np.asarray(predict(subject.view, x, subject.batch_size, subject.seed).argmax(dim=1).numpy())
 
 

@@ -18,16 +18,18 @@ from tqdm.auto import tqdm
 
 from art_lbgat.checks import check_count, check_flag, check_number, check_path, check_seed, check_text
 from art_lbgat.classifier import JudgedView, TensorView
-from art_lbgat.evaluation import health
-from art_lbgat.evaluation.accuracy import Accuracy
-from art_lbgat.evaluation.autoattack import attack_images, attack_names, needs_gradients, published_package
-from art_lbgat.evaluation.autoattack_checks import RANDOMISED
-from art_lbgat.evaluation.autoattack_loop import NATURAL
-from art_lbgat.evaluation.identity import data_sha256, model_identity, weights_sha256
-from art_lbgat.evaluation.record import Entry, Record
-from art_lbgat.evaluation.sharing import sharing
-from art_lbgat.evaluation.unit import UnitModel
-from art_lbgat.evaluation.verify import verify
+from art_lbgat.evaluation.attacks import verify
+from art_lbgat.evaluation.autoattack import (
+    NATURAL,
+    UnitModel,
+    attack_images,
+    attack_names,
+    needs_gradients,
+    published_package,
+)
+from art_lbgat.evaluation.record import Entry, Record, data_sha256, model_identity, sharing, weights_sha256
+from art_lbgat.evaluation.results import Accuracy
+from art_lbgat.evaluation.subject import RANDOMISED, health_flags, measure_health, predict, probed, require_gradients
 from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness
 from art_lbgat.robustbench.images import BenchmarkImages, Preprocessing, corrupted_images, load_images
 from art_lbgat.robustbench.result import (
@@ -203,14 +205,14 @@ def _probe(
     attacks: str | Sequence[str],
 ) -> dict[str, str]:
     """Flags of what makes a high number meaningless, measured on natural images, whatever is run on them."""
-    rows = health.probed(len(images.x))  # a pass over all images is the attack's, which looks for NaN and Inf too
+    rows = probed(len(images.x))  # a pass over all images is the attack's, which looks for NaN and Inf too
     x, y = model.to_raw(images.x[rows]), images.y[rows]
-    found = health.measure(view, x, y, health.predict(view, x, batch_size, seed), batch_size, seed)
+    found = measure_health(view, x, y, predict(view, x, batch_size, seed), batch_size, seed)
     if found.nonfinite:
         raise ValueError("classifier: its logits for natural images hold NaN or Inf, so no accuracy has a meaning.")
     if attacks and needs_gradients(attack_names(attacks, view.classifier.nb_classes)[0]):
-        health.require_gradients(found, "classifier")
-    return health.flags(found)
+        require_gradients(found, "classifier")
+    return health_flags(found)
 
 
 def _under_attack(

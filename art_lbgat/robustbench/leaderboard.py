@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from art_lbgat.checks import check_count, check_flag, check_text
-from art_lbgat.evaluation.accuracy import Accuracy
+from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.robustbench.result import N_EXAMPLES, NORMS, BenchmarkResult, all_differences, differences_from_standard
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from art_lbgat.checks import check_choice, check_count, check_kind, check_path, check_text
-from art_lbgat.evaluation.accuracy import Accuracy
+from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.files import write_text
 from art_lbgat.processes import declared_world, is_main_process
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from art_lbgat.checks import check_choice, check_count, check_path, check_seed
-from art_lbgat.data.sets import LARGEST_SEED
+from art_lbgat.data.datasets import LARGEST_SEED
 from art_lbgat.recipes import Recipe
 from art_lbgat.recipes.experiment import guide_recipe
 

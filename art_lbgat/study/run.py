@@ -18,7 +18,7 @@ from art.estimators.classification import PyTorchClassifier
 
 import art_lbgat
 from art_lbgat.data import DataSet, balanced_order
-from art_lbgat.data.sets import Arrays
+from art_lbgat.data.datasets import Arrays
 from art_lbgat.evaluation import evaluate
 from art_lbgat.recipes import Recipe
 from art_lbgat.recipes.experiment import load_recipe_data, training_images

@@ -1,15 +1,30 @@
-"""Trainers: one class per method, all on the loop of :class:`~art_lbgat.trainers.base.BaseTrainer`."""
+"""Trainers: one class per method, all on :class:`~art_lbgat.trainers.base.BaseTrainer`."""
 
-from art_lbgat.trainers.alp import ALPTrainer
-from art_lbgat.trainers.bgat import BGATTrainer
-from art_lbgat.trainers.fast_at import FastATTrainer
-from art_lbgat.trainers.lbgat import LBGATTrainer
-from art_lbgat.trainers.madry import MadryTrainer
-from art_lbgat.trainers.mart import MARTTrainer
-from art_lbgat.trainers.natural import NaturalTrainer
-from art_lbgat.trainers.trades import TRADESTrainer
+from art_lbgat.trainers.base import BaseTrainer
+from art_lbgat.trainers.baselines import (
+    ALPTrainer,
+    FastATTrainer,
+    MadryTrainer,
+    MARTTrainer,
+    NaturalTrainer,
+    TRADESTrainer,
+)
+from art_lbgat.trainers.guided import BGATTrainer, LBGATTrainer
+
+#: The trainer of each method by its name in recipes and tables.
+METHODS: dict[str, type[BaseTrainer]] = {
+    "natural": NaturalTrainer,
+    "madry": MadryTrainer,
+    "alp": ALPTrainer,
+    "trades": TRADESTrainer,
+    "mart": MARTTrainer,
+    "fast-at": FastATTrainer,
+    "bgat": BGATTrainer,
+    "lbgat": LBGATTrainer,
+}
 
 __all__ = [
+    "METHODS",
     "ALPTrainer",
     "BGATTrainer",
     "FastATTrainer",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import abc
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+import dataclasses
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import torch
 from art.attacks.attack import EvasionAttack
 from art.data_generators import DataGenerator
 from art.defences.trainer import Trainer
@@ -15,55 +17,72 @@ from art.estimators.classification import PyTorchClassifier
 from numpy.typing import NDArray
 from torch import Tensor
 
+from art_lbgat.attacks import PGDAttack, TRADESAttack
 from art_lbgat.checks import check_count, check_number
 from art_lbgat.classifier import TensorView
-from art_lbgat.data.augmentation import Augmentation
-from art_lbgat.data.streams import Stream, as_stream
-from art_lbgat.engine.batchnorm import batchnorm_synchronized
+from art_lbgat.data import Augmentation, Stream, as_stream
+from art_lbgat.engine.adversary import Adversary
+from art_lbgat.engine.checkpoint import Checkpoints
 from art_lbgat.engine.cost import Cost, step_cost
-from art_lbgat.engine.history import History
-from art_lbgat.engine.joint import Joint
-from art_lbgat.engine.options import RunFields, RunOptions, check_keyword, run_options
-from art_lbgat.engine.selection import States
-from art_lbgat.engine.step import clear_gradients
-from art_lbgat.objectives.terms import Terms
-from art_lbgat.preserve import Modes, plain_autograd, preserved_modes, preserved_randomness
-from art_lbgat.processes import join_processes
-from art_lbgat.trainers import checks
-from art_lbgat.trainers.adversary import Adversary
-from art_lbgat.trainers.fitting import fit_stream
-from art_lbgat.trainers.inputs import Natural
-from art_lbgat.trainers.validation import held_out, warn_overlap
+from art_lbgat.engine.options import RunOptions, check_keyword, run_options
+from art_lbgat.engine.run import Run
+from art_lbgat.engine.step import Method, Natural
+from art_lbgat.engine.validation import States, Validation
+from art_lbgat.fingerprint import (
+    MAY_CHANGE,
+    described,
+    module_layout,
+    module_weights,
+    optimizer_settings,
+    surroundings,
+)
+from art_lbgat.losses import Terms
+from art_lbgat.preserve import Key, Modes, draw_seed
+from art_lbgat.processes import Processes, join_processes
+from art_lbgat.trainers import inputs
 
 if TYPE_CHECKING:
     import pandas
 
-logger = logging.getLogger(__name__)
-
+AttackKind = Literal["pgd", "trades", "fgsm", "none"]
 _FIT_KEYWORDS = ["validation_data", "batch_size", "nb_epochs", "scheduler", "augmentation", "validation_split"]
+_NO_SETTINGS = ("options", "seed", "kept_weights", "guide", "verbose")
+#: What changes in a scheduler as it goes on.
+_PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "best", "num_bad_epochs",
+             "cooldown_counter", "base_lrs", "max_lrs", "T_cur", "T_i", "_is_initial")  # fmt: skip
 
 
 class BaseTrainer(Trainer, abc.ABC):
-    """Trains one robust classifier, with or without guides; a method adds its loss terms and nothing else.
+    """Trains one robust classifier, with or without guides; a method declares what is its own, and nothing else.
 
-    One step, in this order: ``x_adv`` from the raw student in eval mode; student in train mode, forward ``x_adv``,
-    then ``x`` where the method needs it; forward ``x`` through the guides; loss; one backward; each trained classifier
-    steps its own optimizer. The classifier is trained in place. Model modes, ``requires_grad`` flags and global random
-    generators are left as found, also after an exception.
+    A method is a subclass with a ``title``, ``terms``, and what differs from the class attributes below. One step, in
+    this order: ``x_adv`` from the raw student in eval mode; student in train mode, forward ``x_adv``, then ``x`` where
+    the method needs it; forward ``x`` through the guides; loss; one backward; each trained classifier steps its own
+    optimizer. The classifier is trained in place. Model modes, ``requires_grad`` flags and global random generators
+    are left as found, also after an exception.
 
     :param classifier: The classifier to make robust, with an optimizer.
-    :param attack: The attack that makes ``x_adv``, or None to train on natural images only.
+    :param attack: The attack that makes ``x_adv``; None is the method's own.
     :param guides: The guides, or none.
-    :param train_guides: Whether the guides are trained as well.
-    :param cache_guide: Whether the logits of frozen guides are kept from the first epoch for the later ones.
-    :param natural: What the method needs of ``M_r(x)``: ``"none"``, its ``"value"``, or its ``"graph"`` for gradients.
+    :param regularizer: The name of the regularizer, for methods that take one.
+    :param weight: The weight of the method's second term, for methods that have one.
     :param options: A :class:`~art_lbgat.engine.options.RunOptions`.
     :param run: Its fields as keywords instead.
     :raises TypeError: Arguments of the wrong type.
     :raises ValueError: Arguments that do not fit each other.
     """
 
+    #: The name of the method in tables and messages.
     title: ClassVar[str]
+    #: The attack that ``attack=None`` stands for, with the published settings (see :func:`default_attack`).
+    attack_kind: ClassVar[AttackKind] = "pgd"
+    #: What the loss needs of ``M_r(x)``: nothing, its value, or its graph for gradients.
+    natural: ClassVar[Natural] = "none"
+    #: Whether the guides are trained as well.
+    train_guides: ClassVar[bool] = False
+    #: The argument that weights the second term of the loss, and its published value.
+    weight_name: ClassVar[str | None] = None
+    published_weight: ClassVar[float | None] = None
 
     def __init__(
         self,
@@ -71,23 +90,23 @@ class BaseTrainer(Trainer, abc.ABC):
         attack: EvasionAttack | None,
         *,
         guides: Sequence[PyTorchClassifier] = (),
-        train_guides: bool = False,
-        cache_guide: bool = False,
-        natural: Natural,
+        regularizer: str | None = None,
+        weight: float | None = None,
         options: RunOptions | None,
-        run: RunFields,
+        run: Mapping[str, Any],
     ) -> None:
         super().__init__(classifier)
         self.options = run_options(options, run)
         self._view = TensorView(classifier, "classifier")
-        self._attack = None if attack is None else checks.check_attack(attack, self._view)
+        kind, natural = self.needs(regularizer, weight)
+        attack = default_attack(kind, classifier) if attack is None else attack
+        self._attack = None if attack is None else inputs.check_attack(attack, self._view)
         names = ["guide"] if len(guides) == 1 else [f"guide[{i}]" for i in range(len(guides))]
         self._guides = [TensorView(guide, name) for guide, name in zip(guides, names, strict=True)]
         for guide in self._guides:
-            checks.check_guide(guide, self._view)
-        self._train_guides, self._natural, self._cache_guide = train_guides, natural, cache_guide
-        self._joint = Joint(self._view.module, [guide.module for guide in self._guides], train_guides)
-        self._history = History()
+            inputs.check_guide(guide, self._view)
+        self._method = Method(self.title, self.terms, natural, self.train_guides)
+        self._rows: list[dict[str, Any]] = []
         self._fits = 0
         self._begun: dict[int, dict[str, Any]] = {}
         self.seed: int | None = self.options.seed
@@ -95,13 +114,23 @@ class BaseTrainer(Trainer, abc.ABC):
         self.kept_weights: dict[str, States] = {}
 
     @abc.abstractmethod
-    def _terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
-        """The named loss terms of one step.
+    def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
+        """The named loss terms of one step: the method.
 
-        :param logits: ``"adversarial"``, ``"natural"``, ``"guide"``: what this method asked for, each ``(N, C)``.
+        :param logits: ``"adversarial"``, ``"natural"``, ``"guide"``: what this method needs, each ``(N, C)``.
         :param y: Labels of the student, indices ``(N,)`` or probabilities ``(N, C)``.
         :param y_guide: Labels of the guide.
         """
+
+    @classmethod
+    def needs(cls, regularizer: str | None = None, weight: float | None = None) -> tuple[AttackKind, Natural]:
+        """The method's own attack, and what it needs of ``M_r(x)``; a weight of 0 needs no graph.
+
+        :param regularizer: The name of the regularizer, for methods that take one.
+        :param weight: Its weight, or that of the method's second term; None is the published one.
+        """
+        off = weight == 0 and cls.weight_name is not None and cls.natural == "graph"
+        return cls.attack_kind, "value" if off else cls.natural
 
     @property
     def attack(self) -> EvasionAttack | None:
@@ -109,17 +138,25 @@ class BaseTrainer(Trainer, abc.ABC):
         return self._attack
 
     @property
+    def fits(self) -> int:
+        """How many calls of ``fit`` this trainer has ended; with ``checkpoint_dir`` each has a directory of its own."""
+        return self._fits
+
+    @property
     def history(self) -> pandas.DataFrame:
-        """A row per epoch of every fit: loss terms, accuracies in [0, 1], learning rates, seconds, images/s."""
-        return self._history.frame()
+        """A row per epoch of every fit: loss terms, accuracies in [0, 1], learning rates, seconds, images/s.
+
+        A value that an epoch does not have is NaN.
+        """
+        import pandas
+
+        return pandas.DataFrame(self._rows)
 
     @property
     def cost(self) -> Cost | None:
         """Passes of one training step, or None where the attack runs through ``attack.generate`` and is not known.
 
-        With AWP, of a step from its first epoch on; with cached guides, of a step after the first epoch; with
-        ``max_iter_warmup_epochs``, of a step after them. With an attack that stops early the most that a step takes:
-        the measured means are ``attack_steps`` and ``attack_passes`` of the history.
+        With AWP, of a step from its first epoch on.
         """
         forwards = backwards = 0
         if self._attack is not None:
@@ -131,10 +168,9 @@ class BaseTrainer(Trainer, abc.ABC):
             attack_forwards=forwards,
             attack_backwards=backwards,
             adversarial=self._attack is not None,
-            natural=self._natural,
+            natural=self._method.natural,
             guides=len(self._guides),
-            train_guides=self._train_guides,
-            cached_guides=self._cache_guide,
+            train_guides=self.train_guides,
             perturbs_weights=self.options.awp_gamma is not None,
         )
 
@@ -161,8 +197,8 @@ class BaseTrainer(Trainer, abc.ABC):
         """Train on arrays, or on a torch ``DataLoader`` or ``Dataset`` of ``(x, y)`` pairs (with ``y=None``).
 
         Afterwards the classifiers hold the weights that ``options.keep`` asks for, the averaged ones with
-        ``ema_decay``; ``kept_weights`` holds the others: ``"best"`` and ``"last"`` with ``keep="both"``, and ``"raw"``,
-        the last weights before averaging, with ``ema_decay``, each a state dict by name of the classifier.
+        ``ema_decay``; then ``kept_weights["raw"]`` holds the last weights before averaging, a state dict by name of
+        the classifier.
 
         :param x: Raw inputs, ``(n, *input_shape)``, inside ``clip_values``; or a loader or data set.
         :param y: Labels: indices ``(n,)``, one-hot or soft rows ``(n, nb_classes)``.
@@ -181,19 +217,17 @@ class BaseTrainer(Trainer, abc.ABC):
         :raises TypeError: Wrong types, or an unknown keyword.
         :raises ValueError: Bad data (see :mod:`art_lbgat.checks`), no optimizer, a foreign scheduler.
         """
-        self._refuse(kwargs)
+        for name in kwargs:
+            check_keyword(name, _FIT_KEYWORDS)
         if check_number(validation_split, "validation_split"):
-            x, y, validation_data = held_out(x, y, validation_data, validation_split, self._view, self.options.seed)
+            x, y, validation_data = inputs.held_out(
+                x, y, validation_data, validation_split, self._view, self.options.seed
+            )
         elif validation_data is not None:
-            warn_overlap(x, y, validation_data, self._view)
-        if self._cache_guide:
-            checks.check_unaugmented(augmentation, "cache_guide")
-        if self.options.warm_start and self._attack is not None:
-            checks.check_unaugmented(augmentation, "warm_start")
-        self._processes = join_processes(self._view.device)
-        avoid_single = self._normalizes_batches()
-        stream = as_stream(x, y, batch_size, self._view, augmentation, avoid_single, self._processes)
-        self._fit(stream, nb_epochs, validation_data, batch_size, scheduler)
+            inputs.warn_overlap(x, y, validation_data, self._view)
+        processes = join_processes(self._view.device)
+        stream = as_stream(x, y, batch_size, self._view, augmentation, self._normalizes_batches(), processes)
+        self._fit(stream, processes, nb_epochs, validation_data, batch_size, scheduler)
 
     def fit_generator(
         self,
@@ -215,67 +249,172 @@ class BaseTrainer(Trainer, abc.ABC):
         :raises TypeError: If ``generator`` is no ``DataGenerator``, or an unknown keyword.
         :raises ValueError: A generator without a size, or bad data.
         """
-        self._refuse(kwargs)
+        for name in kwargs:
+            check_keyword(name, _FIT_KEYWORDS)
         if not isinstance(generator, DataGenerator):
             raise TypeError(f"generator: expected an ART DataGenerator, got {type(generator).__name__}.")
-        self._processes = join_processes(self._view.device)
-        stream = as_stream(generator, None, generator.batch_size, self._view, augmentation, self._normalizes_batches())
-        self._fit(stream, nb_epochs, validation_data, generator.batch_size, scheduler)
+        processes, size = join_processes(self._view.device), generator.batch_size
+        stream = as_stream(generator, None, size, self._view, augmentation, self._normalizes_batches())
+        self._fit(stream, processes, nb_epochs, validation_data, size, scheduler)
 
-    def _fit(self, stream: Stream, nb_epochs: int, validation_data: Any, batch_size: int, scheduler: Any) -> None:
+    def _fit(
+        self,
+        stream: Stream,
+        processes: Processes,
+        nb_epochs: int,
+        validation_data: Any,
+        batch_size: int,
+        scheduler: Any,
+    ) -> None:
+        """Check what is left to check, and hand the parts of one fit to the engine."""
         check_count(nb_epochs, "nb_epochs")
         for view in (self._view, *self._guides):
             view.refresh()
-        fit_stream(self, stream, nb_epochs, validation_data, batch_size, scheduler)
+        validation = inputs.as_validation(validation_data, self._view, batch_size)
+        optimizers = inputs.check_optimizers(self._trained())
+        schedulers = inputs.check_schedulers(scheduler, optimizers)
+        inputs.check_run(
+            self.options, self._view, optimizers, schedulers, processes, batch_size, validation is not None
+        )
+        for view in self._trained():
+            inputs.log_foreign_loss(view)
+        if self._attack is not None:
+            adversary = Adversary(inputs.check_attack(self._attack, self._view), self._view)
+            adversary.log_way()
+            if adversary.ascent is None and self.options.eps_warmup_epochs:
+                raise ValueError(
+                    f"eps_warmup_epochs: expected 0 for an attack that runs through attack.generate "
+                    f"({adversary.reason}), got {self.options.eps_warmup_epochs}."
+                )
+        number = self._fits + 1
+        checkpoints = self._checkpoints(number, stream, validation, optimizers, [scheduler, *schedulers], processes)
+        if checkpoints is None:
+            self._fits = number
+        self._check_same_start(stream, processes)
+        seed = draw_seed() if self.options.seed is None else self.options.seed
+        self._rows[:] = [row for row in self._rows if row["fit"] < number]
+        run = Run(
+            self._method,
+            self._view,
+            self._guides,
+            self._attack,
+            optimizers,
+            schedulers,
+            self.options,
+            processes,
+            stream=stream,
+            nb_epochs=nb_epochs,
+            batch_size=batch_size,
+            validation=validation,
+            key=Key(processes.of_main(seed), number),
+            history=self._rows,
+            checkpoints=checkpoints,
+        )
+        self.seed = run.key.seed
+        try:
+            self.kept_weights = run.train()
+        finally:
+            self.seed = run.key.seed  # of a checkpoint, if the run went on from one
+        self._fits = number
 
     def _trained(self) -> list[TensorView]:
-        return [self._view, *(self._guides if self._train_guides else [])]
-
-    def _prepare_adversary(self) -> Adversary | None:
-        if self._attack is None:
-            return None
-        adversary = Adversary(checks.check_attack(self._attack, self._view), self._view)
-        adversary.log_way()
-        if adversary.ascent is None:
-            checks.check_free_of_the_loop(self.options, adversary.reason)
-        return adversary
-
-    @contextmanager
-    def _polite(self, *, synchronized: bool) -> Iterator[list[Modes]]:
-        """Everything global as found afterwards; no ambient autocast, no_grad or inference mode inside."""
-        with ExitStack() as stack:
-            stack.enter_context(preserved_randomness())
-            if synchronized:
-                stack.enter_context(batchnorm_synchronized(self._joint.trained()))
-            # The wrapper too: ART sets its training flag beside the module's.
-            views = [self._view, *self._guides]
-            modes = stack.enter_context(preserved_modes([view.module for view in views]))
-            stack.enter_context(preserved_modes([view.classifier._model for view in views]))
-            stack.enter_context(plain_autograd(self._view.device))
-            stack.enter_context(_untouched(self._attack))
-            stack.callback(clear_gradients, self._joint.trained())
-            yield modes
+        return [self._view, *(self._guides if self.train_guides else [])]
 
     def _normalizes_batches(self) -> bool:
         return any(Modes(view.module).normalizes_batches() for view in self._trained())
 
-    def _refuse(self, kwargs: dict[str, Any]) -> None:
-        for name in kwargs:
-            check_keyword(name, _FIT_KEYWORDS)
+    def _check_same_start(self, stream: Stream, processes: Processes) -> None:
+        if processes.world > 1:
+            weights = [module_weights(view.module) for view in (self._view, *self._guides)]
+            processes.check_same(
+                zlib.crc32(f"{weights}{stream.fingerprint()}".encode()),
+                "classifier, guide or x: they differ between the processes; expected the same weights (built of one "
+                "seed) and the same data in all of them.",
+            )
+
+    def _checkpoints(
+        self,
+        number: int,
+        stream: Stream,
+        validation: Validation | None,
+        optimizers: Sequence[torch.optim.Optimizer],
+        schedulers: Sequence[Any],
+        processes: Processes,
+    ) -> Checkpoints | None:
+        """The checkpoints of fit ``number``, with everything that its bits depend on, by what the user calls it.
+
+        Weights of what is trained are no part of that, since a checkpoint brings them; those of frozen guides are.
+        """
+        if self.options.checkpoint_dir is None:
+            return None
+        run = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(self.options)}
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        settings = {
+            "trainer": type(self).__qualname__,
+            "method": {name: described(value) for name, value in own.items() if name not in _NO_SETTINGS},
+            "options": {name: described(value) for name, value in run.items() if name not in MAY_CHANGE},
+            "attack": None if self._attack is None else _attack_settings(self._attack),
+            "classifier": _classifier_settings(self._view, frozen=False),
+            "guides": [_classifier_settings(guide, frozen=not self.train_guides) for guide in self._guides],
+            "optimizers": [optimizer_settings(optimizer) for optimizer in optimizers],
+            "scheduler": [_scheduler_settings(each) for each in schedulers],
+            "data": stream.fingerprint(),
+            "validation_data": None if validation is None else validation.sha256,
+        }
+        # What schedulers have made of the optimizers since this fit was begun is no change of settings.
+        begun = self._begun.setdefault(number, settings)
+        settings |= {name: begun[name] for name in ("optimizers", "scheduler")}
+        root = Path(self.options.checkpoint_dir) / f"fit-{number:03d}"
+        return Checkpoints(root, number, settings, surroundings(processes.world))
 
 
-@contextmanager
-def _untouched(attack: EvasionAttack | None) -> Iterator[None]:
-    """An ART attack without its progress bar for a while; its own eps afterwards (``random_eps`` draws anew)."""
-    verbose = getattr(attack, "verbose", False)
-    worker = getattr(attack, "_attack", attack)
-    found = {name: getattr(worker, name) for name in ("eps", "eps_step") if hasattr(worker, name)}
-    if attack is not None and verbose:
-        attack.set_params(verbose=False)
-    try:
-        yield
-    finally:
-        for name, value in found.items():
-            setattr(worker, name, value)
-        if attack is not None and verbose:
-            attack.set_params(verbose=verbose)
+def default_attack(kind: AttackKind, classifier: PyTorchClassifier) -> EvasionAttack | None:
+    """The published attack of a kind: Linf, times the range of ``clip_values``; None for ``"none"``.
+
+    ``"pgd"`` (cross-entropy) and ``"trades"`` (KL): eps 0.031, 10 steps of 0.007, as in the code of TRADES and LBGAT.
+    ``"fgsm"``: eps 8/255, one step of 1.25 eps from a uniform start (arXiv 2001.03994).
+
+    :param kind: Which.
+    :param classifier: The classifier to attack.
+    """
+    scale = TensorView(classifier).value_range()
+    published: dict[AttackKind, Callable[[], EvasionAttack | None]] = {
+        "pgd": lambda: PGDAttack(classifier, eps=0.031 * scale, eps_step=0.007 * scale, max_iter=10),
+        "trades": lambda: TRADESAttack(classifier, eps=0.031 * scale, eps_step=0.007 * scale, max_iter=10),
+        "fgsm": lambda: PGDAttack(classifier, eps=8 / 255 * scale, eps_step=1.25 * 8 / 255 * scale, max_iter=1),
+        "none": lambda: None,
+    }
+    return published[kind]()
+
+
+def _scheduler_settings(scheduler: Any) -> Any:
+    """A scheduler by its kind and settings, however far it has come."""
+    if not hasattr(scheduler, "state_dict"):
+        return described(scheduler)
+    return {"type": type(scheduler).__qualname__, **_without_progress(scheduler.state_dict())}
+
+
+def _without_progress(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {str(k): _without_progress(v) for k, v in state.items() if k not in _PROGRESS}
+    return [_without_progress(each) for each in state] if isinstance(state, (list, tuple)) else described(state)
+
+
+def _attack_settings(attack: EvasionAttack) -> dict[str, Any]:
+    names = [name for name in attack.attack_params if name not in _NO_SETTINGS]
+    return {"type": type(attack).__qualname__, **{name: described(getattr(attack, name, None)) for name in names}}
+
+
+def _classifier_settings(view: TensorView, *, frozen: bool) -> dict[str, Any]:
+    classifier = view.classifier
+    found = {
+        "layout": module_layout(view.module),
+        "input_shape": described(tuple(classifier.input_shape)),
+        "nb_classes": classifier.nb_classes,
+        "clip_values": described(classifier.clip_values),
+        "preprocessing": [
+            [type(each).__qualname__, {k: described(v) for k, v in vars(each).items() if k != "_device"}]
+            for each in view.operations
+        ],
+    }
+    return {**found, "weights": module_weights(view.module)} if frozen else found

@@ -1,87 +1,190 @@
-"""What BGAT and LBGAT have in common: a guidance loss and an optional regularizer on the robust model."""
+"""Boundary guided adversarial training, arXiv 2011.11164: with a frozen guide (BGAT), with one that learns (LBGAT)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, ClassVar
 
 from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 
 from art_lbgat.checks import check_choice, check_number
-from art_lbgat.engine.options import RunFields, RunOptions
-from art_lbgat.objectives import GUIDANCE, REGULARIZERS, Guidance, Terms, check_guidance
-from art_lbgat.trainers import defaults
-from art_lbgat.trainers.base import BaseTrainer
-
-RegularizerName = Literal["alp", "trades"]
-GuidanceName = Literal["mse", "mse+ce", "kd", "kl"]
-_PUBLISHED_WEIGHTS = {"alp": 1.0, "trades": 6.0}
+from art_lbgat.engine.options import RunOptions
+from art_lbgat.engine.step import Natural
+from art_lbgat.losses import (
+    GUIDANCE,
+    REGULARIZERS,
+    Guidance,
+    Terms,
+    check_guidance,
+    guide_cross_entropy,
+)
+from art_lbgat.trainers.base import AttackKind, BaseTrainer
 
 
 class GuidedTrainer(BaseTrainer):
-    """``guidance(M_r(x_adv), M_n(x)) + a * regularizer(M_r(x_adv), M_r(x))``.
+    """``guidance(M_r(x_adv), M_n(x)) + a * regularizer(M_r(x_adv), M_r(x))``; see its two subclasses."""
 
-    :param classifier: The robust model ``M_r``.
-    :param guides: The guides ``M_n``; more than one are averaged.
-    :param attack: The attack, or None for the paper's: the TRADES attack with the TRADES regularizer, else PGD.
-    :param train_guides: Whether the guides learn.
-    :param cache_guide: Whether the logits of frozen guides are kept from the first epoch on.
-    :param guidance: The guidance loss, by name or as a callable.
-    :param regularizer: ``None``, ``"alp"`` or ``"trades"``.
-    :param regularizer_weight: ``a >= 0``; None is the published weight (1 for ALP, 6 for TRADES). With 0 the TRADES
-        attack is kept and ``M_r(x)`` is still computed, for its batch-norm statistics, without a graph ("LBGAT0").
-    :param options: A :class:`~art_lbgat.RunOptions`.
-    :param run: Its fields as keywords instead.
-    :raises ValueError: An unknown name, a weight without a regularizer.
-    """
+    weights: ClassVar[dict[str, float]] = {"alp": 1.0, "trades": 6.0}  # published, of each regularizer
 
     def __init__(
         self,
         classifier: PyTorchClassifier,
         guides: Sequence[PyTorchClassifier],
         attack: EvasionAttack | None,
-        *,
-        train_guides: bool,
-        cache_guide: bool = False,
-        guidance: GuidanceName | Guidance,
-        regularizer: RegularizerName | None,
+        guidance: str | Guidance,
+        regularizer: str | None,
         regularizer_weight: float | None,
         options: RunOptions | None,
-        run: RunFields,
+        run: Mapping[str, Any],
     ) -> None:
         self.guidance = guidance if callable(guidance) else GUIDANCE[check_choice(guidance, "guidance", GUIDANCE)]
-        check_choice(regularizer, "regularizer", [None, *REGULARIZERS])
-        self.regularizer = regularizer
+        self.regularizer: str | None = check_choice(regularizer, "regularizer", [None, *REGULARIZERS])
         if regularizer is None and regularizer_weight is not None:
             raise ValueError(f"regularizer_weight: expected None without a regularizer, got {regularizer_weight!r}.")
-        weight = _PUBLISHED_WEIGHTS.get(regularizer or "", 0.0) if regularizer_weight is None else regularizer_weight
+        weight = self.weights.get(regularizer or "", 0.0) if regularizer_weight is None else regularizer_weight
         self.regularizer_weight = check_number(weight, "regularizer_weight")
-        if attack is None:
-            attack = defaults.trades(classifier) if regularizer == "trades" else defaults.pgd(classifier)
         super().__init__(
             classifier,
             attack,
             guides=guides,
-            train_guides=train_guides,
-            cache_guide=cache_guide,
-            natural="none" if regularizer is None else "graph" if self.regularizer_weight else "value",
+            regularizer=regularizer,
+            weight=self.regularizer_weight,
             options=options,
             run=run,
         )
         check_guidance(self.guidance, classifier.nb_classes, classifier.device)
 
-    def _terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
-        adversarial = logits["adversarial"]
-        terms = self.guidance(adversarial, logits["guide"], y)
-        others = self._guide_terms(logits["guide"], y_guide)
+    @classmethod
+    def needs(cls, regularizer: str | None = None, weight: float | None = None) -> tuple[AttackKind, Natural]:
+        """See :meth:`BaseTrainer.needs`; with weight 0 ``M_r(x)`` moves batch-norm statistics only ("LBGAT0").
+
+        :param regularizer: ``None``, ``"alp"`` or ``"trades"``, which brings its own attack.
+        :param weight: Its weight; None is the published one.
+        """
+        if regularizer is None:
+            return "pgd", "none"
+        weight = cls.weights[regularizer] if weight is None else weight
+        return "trades" if regularizer == "trades" else "pgd", "graph" if weight else "value"
+
+    def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
+        """``guidance(M_r(x_adv), M_n(x), y)``, the terms of the guide, and the regularizer.
+
+        :param logits: ``"adversarial"``, ``"guide"`` and, with a regularizer, ``"natural"``.
+        :param y: Labels of the student.
+        :param y_guide: Labels of the guide.
+        """
+        adversarial, guide = logits["adversarial"], logits["guide"]
+        terms, others = self.guidance(adversarial, guide, y), self.guide_terms(guide, y_guide)
         if self.regularizer is not None:
             others |= REGULARIZERS[self.regularizer](adversarial, logits["natural"], self.regularizer_weight)
         if terms.keys() & others.keys():
             raise ValueError(f"guidance: its terms {sorted(terms)} must not be named like {sorted(others)}.")
         return {**terms, **others}
 
-    def _guide_terms(self, guide: Tensor, y_guide: Tensor) -> Terms:
-        """Terms on the guide alone; none unless it learns."""
+    def guide_terms(self, guide: Tensor, y: Tensor) -> Terms:
+        """Terms on the guide alone; none unless it learns.
+
+        :param guide: ``M_n(x)``, ``(N, C)``.
+        :param y: Labels.
+        """
         return {}
+
+
+class BGATTrainer(GuidedTrainer):
+    """``MSE(M_r(x_adv), M_n(x))`` with a guide ``M_n`` that was trained on natural images and is never changed.
+
+    The robust model sees no label: all supervision reaches it through the guide's logits. Source: arXiv 2011.11164,
+    BGAT.
+
+    :param classifier: The classifier to make robust (``M_r``), with an optimizer.
+    :param guide: One trained classifier, or several (an ensemble: the mean of their logits), of any architecture, each
+        with its own preprocessing. Weights, buffers and modes are left untouched.
+    :param attack: An untargeted ART evasion attack on ``classifier``; None is the paper's: PGD on cross-entropy, or the
+        TRADES attack with ``regularizer="trades"`` (eps 0.031, 10 steps of 0.007).
+    :param guidance: ``"mse"`` (the paper's), ``"mse+ce"``, ``"kd"``, ``"kl"``, or a callable
+        ``(adversarial, guide, y) -> Terms``.
+    :param regularizer: ``None``, ``"alp"`` or ``"trades"``.
+    :param regularizer_weight: Its weight; None is the published one (1 for ALP, 6 for TRADES).
+    :param options: A :class:`~art_lbgat.RunOptions`.
+    :param run: Its fields as keywords instead.
+    :raises TypeError: Arguments of the wrong type.
+    :raises ValueError: A guide that does not fit the classifier, an unknown name, a bad weight.
+    """
+
+    title = "BGAT"
+
+    def __init__(
+        self,
+        classifier: PyTorchClassifier,
+        guide: PyTorchClassifier | Sequence[PyTorchClassifier],
+        attack: EvasionAttack | None = None,
+        *,
+        guidance: str | Guidance = "mse",
+        regularizer: str | None = None,
+        regularizer_weight: float | None = None,
+        options: RunOptions | None = None,
+        **run: Any,
+    ) -> None:
+        guides = list(guide) if isinstance(guide, (list, tuple)) else [guide]
+        if not guides:
+            raise ValueError("guide: expected one classifier or several, got an empty list.")
+        super().__init__(classifier, guides, attack, guidance, regularizer, regularizer_weight, options, run)
+        self.guide = guide
+
+
+class LBGATTrainer(GuidedTrainer):
+    """``MSE(M_r(x_adv), M_n(x)) + b * CE(M_n(x), y)``, both models trained together.
+
+    The gradient of the MSE flows into both, so that they settle on the most robustness-friendly boundary. Each
+    classifier steps its own optimizer (one SGD over both is the same thing). Source: arXiv 2011.11164, LBGAT.
+    "LBGAT6" of papers and leaderboards is ``regularizer="trades", regularizer_weight=6``; "LBGAT0" is weight 0, which
+    keeps the TRADES attack.
+
+    :param classifier: The classifier to make robust (``M_r``), with an optimizer.
+    :param guide: The clean classifier (``M_n``), with an optimizer; fresh or already trained, any architecture.
+    :param attack: An untargeted ART evasion attack on ``classifier``; None is the paper's: PGD on cross-entropy, or the
+        TRADES attack with ``regularizer="trades"`` (eps 0.031, 10 steps of 0.007).
+    :param guidance: ``"mse"`` (the paper's), ``"mse+ce"``, ``"kd"``, ``"kl"``, or a callable
+        ``(adversarial, guide, y) -> Terms``.
+    :param guide_ce_weight: ``b >= 0``: the paper's beta (1 there; not the ``--beta`` of the authors' code).
+    :param regularizer: ``None``, ``"alp"`` or ``"trades"``.
+    :param regularizer_weight: Its weight (the paper's alpha); None is the published one (1 for ALP, 6 for TRADES).
+    :param options: A :class:`~art_lbgat.RunOptions`.
+    :param run: Its fields as keywords instead.
+    :raises TypeError: Arguments of the wrong type.
+    :raises ValueError: A guide that does not fit the classifier, an unknown name, a bad weight.
+    """
+
+    title = "LBGAT"
+    train_guides = True
+
+    def __init__(
+        self,
+        classifier: PyTorchClassifier,
+        guide: PyTorchClassifier,
+        attack: EvasionAttack | None = None,
+        *,
+        guidance: str | Guidance = "mse",
+        guide_ce_weight: float = 1.0,
+        regularizer: str | None = None,
+        regularizer_weight: float | None = None,
+        options: RunOptions | None = None,
+        **run: Any,
+    ) -> None:
+        self.guide_ce_weight = check_number(guide_ce_weight, "guide_ce_weight")
+        super().__init__(classifier, [guide], attack, guidance, regularizer, regularizer_weight, options, run)
+        self.guide = guide
+
+    def get_guide(self) -> PyTorchClassifier:
+        """The guide, trained by ``fit`` in place."""
+        return self.guide
+
+    def guide_terms(self, guide: Tensor, y: Tensor) -> Terms:
+        """``b * CE(M_n(x), y)``.
+
+        :param guide: ``M_n(x)``, ``(N, C)``.
+        :param y: Labels.
+        """
+        return guide_cross_entropy(guide, y, self.guide_ce_weight)

@@ -1,71 +1,247 @@
-"""What one step gives the models."""
+"""What a trainer and its ``fit`` are given, checked once, before the first step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from art.attacks.attack import EvasionAttack
+from torch import nn
 
+from art_lbgat.checks import check_inputs, check_labels
 from art_lbgat.classifier import TensorView
+from art_lbgat.data import Images, MixedData, split_indices
+from art_lbgat.data.stream import Source
+from art_lbgat.engine.options import RunOptions
+from art_lbgat.engine.perturbation import perturbed_parameters
+from art_lbgat.engine.validation import Validation
+from art_lbgat.processes import FEWEST_ROWS, Processes
 
-Natural = Literal["none", "value", "graph"]
+logger = logging.getLogger(__name__)
+
+_ROWS = 1024  # rows looked at together
 
 
-class Inputs(NamedTuple):
-    """What one step gives the models, preprocessed for each.
+def check_attack(attack: Any, view: TensorView) -> EvasionAttack:
+    """An untargeted ART evasion attack on the classifier that is trained."""
+    if not isinstance(attack, EvasionAttack):
+        raise TypeError(f"attack: expected an ART EvasionAttack, got {type(attack).__name__}.")
+    if attack.targeted:
+        raise ValueError(f"attack: {type(attack).__name__} is targeted; adversarial training expects targeted=False.")
+    # AutoPGD with loss_type wraps the same module in a second estimator: the module decides.
+    if getattr(attack.estimator, "model", None) is not view.module:
+        raise ValueError(
+            "attack: it is bound to another model than the classifier being trained, so it would train on transferred "
+            "examples; build it with estimator=classifier."
+        )
+    return attack
 
-    :param adversarial: For ``M_r(x_adv)``, or None.
-    :param natural: For ``M_r(x)``, or None.
-    :param guides: For each guide that is to be run.
-    :param cached: The guides' logits, where they are known from an earlier epoch.
-    :param y_student: Labels of the student.
-    :param y_guide: Labels of the guide.
+
+def check_guide(guide: TensorView, student: TensorView) -> None:
+    """A guide that can stand beside the student: another network with the same inputs and classes."""
+    own, name = student.classifier, guide.name
+    other = guide.classifier
+    shared = {id(p) for p in student.module.parameters()} & {id(p) for p in guide.module.parameters()}
+    if other is own or guide.module is student.module or shared:
+        raise ValueError(
+            f"{name}: it is, or shares parameters with, the classifier being trained; expected another model."
+        )
+    for attribute in ("nb_classes", "input_shape"):
+        theirs, ours = getattr(other, attribute), getattr(own, attribute)
+        if attribute == "input_shape":
+            theirs, ours = tuple(theirs), tuple(ours)
+        if theirs != ours:
+            raise ValueError(
+                f"{name}: its {attribute} is {theirs}, that of the classifier is {ours}; expected the same."
+            )
+    if not _same_clip_values(other.clip_values, own.clip_values):
+        raise ValueError(
+            f"{name}: its clip_values are {_shown(other.clip_values)}, those of the classifier "
+            f"{_shown(own.clip_values)}; expected the same, since both are given the same raw images."
+        )
+    if other.device != own.device:
+        raise ValueError(f"{name}: it is on {other.device}, the classifier on {own.device}; expected the same device.")
+    for view in (student, guide):
+        if view.mixes_samples:
+            raise ValueError(
+                f"{view.name}: its preprocessing defences mix samples (mixup or cutmix), so guide and robust model "
+                "would see different images; mix in the data instead (augmentation= or the generator)."
+            )
+
+
+def _same_clip_values(first: Any, second: Any) -> bool:
+    if first is None or second is None:
+        return first is second
+    return bool(np.shape(first) == np.shape(second) and np.all(np.asarray(first) == np.asarray(second)))
+
+
+def _shown(clip_values: Any) -> str:
+    return "None" if clip_values is None else f"({np.min(clip_values[0]):g}, {np.max(clip_values[1]):g})"
+
+
+def check_optimizers(views: Sequence[TensorView]) -> list[torch.optim.Optimizer]:
+    """The optimizers of all trained classifiers; one that several share (one SGD over both nets) is there once."""
+    optimizers = list(dict.fromkeys(_check_optimizer(view) for view in views))
+    held = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    if len(held) != len(set(held)):
+        raise ValueError(
+            "guide: its optimizer and that of the classifier are two that hold the same parameter, which would be "
+            "stepped twice; expected one optimizer for each, or one object for both."
+        )
+    return optimizers
+
+
+def _check_optimizer(view: TensorView) -> torch.optim.Optimizer:
+    """The optimizer of a classifier that is to be trained."""
+    optimizer = view.classifier.optimizer
+    if optimizer is None:
+        raise ValueError(
+            f"{view.name}: it has no optimizer; build the PyTorchClassifier with optimizer=... to train it."
+        )
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(id(p) in held for p in view.module.parameters() if p.requires_grad):
+        raise ValueError(
+            f"{view.name}: its optimizer holds no trainable parameter of its model; build it from model.parameters()."
+        )
+    return optimizer  # type: ignore[no-any-return]
+
+
+def check_schedulers(scheduler: Any, optimizers: Sequence[torch.optim.Optimizer]) -> list[Any]:
+    """The schedulers of a fit as a list; a function from an optimizer to a scheduler is called for each optimizer."""
+    given = list(scheduler) if isinstance(scheduler, (list, tuple)) else [] if scheduler is None else [scheduler]
+    made = []
+    for each in given:
+        is_factory = callable(each) and not hasattr(each, "step")
+        made += [_made(each, optimizer) for optimizer in optimizers] if is_factory else [each]
+    given = made
+    for each in given:
+        if not callable(getattr(each, "step", None)):
+            raise TypeError(f"scheduler: expected an object with a step() method, got {type(each).__name__}.")
+        driven = getattr(each, "optimizer", None)
+        if driven is not None and not any(driven is optimizer for optimizer in optimizers):
+            raise ValueError(
+                f"scheduler: {type(each).__name__} drives an optimizer that no trained classifier holds; build it from "
+                "classifier.optimizer (or that of the guide)."
+            )
+    return given
+
+
+def _made(factory: Any, optimizer: torch.optim.Optimizer) -> Any:
+    try:
+        return factory(optimizer)
+    except Exception as error:
+        raise TypeError(
+            f"scheduler: expected a function from an optimizer to a scheduler; {factory!r} raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def check_run(
+    options: RunOptions,
+    student: TensorView,
+    optimizers: Sequence[torch.optim.Optimizer],
+    schedulers: Sequence[Any],
+    processes: Processes,
+    batch_size: int,
+    validated: bool,
+) -> None:
+    """Refuse options that this fit could not follow.
+
+    :raises TypeError: With ``checkpoint_dir``, a scheduler without a state.
+    :raises ValueError: ``patience`` or ``on_collapse="stop"`` without validation data; AWP on a model without weights
+        that it could move; a ``batch_size`` of less than two samples a process.
     """
+    if options.checkpoint_dir is not None:
+        for each in schedulers:
+            if not (hasattr(each, "state_dict") and hasattr(each, "load_state_dict")):
+                raise TypeError(
+                    f"scheduler: {type(each).__name__} has no state_dict and load_state_dict, so no checkpoint could "
+                    "hold it; expected both with checkpoint_dir."
+                )
+    if not validated and options.patience is not None:
+        raise ValueError(f"patience: expected validation_data with patience={options.patience!r}, got none.")
+    if not validated and options.on_collapse == "stop":
+        raise ValueError("on_collapse: expected validation_data with on_collapse='stop', got none.")
+    if validated and options.selection == "test":
+        logger.warning("The epoch is selected on test data (selection='test'): a reproduction, not a fair result.")
+    if options.awp_gamma is not None and not perturbed_parameters(student.module, optimizers):
+        raise ValueError(
+            "awp_gamma: expected a model of which the optimizer trains a tensor of more than one dimension, which AWP "
+            "could move; got none."
+        )
+    fewest = FEWEST_ROWS * processes.world
+    if processes.world > 1 and batch_size < fewest:
+        raise ValueError(
+            f"batch_size: it is that of all {processes.world} processes together; expected at least {fewest}, got "
+            f"{batch_size}."
+        )
 
-    adversarial: Tensor | None
-    natural: Tensor | None
-    guides: Sequence[Tensor]
-    cached: Tensor | None
-    y_student: Tensor
-    y_guide: Tensor
+
+def log_foreign_loss(view: TensorView) -> None:
+    """Say that the classifier's own loss is not what is trained, where it is more than plain cross-entropy."""
+    loss = view.classifier.loss
+    plain = isinstance(loss, nn.CrossEntropyLoss) and loss.weight is None and loss.label_smoothing == 0
+    if not plain:
+        logger.warning(
+            "The objective uses plain cross-entropy; the loss of the %s (%s) is used by ART's own attacks only.",
+            view.name,
+            loss,
+        )
 
 
-def make_inputs(
-    views: Sequence[TensorView],
-    natural: Natural,
-    train_guides: bool,
-    x: Tensor,
-    x_adv: Tensor | None,
-    y: Tensor,
-    seed: int,
-    cached: Tensor | None,
-) -> Inputs:
-    """Preprocess for each model, all with the same random draws.
+def as_validation(data: Any, view: TensorView, batch_size: int) -> Validation | None:
+    """``validation_data`` of ``fit``, checked: ``(x, y)`` arrays, or ``Images``; None stays None."""
+    if data is None:
+        return None
+    x, y = (data, None) if isinstance(data, Images) else _pair(data)
+    return Validation(x, y, view, batch_size)
 
-    :param views: The student, then the guides.
-    :param natural: What the method needs of ``M_r(x)``.
-    :param train_guides: Whether the guides are trained, so that defences of training act on their inputs.
-    :param x: Raw natural inputs, ``(N, ...)``.
-    :param x_adv: Raw adversarial examples, or None.
-    :param y: Labels.
-    :param seed: Of the draws of defences that act in training.
-    :param cached: The guides' logits, where they are known: the guides get no inputs then.
-    """
-    student, *guides = views
-    adversarial = natural_inputs = None
-    y_student = y_guide = y
-    if x_adv is not None:
-        adversarial, y_student = student.fit_inputs(x_adv, y, seed)
-    if natural != "none":
-        natural_inputs, y_student = student.fit_inputs(x, y, seed)
-    guide_inputs = []
-    for guide in guides if cached is None else ():
-        if train_guides:
-            inputs, y_guide = guide.fit_inputs(x, y, seed)
-        else:
-            with torch.no_grad():
-                inputs = guide.predict_inputs(x)
-        guide_inputs.append(inputs)
-    return Inputs(adversarial, natural_inputs, guide_inputs, cached, y_student, y_guide)
+
+def held_out(
+    x: Any, y: Any, validation_data: Any, fraction: float, view: TensorView, seed: int | None
+) -> tuple[Any, Any, Any]:
+    """Split ``(x, y)`` into what is trained on and what is held out, with the same share of each class."""
+    if validation_data is not None:
+        raise ValueError("validation_split: expected either validation_split or validation_data, got both.")
+    if isinstance(x, Images) and y is None:
+        first, second = split_indices(x.y, fraction, seed or 0, "validation_split")
+        return x.subset(first), None, x.subset(second)
+    if y is None:
+        raise ValueError(f"validation_split: expected arrays (x, y) or Images to split, got {type(x).__name__}.")
+    inputs = check_inputs(x, view.classifier)
+    labels = check_labels(y, view.classifier.nb_classes, length=len(inputs))
+    hard = labels if labels.ndim == 1 else labels.argmax(axis=1)
+    first, second = split_indices(hard, fraction, seed or 0, "validation_split")
+    return inputs[first], labels[first], (inputs[second], labels[second])
+
+
+def warn_overlap(x: Any, y: Any, validation_data: Any, view: TensorView) -> None:
+    """Warn when samples of ``validation_data`` are training samples too, so that selection is blind to overfitting."""
+    held: tuple[Any, Any] = (validation_data, None) if isinstance(validation_data, Images) else _pair(validation_data)
+    parts: list[tuple[Any, Any]] = [x.data, x.extra] if isinstance(x, MixedData) else [(x, y)]
+    if not all(isinstance(each, (np.ndarray, torch.Tensor, Images)) for each, _ in [held, *parts]):
+        return
+    hashes = set(_row_hashes(*held, view, ("validation_data[0]", "validation_data[1]")))
+    shared = len(hashes.intersection(value for part in parts for value in _row_hashes(*part, view)))
+    if shared:
+        logger.warning(
+            "validation_data: %d of its %d different samples are in the training data too; expected held-out samples.",
+            shared,
+            len(hashes),
+        )
+
+
+def _pair(data: Any) -> tuple[Any, Any]:
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise ValueError(f"validation_data: expected a pair (x, y), got {type(data).__name__}.")
+    return data[0], data[1]
+
+
+def _row_hashes(x: Any, y: Any, view: TensorView, names: tuple[str, str] = ("x", "y")) -> Iterator[int]:
+    source = Source(x, y, view, names)
+    for first in range(0, len(source), _ROWS):
+        for row in source.batch(np.arange(first, min(first + _ROWS, len(source)))).x.cpu().numpy():
+            yield hash(row.tobytes())

@@ -26,7 +26,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "bf16 + channels_last": {"precision": "bf16", "channels_last": True},
     "bf16 + channels_last + compile": {"precision": "bf16", "channels_last": True, "compile": True},
-    "tf32": {"tf32": True},
     "fp32 + channels_last": {"channels_last": True},
     "fp32 + channels_last + compile": {"channels_last": True, "compile": True},
 }

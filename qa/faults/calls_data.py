@@ -175,23 +175,8 @@ def _streams() -> Iterator[Call]:
         "view": view,
         "avoid_single": wrong.flag(),
     }
-    yield Call("ArrayStream", lambda: arrays("ArrayStream"), {**common, "augmentation": augmentation})
     named = [*augmentation, each(lambda: "crop+flop", lambda: "", lambda: "crop+crop", lambda: "none+crop")]
     yield Call("as_stream", lambda: arrays("as_stream"), {**common, "augmentation": named})
-
-    def batches() -> tuple[Any, ...]:
-        source = [make_data(4)]
-        arguments = {"source": source, "batches": lambda: source, "steps": 1, "view": TensorView(make_classifier())}
-        return data.BatchStream, arguments
-
-    wrongs = {
-        "batches": wrong.junk("function", "type"),
-        "steps": wrong.count(0, optional=True),
-        "view": view,
-        "augmentation": augmentation,
-        "avoid_single": wrong.flag(),
-    }
-    yield Call("BatchStream", batches, wrongs)
 
 
 def _augmentations() -> Iterator[Call]:

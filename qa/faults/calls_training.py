@@ -1,4 +1,4 @@
-"""Trainers, their options, attacks and objectives."""
+"""Trainers, their options, attacks and losses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
 import art_lbgat
-from art_lbgat import RunOptions, StepSchedule, attacks, objectives
+from art_lbgat import RunOptions, StepSchedule, attacks, losses
 from art_lbgat.classifier import TensorView
 from qa.faults import wrong_values as wrong
 from qa.faults.call import Call
@@ -240,7 +240,6 @@ def _attacks() -> Iterator[Call]:
         "max_iter": wrong.count(0),
         "batch_size": wrong.count(),
         "verbose": wrong.flag(),
-        "early_stop_steps": wrong.count(0, optional=True),
     }
     own = {
         "PGDAttack": {"num_random_init": wrong.count(0), "objective": wrong.choice("ce", "cw", "kl")},
@@ -284,7 +283,6 @@ def _attacks() -> Iterator[Call]:
             "start_std": wrong.number(),
             "restarts": wrong.count(),
             "rule": wrong.choice("published", "art"),
-            "early_stop_steps": wrong.count(0, optional=True),
         },
     )
 
@@ -295,7 +293,7 @@ def _attacks() -> Iterator[Call]:
     yield Call("read_attack", read, {"attack": wrong.kind(), "view": [*wrong.kind(), each(make_classifier)]})
 
 
-def _objectives() -> Iterator[Call]:
+def _losses() -> Iterator[Call]:
     generator = torch.Generator().manual_seed(0)
     one, two = torch.randn(2, N, CLASSES, generator=generator)
     y = torch.arange(N) % CLASSES
@@ -323,31 +321,31 @@ def _objectives() -> Iterator[Call]:
         yield Call(
             name,
             lambda name=name, names=names, right=right: (
-                getattr(objectives, name),
+                getattr(losses, name),
                 {each: right[each].clone() if isinstance(right[each], torch.Tensor) else right[each] for each in names},
             ),
             {each: {**wrongs, **more}.get(each) or wrong.logits(alone=len(LOGITS & set(names)) == 1) for each in names},
         )
-    terms = {"a": objectives.Term(torch.tensor(1.0), 1.0)}
+    terms = {"a": losses.Term(torch.tensor(1.0), 1.0)}
     bad = [
         *wrong.junk(),
         each(
             dict,
-            lambda: {"a": objectives.Term(torch.tensor(1.0), 0.0)},
+            lambda: {"a": losses.Term(torch.tensor(1.0), 0.0)},
             lambda: {"a": torch.tensor(1.0)},
-            lambda: {"a": objectives.Term("1", 1.0)},
-            lambda: {"a": objectives.Term(torch.tensor(1.0), "1")},
-            lambda: {"a": objectives.Term(torch.tensor(1.0), math.nan)},
-            lambda: {"a": objectives.Term(torch.ones(3), 1.0)},
-            lambda: [objectives.Term(torch.tensor(1.0), 1.0)],
+            lambda: {"a": losses.Term("1", 1.0)},
+            lambda: {"a": losses.Term(torch.tensor(1.0), "1")},
+            lambda: {"a": losses.Term(torch.tensor(1.0), math.nan)},
+            lambda: {"a": losses.Term(torch.ones(3), 1.0)},
+            lambda: [losses.Term(torch.tensor(1.0), 1.0)],
         ),
     ]
-    yield Call("total", lambda: (objectives.total, {"terms": dict(terms)}), {"terms": bad})
+    yield Call("total", lambda: (losses.total, {"terms": dict(terms)}), {"terms": bad})
     yield Call(
         "check_guidance",
         lambda: (
-            objectives.check_guidance,
-            {"guidance": objectives.mse, "nb_classes": 4, "device": torch.device("cpu")},
+            losses.check_guidance,
+            {"guidance": losses.mse, "nb_classes": 4, "device": torch.device("cpu")},
         ),
         {
             "guidance": [*wrong.junk(), *_GUIDANCE[-1:]],
@@ -360,4 +358,4 @@ def _objectives() -> Iterator[Call]:
 def calls() -> list[Call]:
     """The part of the table."""
     trainers = [make(method) for make in (_constructor, _fit, _fit_generator) for method in TRAINERS]
-    return [*trainers, _fit_validated(), _fit_loader(), *_options(), *_attacks(), *_objectives()]
+    return [*trainers, _fit_validated(), _fit_loader(), *_options(), *_attacks(), *_losses()]

@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 
 from art_lbgat.classifier import TensorView
 from art_lbgat.data import load_data, load_npz, read_npz_images
 from art_lbgat.engine.checkpoint import read_checkpoint, read_newest, write_checkpoint
 from art_lbgat.evaluation.autoattack import auto_attack
-from art_lbgat.evaluation.record import Entry, Record, _digest
+from art_lbgat.evaluation.record import Entry, Record
 from art_lbgat.models import create_model
 from art_lbgat.recipes import RECIPES, Recipe
 from art_lbgat.robustbench import load_classifier
@@ -124,8 +125,8 @@ def _state_file(folder: Path, write: Write, _: pytest.MonkeyPatch) -> Trap:
     return Trap(lambda: auto_attack(view, x, y, 0.1, state_path=folder / "state"), str(folder / "state"))
 
 
-def _state_blob(column: str) -> Place:
-    """In a cell of a state file, with the checksum that fits."""
+def _state_blob(notes: bool) -> Place:
+    """In a cell of a state file, or in the notes of its tensors, with the checksum that fits."""
 
     def place(folder: Path, write: Write, _: pytest.MonkeyPatch) -> Trap:
         path = folder / "state"
@@ -133,11 +134,11 @@ def _state_blob(column: str) -> Place:
             record.add("natural", Entry(torch.arange(2), torch.zeros(2, 2), {}, 0.0))
         write(folder / "blob")
         data = (folder / "blob").read_bytes()
-        cells = {"rows": bytes(16), "x_adv": bytes(16), "shape": "[2, 2]", "flags": "{}"}
-        cells[column] = data + bytes(1 + -len(data) % 4) if column in ("rows", "x_adv") else data  # no whole numbers
+        if notes:
+            text = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            data = save({"0 rows": torch.arange(2), "0 x_adv": torch.zeros(2, 2), "notes": text})
         database = sqlite3.connect(path)
-        database.execute("UPDATE entry SET rows = ?, x_adv = ?, shape = ?, flags = ?, sha256 = ?",
-                         [*cells.values(), _digest(*cells.values())])  # fmt: skip
+        database.execute("UPDATE entry SET content = ?, sha256 = ?", [data, hashlib.sha256(data).hexdigest()])
         database.commit()
         database.close()
 
@@ -217,7 +218,8 @@ PLACES: dict[str, Place] = {
     "checkpoint of a submission": _submission,
     "result of a benchmark": _result,
     "state file of an evaluation": _state_file,
-    **{f"{column} in a state file": _state_blob(column) for column in ("rows", "x_adv", "shape", "flags")},
+    "content of a state file": _state_blob(notes=False),
+    "notes in a state file": _state_blob(notes=True),
     "state file of the published AutoAttack": _published_state,
     "recipe": _recipe,
     "npz data": _npz(lambda path: load_npz(path)),

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from art_lbgat.engine.nonfinite import NonFiniteError
+
 from art_lbgat.trainers import adversary
 from qa.faults.row import Row
 from qa.faults.training import HELD, Case, X, Y

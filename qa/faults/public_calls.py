@@ -19,12 +19,15 @@ AWAITING: dict[str, str] = {}
 # Public names that take nothing that could be wrong, with the reason.
 EXCEPTIONS: dict[str, str] = {
     "art_lbgat.__version__": "a text",
-    "art_lbgat.objectives.GUIDANCE": "a dictionary",
-    "art_lbgat.objectives.REGULARIZERS": "a dictionary",
-    "art_lbgat.objectives.Terms": "a type",
-    "art_lbgat.objectives.Guidance": "a protocol",
-    "art_lbgat.objectives.Regularizer": "a protocol",
-    "art_lbgat.objectives.Term": "a record, checked by total",
+    "art_lbgat.attacks.ATTACK_LOSSES": "a dictionary",
+    "art_lbgat.attacks.AttackLoss": "a record",
+    "art_lbgat.attacks.TensorAttack": "a base, which checks what its subclasses are given",
+    "art_lbgat.losses.GUIDANCE": "a dictionary",
+    "art_lbgat.losses.REGULARIZERS": "a dictionary",
+    "art_lbgat.losses.Terms": "a type",
+    "art_lbgat.losses.Guidance": "a type",
+    "art_lbgat.losses.Regularizer": "a type",
+    "art_lbgat.losses.Term": "a record, checked by total",
     "art_lbgat.evaluation.PAPER_SUITE": "a tuple",
     "art_lbgat.evaluation.Accuracy": "a record that is returned",
     "art_lbgat.evaluation.AutoAttackResult": "a record that is returned",
@@ -46,7 +49,7 @@ EXCEPTIONS: dict[str, str] = {
     "art_lbgat.models.Resize": "a layer of create_model",
 }
 
-_PACKAGES = ("", ".attacks", ".objectives", ".evaluation", ".robustbench", ".data", ".recipes", ".study", ".trainers")
+_PACKAGES = ("", ".attacks", ".losses", ".evaluation", ".robustbench", ".data", ".recipes", ".study", ".trainers")
 _MODULES = (".models", ".weights")  # without an __all__
 
 

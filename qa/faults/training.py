@@ -52,8 +52,8 @@ class Case:
 
     def randomness(self) -> str:
         """The generators as the last step left them: what the newest checkpoint holds."""
-        newest = read_newest(Path(self.trainer.options.checkpoint_dir) / f"fit-{self.trainer._fits:03d}")
-        return _tensors(newest.parts["randomness"])
+        newest = read_newest(Path(self.trainer.options.checkpoint_dir) / f"fit-{self.trainer.fits:03d}")
+        return _tensors(newest.state["randomness"])
 
     def digest(self) -> str:
         """One SHA-256 over the weights of all models, optimizers, history, kept weights and generators after a fit."""

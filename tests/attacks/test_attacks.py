@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 from art.attacks.attack import EvasionAttack
-from art.attacks.evasion import ProjectedGradientDescent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from art_lbgat.attacks import Ascent, PGDAttack, TRADESAttack, norms
-from art_lbgat.attacks.loop import ascend
-from art_lbgat.attacks.losses import cross_entropy, kl_to_natural, margin
+from art_lbgat import MadryTrainer
+from art_lbgat.attacks import ATTACK_LOSSES, Ascent, AttackLoss, PGDAttack, TRADESAttack, projections
+from art_lbgat.attacks.pgd import ascend, cross_entropy, draw_start, kl_to_natural, margin
 from art_lbgat.evaluation import evaluate
 from tests import reference_lbgat as reference
 from tests.conftest import copied_state, make_classifier, make_data, states_equal
@@ -21,28 +20,46 @@ from tests.conftest import copied_state, make_classifier, make_data, states_equa
 NORMS = pytest.mark.parametrize("norm", [math.inf, 2.0], ids=["linf", "l2"])
 
 
-def linear(bias=0.0, clip_values=None):
-    """A linear net of two classes: the margin falls along one direction, so that the worst case is known."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
-    nn.init.normal_(model[1].weight, std=0.3)
-    nn.init.constant_(model[1].bias, bias)
-    return make_classifier(model, classes=2, clip_values=clip_values)
-
-
+KINDS = pytest.mark.parametrize("kind", [PGDAttack, TRADESAttack])
+# name: (the attack, the loss that it ascends)
 OBJECTIVES = {
-    "trades": (TRADESAttack, {}),
-    "ce": (PGDAttack, {"objective": "ce"}),
-    "kl": (PGDAttack, {"objective": "kl"}),
-    "margin": (PGDAttack, {"objective": "cw"}),
+    "ce": (PGDAttack, "ce"),
+    "margin": (lambda c, **k: PGDAttack(c, objective="cw", **k), "cw"),
+    "kl": (lambda c, **k: PGDAttack(c, objective="kl", **k), "kl"),
+    "trades": (TRADESAttack, "kl"),
 }
+
+
+def size(delta, norm):
+    """The length of each row in the norm."""
+    delta = np.asarray(delta).reshape(len(delta), -1)
+    return np.abs(delta).max(axis=1) if norm == math.inf else np.linalg.norm(delta, axis=1)
+
+
+@NORMS
+@KINDS
+def test_is_the_published_attack_bit_for_bit(kind, norm):
+    classifier = make_classifier()
+    x, y = (torch.from_numpy(array) for array in make_data(12))
+    eps, step = (0.1, 0.03) if norm == math.inf else (0.8, 0.3)
+    attack = kind(classifier, norm=norm, eps=eps, eps_step=step, max_iter=5)
+    x_adv = attack.perturb(x, y, torch.Generator().manual_seed(0))
+    noise, name = draw_start(attack.ascent(), x, torch.Generator().manual_seed(0)), "inf" if norm == math.inf else "2"
+    if kind is TRADESAttack:
+        expected = reference.trades_attack(classifier.model, x, noise, eps, step, 5, name)
+    else:
+        expected = reference.pgd_attack(classifier.model, x, y, noise, eps, step, 5, name)
+    assert torch.equal(x_adv, expected)
 
 
 @NORMS
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_reaches_the_known_worst_case_of_a_linear_net(name, norm):
     """``max_{||d|| <= eps} margin drop = eps * ||w||_dual``: the L1 norm for Linf, the L2 norm for L2."""
-    classifier = linear()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    nn.init.normal_(model[1].weight, std=0.3)
+    classifier = make_classifier(model, classes=2, clip_values=None)
     x, _ = make_data(16, classes=2)
     x = x - 0.5
     weight = classifier.model[1].weight.detach().numpy()
@@ -50,88 +67,35 @@ def test_reaches_the_known_worst_case_of_a_linear_net(name, norm):
     eps = 0.02 if norm == math.inf else 0.1
     direction = weight[1 - y] - weight[y]
     best = eps * (np.abs(direction).sum(axis=1) if norm == math.inf else np.linalg.norm(direction, axis=1))
-    kind, options = OBJECTIVES[name]
-    x_adv = kind(classifier, norm=norm, eps=eps, eps_step=eps / 4, max_iter=20, **options).generate(x, y)
+    build, loss = OBJECTIVES[name]
+    x_adv = build(classifier, norm=norm, eps=eps, eps_step=eps / 4, max_iter=20).generate(x, y)
     reached = ((x_adv - x).reshape(16, -1) * direction).sum(axis=1)
-    if name in ("trades", "kl"):  # the KL grows both ways; it falls to one side by the start, so compare the size
+    if loss == "kl":  # grows both ways, and the start decides which; so compare the size
         reached = np.abs(reached)
     assert (reached <= best * (1 + 1e-4)).all()
     assert (reached >= 0.99 * best).all()
 
 
 @NORMS
-@pytest.mark.parametrize("objective", ["ce", "cw"])
-def test_reaches_the_known_worst_case_among_several_classes(objective, norm):
-    """With few classes whose weights differ along one axis only, every objective has the same closed-form optimum."""
-    torch.manual_seed(0)
-    axis = torch.randn(64)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
-    with torch.no_grad():
-        model[1].weight.copy_(torch.tensor([0.0, 1.0, 2.0, 3.0])[:, None] * axis)
-        model[1].bias.zero_()
-    classifier = make_classifier(model, clip_values=None)
-    x = np.zeros((4, 1, 8, 8), dtype=np.float32)
-    eps = 0.05
-    attack = PGDAttack(classifier, norm=norm, eps=eps, eps_step=eps / 4, max_iter=20, objective=objective)
-    x_adv = attack.generate(x, np.zeros(4, dtype=np.int64))
-    along = (x_adv.reshape(4, -1) * axis.numpy()).sum(axis=1)  # class 0 loses most to class 3, by three times this
-    best = eps * float(axis.abs().sum() if norm == math.inf else axis.norm())
-    np.testing.assert_allclose(along, best, rtol=0.01)
-
-
-@NORMS
-@pytest.mark.parametrize("kind", [PGDAttack, TRADESAttack])
+@KINDS
 def test_one_radius_per_sample(kind, norm):
     classifier = make_classifier()
     x, y = make_data(7)
     eps = np.linspace(0.0, 0.2, 7)
-    results = {}
-    for batch_size in (3, 7):
-        for shape in ((7,), (7, 1, 1, 1)):
-            torch.manual_seed(0)
-            attack = kind(
-                classifier, norm=norm, eps=eps.reshape(shape), eps_step=0.1 * eps.reshape(shape) + 1e-6, max_iter=15,
-                batch_size=batch_size,
-            )  # fmt: skip
-            x_adv = attack.generate(x, y)
-            delta = (x_adv - x).reshape(7, -1)
-            size = np.abs(delta).max(axis=1) if norm == math.inf else np.linalg.norm(delta, axis=1)
-            assert (size <= eps + 1e-6).all()
-            assert (size[1:] >= 0.8 * eps[1:]).all()
-            results[batch_size, shape] = x_adv
-    assert np.array_equal(results[7, (7,)], results[7, (7, 1, 1, 1)])
+    found = []
+    for shape, batch_size in (((7,), 7), ((7, 1, 1, 1), 7), ((7,), 3)):
+        torch.manual_seed(0)
+        radii = {"eps": eps.reshape(shape), "eps_step": 0.1 * eps.reshape(shape) + 1e-6}
+        found.append(kind(classifier, norm=norm, max_iter=15, batch_size=batch_size, **radii).generate(x, y))
+        assert (size(found[-1] - x, norm) <= eps + 1e-6).all()
+        assert (size(found[-1] - x, norm)[1:] >= 0.8 * eps[1:]).all()
+    assert np.array_equal(found[0], found[1])
     with pytest.raises(ValueError, match="eps: expected one number, or 6, one per sample, got 7"):
         kind(classifier, norm=norm, eps=eps, eps_step=0.1).generate(x[:6], y[:6])
 
 
-def test_equal_radii_per_sample_are_one_radius():
-    classifier = make_classifier()
-    x, y = make_data(8)
-    for norm in (math.inf, 2.0):
-        found = []
-        for eps, step in ((0.1, 0.03), (np.full(8, np.float32(0.1)), np.full((8, 1, 1, 1), np.float32(0.03)))):
-            torch.manual_seed(0)
-            found.append(PGDAttack(classifier, norm=norm, eps=eps, eps_step=step, max_iter=3).generate(x, y))
-        np.testing.assert_allclose(*found, atol=1e-6)
-
-
-def test_trades_restarts_keep_the_highest_kl():
-    classifier = make_classifier()
-    x, _ = make_data(16)
-    values = []
-    for restarts in (1, 6):
-        torch.manual_seed(0)
-        x_adv = TRADESAttack(
-            classifier, eps=0.2, eps_step=0.2, max_iter=1, num_random_init=restarts, start_std=0.05
-        ).generate(x)
-        p, q = (torch.softmax(torch.from_numpy(classifier.predict(v)), dim=1) for v in (x, x_adv))
-        values.append((p * (p / q).log()).sum(dim=1))
-    assert (values[1] >= values[0] - 1e-6).all()
-    assert (values[1] > values[0] + 1e-6).any()
-
-
 @NORMS
-@pytest.mark.parametrize("kind", [PGDAttack, TRADESAttack])
+@KINDS
 def test_inside_ball_and_range_deterministic_and_independent_of_batch_size(kind, norm):
     classifier = make_classifier()
     x, y = make_data(11)
@@ -142,10 +106,8 @@ def test_inside_ball_and_range_deterministic_and_independent_of_batch_size(kind,
         attack = kind(classifier, norm=norm, eps=eps, eps_step=eps / 3, max_iter=4, batch_size=batch_size)
         results.append(attack.generate(x, y))
     for x_adv in results:
-        delta = (x_adv - x).reshape(11, -1)
-        size = np.abs(delta).max(axis=1) if norm == math.inf else np.linalg.norm(delta, axis=1)
-        assert size.max() <= eps + 1e-6
-        assert size.min() > 0.5 * eps
+        assert size(x_adv - x, norm).max() <= eps + 1e-6
+        assert size(x_adv - x, norm).min() > 0.5 * eps
         assert x_adv.min() >= 0
         assert x_adv.max() <= 1
         assert x_adv.dtype == np.float32
@@ -153,14 +115,20 @@ def test_inside_ball_and_range_deterministic_and_independent_of_batch_size(kind,
         np.testing.assert_allclose(x_adv, results[0], atol=1e-4 if norm == math.inf else 2e-3)
 
 
-def test_generate_and_perturb_agree():
+@KINDS
+def test_perturb_and_equal_radii_per_sample_give_the_same(kind):
     classifier = make_classifier()
     x, y = make_data(8)
-    attack = PGDAttack(classifier, eps=0.1, eps_step=0.05, max_iter=3)
+    attack = kind(classifier, eps=0.1, eps_step=0.05, max_iter=3)
     torch.manual_seed(1)
     expected = attack.generate(x, y)
-    generator = torch.Generator().manual_seed(1)
-    assert np.array_equal(expected, attack.perturb(torch.from_numpy(x), torch.from_numpy(y), generator).numpy())
+    tensors = torch.from_numpy(x), torch.from_numpy(y)
+    found = attack.perturb(*tensors, torch.Generator().manual_seed(1))
+    assert np.array_equal(found.numpy(), expected)
+    assert torch.equal(attack.perturb(tensors[0], tensors[1][:, None], torch.Generator().manual_seed(1)), found)
+    attack.set_params(eps=np.full(8, 0.1), eps_step=np.full((8, 1, 1, 1), 0.05))
+    torch.manual_seed(1)
+    np.testing.assert_allclose(attack.generate(x, y), expected, atol=1e-6)
 
 
 def test_without_labels_the_predictions_are_used_as_in_art():
@@ -171,22 +139,24 @@ def test_without_labels_the_predictions_are_used_as_in_art():
     np.testing.assert_array_equal(attack.generate(x), attack.generate(x, predicted))
 
 
-def test_restarts_keep_the_highest_loss_for_each_sample():
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_restarts_keep_the_highest_loss_for_each_sample(name):
     classifier = make_classifier()
     x, y = make_data(16)
-    loss = nn.CrossEntropyLoss(reduction="none")
+    build, objective = OBJECTIVES[name]
+    loss, target = ATTACK_LOSSES[objective]
+    of = torch.from_numpy(y) if target == "labels" else torch.from_numpy(classifier.predict(x)).softmax(dim=1)
     values = []
     for restarts in (1, 5):
         torch.manual_seed(0)
-        attack = PGDAttack(classifier, eps=0.2, eps_step=0.2, max_iter=1, num_random_init=restarts)
-        x_adv = torch.from_numpy(attack.generate(x, y))
-        with torch.no_grad():
-            values.append(loss(classifier.model.eval()(x_adv), torch.from_numpy(y)))
-    assert (values[1] >= values[0]).all()
-    assert (values[1] > values[0]).any()
+        attack = build(classifier, eps=0.2, eps_step=0.2, max_iter=1, num_random_init=restarts)
+        attack.set_params(**({"start_std": 0.05} if name == "trades" else {}))
+        values.append(loss(torch.from_numpy(classifier.predict(attack.generate(x, y))), of))
+    assert (values[1] >= values[0] - 1e-6).all()
+    assert (values[1] > values[0] + 1e-6).any()
 
 
-@pytest.mark.parametrize("kind", [PGDAttack, TRADESAttack])
+@KINDS
 def test_leaves_the_model_as_it_was(kind):
     classifier = make_classifier()
     classifier.model.train()
@@ -225,21 +195,6 @@ def test_zero_steps_give_the_start_and_zero_eps_gives_x():
     assert np.array_equal(PGDAttack(classifier, norm=2, eps=0.0, eps_step=0.1).generate(x, y), x)
 
 
-def test_stronger_than_noise_and_as_strong_as_arts_pgd():
-    classifier = make_classifier()
-    x, y = make_data(64)
-    classifier.fit(x, y, nb_epochs=5, batch_size=16, verbose=False)
-    art = ProjectedGradientDescent(classifier, eps=0.1, eps_step=0.02, max_iter=20, batch_size=64, verbose=False)
-    ours = PGDAttack(classifier, eps=0.1, eps_step=0.02, max_iter=20, num_random_init=0)
-    noise = np.random.default_rng(0).standard_normal(x.shape).astype(np.float32)
-    accuracy = [
-        (classifier.predict(a).argmax(axis=1) == y).mean()
-        for a in (ours.generate(x, y), art.generate(x, y), np.clip(x + 0.1 * np.sign(noise), 0, 1))
-    ]
-    assert accuracy[0] <= accuracy[1] + 1 / 64
-    assert accuracy[0] < accuracy[2]
-
-
 def test_the_progress_bar_can_be_shown(capsys):
     PGDAttack(make_classifier(), max_iter=1, verbose=True).generate(*make_data(4))
     assert "PGDAttack" in capsys.readouterr().err
@@ -256,6 +211,65 @@ def test_attack_losses_are_their_equations():
     torch.testing.assert_close(margin(a, nn.functional.one_hot(y, 4).float() * 0.7 + 0.1), margin(a, y))
 
 
+def test_a_new_attack_loss_is_one_function_and_one_entry(monkeypatch):
+    """Here of both kinds: of the labels, and of the natural prediction; each attacks and trains by its name."""
+
+    def lowest_own_logit(logits, y):
+        return -logits.gather(1, y[:, None]).squeeze(1)
+
+    def other_prediction(logits, natural):
+        return -(natural * logits).sum(dim=1)
+
+    monkeypatch.setitem(ATTACK_LOSSES, "own", AttackLoss(lowest_own_logit))
+    monkeypatch.setitem(ATTACK_LOSSES, "other", AttackLoss(other_prediction, target="natural"))
+    classifier = make_classifier()
+    x, y = make_data(8)
+    own = {}
+    for name, forwards in (("own", 5), ("other", 6)):
+        attack = PGDAttack(classifier, eps=0.1, eps_step=0.025, max_iter=5, objective=name)
+        assert attack.ascent().forwards() == forwards
+        own[name] = classifier.predict(attack.generate(x, y))[range(8), y]
+        trainer = MadryTrainer(classifier, attack, seed=0, verbose=False)
+        assert trainer.cost.student_forwards == forwards + 1
+    assert (own["own"] < classifier.predict(x)[range(8), y]).all()
+    trainer.fit(x, y, nb_epochs=1)
+    assert np.isfinite(trainer.history.loss[0])
+
+
+def perturb(change):
+    x, y = (torch.from_numpy(array) for array in make_data(4))
+    return PGDAttack(make_classifier(), max_iter=1).perturb(*change(x, y))
+
+
+def ascent(**change):
+    return Ascent(**{"norm": math.inf, "eps": 0.1, "eps_step": 0.1, "max_iter": 1, **change})
+
+
+REFUSED = {
+    "x an array": (lambda: perturb(lambda x, y: (x.numpy(), y)), TypeError, "x: expected a Tensor, got ndarray"),
+    "x of doubles": (lambda: perturb(lambda x, y: (x.double(), y)), TypeError, "x: expected float32, got torch.float64"),
+    "x outside": (lambda: perturb(lambda x, y: (x + 2, y)), ValueError, "x: values lie in .* outside clip_values"),
+    "x of another shape": (lambda: perturb(lambda x, y: (x[:, :, :4], y)), ValueError, r"x: expected shape \(N, 1, 8, 8\)"),
+    "y of int32": (lambda: perturb(lambda x, y: (x, y.int())), TypeError, "y: expected indices as int64, got torch.int32"),
+    "too few y": (lambda: perturb(lambda x, y: (x, y[:2])), ValueError, "y: expected 4 labels, one per sample of x, got 2"),
+    "no generator": (lambda: perturb(lambda x, y: (x, y, 3)), TypeError, "generator: expected a Generator, got int"),
+    "negative eps": (lambda: ascent(eps=-1.0), ValueError, "eps: expected a number >= 0, got -1.0"),
+    "eps of text": (lambda: ascent(eps="8/255"), TypeError, "eps: expected a number >= 0, or a tensor of them, got '8/255'"),
+    "eps_step per pixel": (lambda: ascent(eps_step=torch.ones(2, 3)), ValueError, "eps_step: expected one number per sample"),
+    "norm 1": (lambda: ascent(norm=1), ValueError, "norm: expected np.inf, 'inf' or 2, got 1"),
+    "objective": (lambda: ascent(objective="estimate"), ValueError, "objective: expected one of .* did you mean 'estimator'"),
+    "no estimator loss": (
+        lambda: ascend(ascent(objective="estimator"), torch.sin, torch.ones(1, 2), torch.ones(1), None, [None]),
+        ValueError, "estimator_loss: this attack needs it, got None"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "match"), REFUSED.values(), ids=REFUSED)
+def test_what_is_wrong_is_refused_by_name(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
+
+
 # --- geometry -------------------------------------------------------------------------------------------------------
 
 TENSORS = st.integers(0, 2**31).map(lambda s: torch.Generator().manual_seed(s))
@@ -267,13 +281,12 @@ def test_l2_projection_is_inside_idempotent_and_leaves_inner_points(generator, e
     x = torch.rand((6, *shape), generator=generator)
     point = x + torch.randn((6, *shape), generator=generator)
     bounds = (torch.tensor(0.0), torch.tensor(1.0))
-    once = norms.project_l2(point, x, eps, bounds)
-    size = (once.double() - x.double()).flatten(1).norm(dim=1)
-    assert (size <= eps + 1e-5).all()
+    once = projections.project_l2(point, x, eps, bounds)
+    assert (size(once.double() - x.double(), 2) <= eps + 1e-5).all()
     assert ((once >= 0) & (once <= 1)).all()
-    torch.testing.assert_close(norms.project_l2(once, x, eps, bounds), once, rtol=0, atol=1e-5)
+    torch.testing.assert_close(projections.project_l2(once, x, eps, bounds), once, rtol=0, atol=1e-5)
     inner = x + 0.5 * (once - x)
-    torch.testing.assert_close(norms.project_l2(inner, x, eps, bounds), inner, rtol=0, atol=1e-6)
+    torch.testing.assert_close(projections.project_l2(inner, x, eps, bounds), inner, rtol=0, atol=1e-6)
     torch.testing.assert_close(once, reference.ascend(point, x, torch.zeros_like(x), eps, 0.0, "2"), rtol=0, atol=1e-6)
 
 
@@ -301,21 +314,19 @@ def test_a_linf_step_stays_inside_ball_and_box_and_projects_once(generator, eps,
 @given(TENSORS, st.sampled_from([math.inf, 2.0]), st.sampled_from([(1, 8, 8), (1,), (5,), (2, 3)]))
 def test_unit_starts_fill_the_unit_ball_and_directions_have_unit_length(generator, norm, shape):
     x = torch.zeros((64, *shape))
-    unit = norms.unit_uniform(x, norm, generator).flatten(1)
-    size = unit.abs().amax(dim=1) if norm == math.inf else unit.norm(dim=1)
-    assert (size <= 1 + 1e-6).all()
-    assert size.max() > 0.5
+    lengths = size(projections.unit_uniform(x, norm, generator), norm)
+    assert (lengths <= 1 + 1e-6).all()
+    assert lengths.max() > 0.5
     gradient = torch.randn((8, *shape), generator=generator)
     gradient[0] = 0
-    length = norms.ascent_direction(gradient.clone(), norm).flatten(1)
-    assert (length[0] == 0).all()
-    size = length[1:].abs().amax(dim=1) if norm == math.inf else length[1:].norm(dim=1)
-    torch.testing.assert_close(size, torch.ones(7), rtol=1e-5, atol=1e-5)
+    lengths = size(projections.ascent_direction(gradient.clone(), norm), norm)
+    assert lengths[0] == 0
+    np.testing.assert_allclose(lengths[1:], 1, atol=1e-5)
 
 
 def test_random_start_is_uniform_in_the_l2_ball():
     """In d dimensions the radius of a uniform point has the distribution r^d."""
-    unit = norms.unit_uniform(torch.zeros(20_000, 3), 2.0, torch.Generator().manual_seed(0))
+    unit = projections.unit_uniform(torch.zeros(20_000, 3), 2.0, torch.Generator().manual_seed(0))
     cubed = unit.norm(dim=1) ** 3
     assert float(cubed.mean()) == pytest.approx(0.5, abs=0.01)
     assert float(cubed.std()) == pytest.approx(1 / math.sqrt(12), abs=0.01)
@@ -325,7 +336,7 @@ def test_random_start_is_uniform_in_the_l2_ball():
 @pytest.mark.parametrize(
     "ambient", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", dtype=torch.bfloat16)]
 )
-@pytest.mark.parametrize("kind", [PGDAttack, TRADESAttack])
+@KINDS
 def test_ambient_contexts_change_nothing(kind, ambient):
     classifier = make_classifier()
     x, y = make_data(8)

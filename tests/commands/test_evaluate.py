@@ -14,7 +14,7 @@ from art_lbgat.commands import targets
 from art_lbgat.commands.judging import published_rows
 from art_lbgat.data import balanced_order, load_digits
 from art_lbgat.evaluation import evaluate
-from art_lbgat.evaluation.accuracy import Accuracy
+from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.models import create_classifier
 from art_lbgat.robustbench import BenchmarkResult, compare, leaderboard
 from art_lbgat.weights import save_weights

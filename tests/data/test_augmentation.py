@@ -8,9 +8,8 @@ import torch
 from torchvision.transforms import v2
 
 from art_lbgat.data import CutMix, Cutout, PerImage, RandomCropFlip, make_augmentation
-from art_lbgat.preserve import Key
 from tests.conftest import make_classifier
-from tests.data.test_images import KEY, batches, make_images
+from tests.data.cases import batches, make_images, pixels
 
 ALL = ["crop", "flip", "cutout", "autoaugment", "autoaugment-svhn", "randaugment", "crop+flip+autoaugment+cutout"]
 
@@ -20,8 +19,7 @@ def seeded(seed=0):
 
 
 def pictures(n=16, channels=3, size=32, seed=0):
-    pixels = np.random.default_rng(seed).integers(1, 256, (n, channels, size, size), dtype=np.uint8)
-    return torch.from_numpy(pixels).float() / 255
+    return (torch.from_numpy(pixels(n, channels, size, size, seed=seed, high=255)).float() + 1) / 255
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -45,14 +43,34 @@ def test_every_name_draws_for_each_image_and_repeats(name, channels):
     assert not torch.equal(out, augmentation(same, seeded(2)))
 
 
-@pytest.mark.parametrize("name", ["crop+flip", "autoaugment", "cutmix"])
-def test_draws_in_the_stream_are_a_function_of_the_key(name):
-    images = make_images(n=16)
-    first, again, other = (
-        torch.cat([b.x for b in batches(images, key=key, augmentation=name)]) for key in (KEY, KEY, Key(0, 1, 2))
-    )
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+@pytest.mark.parametrize("flip", [False, True])
+def test_crop_and_flip_are_a_shifted_window_of_each_image(flip):
+    x = torch.rand(32, 2, 6, 5, generator=torch.Generator().manual_seed(0)) + 0.1
+    out = RandomCropFlip(padding=2, flip=flip)(x, torch.Generator().manual_seed(1))
+    assert out.shape == x.shape
+    assert out.is_contiguous()
+    padded = torch.nn.functional.pad(x, [2] * 4)
+    found = []
+    for image, source in zip(out, padded, strict=True):
+        windows = {
+            (i, j, f): source[:, i : i + 6, j : j + 5].flip(-1) if f else source[:, i : i + 6, j : j + 5]
+            for i in range(5)
+            for j in range(5)
+            for f in range(1 + flip)
+        }
+        (place,) = [place for place, window in windows.items() if torch.equal(window, image)]
+        found.append(place)
+    assert len(set(found)) > 10  # drawn for each image
+    assert {f for _, _, f in found} == ({0, 1} if flip else {0})
+    again = RandomCropFlip(padding=2, flip=flip)(x, torch.Generator().manual_seed(1))
+    assert torch.equal(out, again)
+
+
+def test_crop_and_flip_refuses_what_is_no_image():
+    with pytest.raises(ValueError, match=r"augmentation: RandomCropFlip expects images \(N, C, H, W\)"):
+        RandomCropFlip()(torch.zeros(4, 12), torch.Generator())
+    with pytest.raises(ValueError, match="padding: expected"):
+        RandomCropFlip(padding=-1)
 
 
 @pytest.mark.parametrize("size", [None, 1, 5, 6, 40])
@@ -123,7 +141,6 @@ def test_the_stream_gives_soft_rows_after_cutmix(name, soft):
         assert batch.y.shape == (len(batch.x), 4)
         assert batch.y.dtype == torch.float32
         torch.testing.assert_close(batch.y.sum(1), torch.ones(len(batch.x)))
-        assert batch.rows is not None
     loader = torch.utils.data.DataLoader(make_images(n=20), batch_size=8)
     assert [batch.y.shape for batch in batches(loader, augmentation=name)] == [(8, 4), (8, 4), (4, 4)]
 
@@ -135,7 +152,7 @@ def test_names_say_what_is_built():
     assert make_augmentation("crop+flip", 10) == make_augmentation("flip+crop", 10) == RandomCropFlip(4)
     chain = make_augmentation("crop+flip+cutout", 10)
     assert chain.parts == (RandomCropFlip(4), Cutout())
-    assert not hasattr(chain, "mixes_labels")
+    assert not chain.mixes_labels
     chain = make_augmentation("crop+randaugment+flip+cutmix", 7)
     assert chain.mixes_labels
     assert [type(part) for part in chain.parts] == [RandomCropFlip, PerImage, RandomCropFlip, CutMix]

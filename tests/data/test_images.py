@@ -1,30 +1,15 @@
-"""Images as bytes: the same bits as the float arrays, through the stream and through a trainer."""
+"""Images as bytes, and how they are read from image files and archives."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch.utils.data import DataLoader
 
-from art_lbgat import MadryTrainer
-from art_lbgat.classifier import TensorView
-from art_lbgat.data import Images, as_stream, load_digits
-from art_lbgat.preserve import Key
-from tests.conftest import copied_state, make_classifier, states_equal
-from tests.trainers.cases import pgd
-
-KEY = Key(0, 1, 1)
-
-
-def make_images(n=24, shape=(1, 8, 8), classes=4, seed=0, scale=255):
-    generator = np.random.default_rng(seed)
-    return Images(generator.integers(0, scale + 1, (n, *shape), dtype=np.uint8), np.arange(n) % classes, scale)
-
-
-def batches(x, y=None, batch_size=8, key=KEY, classifier=None, **kwargs):
-    view = TensorView(make_classifier() if classifier is None else classifier)
-    return list(as_stream(x, y, batch_size, view, **kwargs).epoch(key))
+from art_lbgat.data import Images, load_image_folder, load_npz, read_images, read_npz_images
+from tests.data.cases import make_images, pixels, write_tree
 
 
 @pytest.mark.parametrize("scale", [255, 16])
@@ -52,74 +37,6 @@ def test_bytes_survive_the_way_to_float_and_back(scale, data):
     assert np.rint(x * np.float32(scale)).astype(np.uint8).ravel().tolist() == pixels
 
 
-@pytest.mark.parametrize("augmentation", [None, "crop+flip", "crop+flip+cutout", "crop+autoaugment", "cutmix"])
-@pytest.mark.parametrize("scale", [255, 16])
-def test_the_stream_of_bytes_has_the_bits_of_the_stream_of_floats(augmentation, scale):
-    images = make_images(n=19, scale=scale)
-    held = batches(images, augmentation=augmentation)
-    floats = batches(*images.arrays(), augmentation=augmentation)
-    assert [len(batch.x) for batch in held] == [8, 8, 3]
-    for a, b in zip(held, floats, strict=True):
-        assert a.x.dtype == torch.float32
-        for first, second in zip(a[:3], b[:3], strict=True):
-            assert torch.equal(first, second)
-    rows = torch.cat([batch.rows for batch in held])
-    assert sorted(rows.tolist()) == list(range(19))
-    if augmentation is None:
-        assert np.array_equal(torch.cat([batch.x for batch in held]).numpy(), images.arrays()[0][rows])
-
-
-@pytest.mark.parametrize("clip_values", [(-1.0, 1.0), (0.0, 255.0), (-0.1, 0.7), None])
-def test_the_stream_of_bytes_fills_the_range_of_the_classifier(clip_values):
-    images = make_images(n=64)
-    assert (images.x.min(), images.x.max()) == (0, 255)
-    x = torch.cat([b.x for b in batches(images, classifier=make_classifier(clip_values=clip_values))])
-    low, high = (np.float32(v) for v in clip_values or (0, 1))
-    assert (x.min().item(), x.max().item()) == (low, high)
-    order = torch.cat([b.rows for b in batches(images)])
-    expected = low + images.arrays()[0][order] * (high - low)
-    np.testing.assert_allclose(x.numpy(), expected, rtol=1e-6, atol=1e-6)
-
-
-def test_bounds_may_differ_by_pixel():
-    low, high = np.zeros((1, 8, 8), np.float32), np.full((1, 8, 8), 1, np.float32)
-    low[0, 0], high[0, 0] = -2, 3
-    images = Images(np.full((4, 1, 8, 8), 255, np.uint8), np.arange(4))
-    (batch,) = batches(images, classifier=make_classifier(clip_values=(low, high)))
-    assert batch.x[:, 0, 0].unique().tolist() == [3]
-    assert batch.x[:, 0, 1:].unique().tolist() == [1]
-
-
-def test_a_single_last_sample_is_joined_where_it_must_be():
-    images = make_images(n=17)
-    assert [len(b.x) for b in batches(images, avoid_single=True)] == [8, 9]
-    assert [len(b.x) for b in batches(images)] == [8, 8, 1]
-    with pytest.raises(ValueError, match="batch_size: batches of one sample"):
-        batches(images, batch_size=1, avoid_single=True)
-
-
-def test_a_trainer_makes_the_same_weights_of_bytes_and_of_floats():
-    states = []
-    images = make_images(n=20)
-    for data in ((images,), images.arrays()):
-        classifier = make_classifier()
-        trainer = MadryTrainer(classifier, pgd(classifier), seed=3)
-        trainer.fit(*data, augmentation="crop+flip", batch_size=8, nb_epochs=1)
-        states.append(copied_state(classifier.model))
-    assert states_equal(*states)
-    assert not states_equal(states[0], copied_state(make_classifier().model))
-
-
-def test_the_parts_of_a_data_set_are_bytes_and_arrays_of_them():
-    data = load_digits(validation=0.5, limit=40)
-    assert [len(part) for part in (data.train_images, data.validation_images, data.test_images)] == [20, 20, 599]
-    for name in ("train", "validation", "test"):
-        images, (x, y) = getattr(data, f"{name}_images"), getattr(data, name)
-        assert (images.scale, images.x.max()) == (16, 16)
-        assert np.array_equal(x, images.x / 16)
-        assert np.array_equal(y, images.y)
-
-
 BYTES = np.zeros((4, 1, 8, 8), np.uint8)
 BAD_IMAGES = {
     "float": ((BYTES.astype(np.float32), np.zeros(4, int)), TypeError, "x: expected images as uint8 .* float32"),
@@ -144,10 +61,114 @@ def test_bad_images_are_refused(case):
         Images(*arguments)
 
 
-def test_images_that_do_not_fit_the_classifier_are_refused():
-    with pytest.raises(ValueError, match=r"x: expected shape \(N, 1, 8, 8\), got \(24, 3, 8, 8\)"):
-        batches(make_images(shape=(3, 8, 8)))
-    with pytest.raises(ValueError, match=r"y: expected class indices in \[0, 3\], got values in \[0, 6\]"):
-        batches(make_images(classes=7))
-    with pytest.raises(ValueError, match="y: expected None, since Images brings its own labels"):
-        batches(make_images(), np.zeros(24))
+def test_images_of_any_shape_are_brought_to_one_size_by_their_middle_square(tmp_path):
+    write_tree(tmp_path, classes=("cat", "dog"))
+    wide = np.zeros((8, 24, 3), dtype=np.uint8)
+    wide[:, 8:16] = 200
+    Image.fromarray(wide).save(tmp_path / "test" / "cat" / "0.png")
+    x = load_image_folder(tmp_path, size=4).test_images.x
+    assert x.shape[1:] == (3, 4, 4)
+    assert (x[0, :, :, 1:3] == 200).all()
+    assert (x[0] > 150).all()  # the filter reaches a little beyond the square
+    with pytest.raises(ValueError, match=r"size: expected"):
+        load_image_folder(tmp_path, size=0)
+
+
+def test_photos_are_upright_as_the_camera_was_held(tmp_path):
+    write_tree(tmp_path)
+    pixels, exif = np.zeros((8, 8, 3), dtype=np.uint8), Image.Exif()
+    pixels[:, :4] = 255  # white on the left
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise: white on top
+    Image.fromarray(pixels).save(tmp_path / "test" / "cat" / "0.png", exif=exif)
+    x = load_image_folder(tmp_path).test_images.x[0]
+    assert (x[:, :4] == 255).all()
+    assert (x[:, 4:] == 0).all()
+    Image.fromarray(pixels).save(tmp_path / "test" / "cat" / "0.png", exif=b"Exif\x00\x00damaged")
+    assert np.array_equal(load_image_folder(tmp_path).test_images.x[0], pixels.transpose(2, 0, 1))
+
+
+def test_all_files_that_are_no_images_are_named_at_once(tmp_path):
+    write_tree(tmp_path)
+    for name in ("3.png", "5.png"):
+        (tmp_path / "train" / "dog" / name).write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"root: expected an image in .*3\.png .*And 1 more: .*5\.png"):
+        load_image_folder(tmp_path)
+
+
+def test_read_images_takes_paths(tmp_path):
+    write_tree(tmp_path, parts=("",), n=2)
+    files = sorted((tmp_path / "cat").iterdir())
+    assert read_images(files, 4).shape == (2, 3, 4, 4)
+    assert np.array_equal(read_images(files), np.stack([np.asarray(Image.open(f)).transpose(2, 0, 1) for f in files]))
+    for wrong, error in (
+        ("a.png", TypeError),
+        ([], ValueError),
+        ([3], TypeError),
+        ([tmp_path / "no.png"], FileNotFoundError),
+    ):
+        with pytest.raises(error, match=r"^paths: expected"):
+            read_images(wrong)
+
+
+@pytest.mark.parametrize("keys", [("image", "label"), ("images", "labels"), ("x", "y")])
+def test_generated_data_under_any_of_the_usual_keys(tmp_path, keys):
+    path = tmp_path / "extra.npz"
+    np.savez(path, **{keys[0]: pixels(5, 8, 8, 3), keys[1]: np.arange(5), "more": np.zeros(2)})
+    images = read_npz_images(path)
+    assert isinstance(images, Images)
+    assert images.image_shape == (3, 8, 8)
+    assert images.y.tolist() == list(range(5))
+
+
+X, Y = pixels(4, 8, 8, 3), np.arange(4) % 2
+BAD_ARCHIVES = {
+    "no label": ({"x": X}, ValueError, r"path: expected the key 'label' or 'labels' or 'y' in .*got \['x'\]"),
+    "float": ({"x": X / 255, "y": Y}, TypeError, r"path: in .*bad.npz, x: expected images as uint8"),
+    "channels": ({"x": X[..., :2], "y": Y}, ValueError, r"path: in .* x: expected 1 or 3 channels"),
+    "2-D": ({"x": X[:, 0, 0], "y": Y}, ValueError, r"path: in .* x: expected images \(N, H, W, C\)"),
+    "labels": ({"x": X, "y": Y[:3]}, ValueError, r"path: in .* y: expected 4 labels"),
+    "objects": (
+        {"x": X, "y": np.array([0, "a", None, 1], object)},
+        ValueError,
+        r"expected an array of numbers under 'y'",
+    ),
+}
+
+
+X, Y = pixels(4, 8, 8, 3), np.arange(4) % 2
+BAD_ARCHIVES = {
+    "no label": ({"x": X}, ValueError, r"path: expected the key 'label' or 'labels' or 'y' in .*got \['x'\]"),
+    "float": ({"x": X / 255, "y": Y}, TypeError, r"path: in .*bad.npz, x: expected images as uint8"),
+    "channels": ({"x": X[..., :2], "y": Y}, ValueError, r"path: in .* x: expected 1 or 3 channels"),
+    "2-D": ({"x": X[:, 0, 0], "y": Y}, ValueError, r"path: in .* x: expected images \(N, H, W, C\)"),
+    "labels": ({"x": X, "y": Y[:3]}, ValueError, r"path: in .* y: expected 4 labels"),
+    "objects": (
+        {"x": X, "y": np.array([0, "a", None, 1], object)},
+        ValueError,
+        r"expected an array of numbers under 'y'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARCHIVES)
+def test_bad_archives_are_refused(tmp_path, case):
+    content, error, message = BAD_ARCHIVES[case]
+    np.savez(tmp_path / "bad.npz", **content)
+    with pytest.raises(error, match=message):
+        read_npz_images(tmp_path / "bad.npz")
+
+
+def test_files_that_are_no_archives_are_refused(tmp_path):
+    (tmp_path / "text.npz").write_text("no archive")
+    np.save(tmp_path / "single.npy", X)
+    for name in ("text.npz", "single.npy"):
+        with pytest.raises(
+            ValueError, match=rf"path: expected an .npz archive with the keys image and label, but .*{name} is"
+        ):
+            read_npz_images(tmp_path / name)
+    np.savez(tmp_path / "parts.npz", x_train=X, y_train=Y, x_test=X, y_test=Y + 1)
+    with pytest.raises(ValueError, match=r"y: expected class indices in \[0, 1\] in the test part of parts, got 2"):
+        load_npz(tmp_path / "parts.npz")
+    np.savez(tmp_path / "shapes.npz", x_train=X, y_train=Y, x_test=X[:, :4], y_test=Y)
+    with pytest.raises(ValueError, match=r"root: x_train has images of shape \(3, 8, 8\), x_test of \(3, 4, 8\)"):
+        load_npz(tmp_path / "shapes.npz")

@@ -1,9 +1,9 @@
 """When a checkpoint is due."""
 
 import pytest
+from art_lbgat.engine.cadence import Cadence, Every, parse_every
 
 from art_lbgat.engine import cadence
-from art_lbgat.engine.cadence import Cadence, Every, parse_every
 
 
 @pytest.fixture

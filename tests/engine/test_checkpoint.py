@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from art_lbgat.engine.tree import put_together, take_apart
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from art_lbgat.engine import checkpoint
 from art_lbgat.engine.checkpoint import checkpoints, locked, prune, read_checkpoint, read_newest, write_checkpoint
-from art_lbgat.engine.tree import put_together, take_apart
 
 ROOT = Path(__file__).parents[2]
 

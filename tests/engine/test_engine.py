@@ -7,17 +7,17 @@ import sys
 import numpy as np
 import pytest
 import torch
+from art_lbgat.engine.joint import Joint
+from art_lbgat.engine.selection import Selection
 from torch import nn
 
-from art_lbgat.engine.average import Average
-from art_lbgat.engine.awp import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
+from art_lbgat.engine.averaging import Average
 from art_lbgat.engine.cost import Cost
 from art_lbgat.engine.history import Meter
-from art_lbgat.engine.joint import Joint
 from art_lbgat.engine.options import RunOptions
+from art_lbgat.engine.perturbation import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
 from art_lbgat.engine.schedule import StepSchedule
-from art_lbgat.engine.selection import Selection
-from art_lbgat.objectives import Term
+from art_lbgat.losses import Term
 from art_lbgat.preserve import Key, Modes, draw_seed, evaluating, preserved_modes, preserved_randomness, seed_everything
 from tests.conftest import conv_net, optimizer_step
 

@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 from art_lbgat import LBGATTrainer, MadryTrainer, RunOptions, TRADESTrainer
 from art_lbgat.attacks import PGDAttack
 from art_lbgat.engine import execution
-from art_lbgat.engine.execution import Execution, executions, gradient_scaler
+from art_lbgat.engine.precision import Execution, executions, gradient_scaler
 from tests.conftest import conv_net, copied_state, make_classifier, make_data, optimizer_step
 
 CPU = torch.device("cpu")
@@ -77,7 +77,7 @@ def test_a_model_that_cannot_be_compiled_runs_as_it_is_with_one_warning(exact, c
         return call
 
     monkeypatch.setattr(torch, "compile", broken)
-    with caplog.at_level(logging.WARNING, logger="art_lbgat.engine.execution"):
+    with caplog.at_level(logging.WARNING, logger="art_lbgat.engine.precision"):
         found = trained(compile=True)
     assert found.history.loss.tolist() == exact.history.loss.tolist()
     messages = [record.getMessage() for record in caplog.records]

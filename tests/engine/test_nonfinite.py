@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from art_lbgat.engine.nonfinite import NonFiniteError, all_finite, describe
 from torch import nn
 
-from art_lbgat.engine.nonfinite import NonFiniteError, all_finite, describe
 from art_lbgat.engine.step import scale_learning_rates
 from art_lbgat.fingerprint import described, differences
 from qa.faults.training import Case

@@ -4,14 +4,14 @@ import sys
 
 import pytest
 import torch
+from art_lbgat.engine.batchnorm import batchnorm_synchronized
+from art_lbgat.trainers.checks import check_processes
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from art_lbgat import RunOptions, processes
-from art_lbgat.engine.batchnorm import batchnorm_synchronized
 from art_lbgat.processes import JoinedProcesses, Processes, Share, is_main_process, join_processes
-from art_lbgat.trainers.checks import check_processes
 from tests.conftest import conv_net
 
 CPU = torch.device("cpu")

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
+import itertools
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyautoattack
 import torch
 from torch import Tensor, nn
 
 from art_lbgat.classifier import TensorView
-from art_lbgat.evaluation import auto_attack, autoattack, autoattack_loop, evaluate
+from art_lbgat.evaluation import auto_attack, evaluate
 from tests.conftest import make_classifier, make_data
 from tests.evaluation.nets import Wrapped
 
@@ -33,40 +36,34 @@ BROKEN = "nothing is left of this batch"
 
 
 @contextlib.contextmanager
-def fewer_steps() -> Iterator[None]:
-    """Attacks of so few steps that a run takes a second."""
-    made = autoattack._runner
+def fewer_steps(before: Callable[[Any], None] = lambda runner: None, steps: int = 6) -> Iterator[None]:
+    """Attacks of so few steps that a run takes a second; ``before`` sees the runner before each batch of an attack."""
+    published = pyautoattack.AutoAttack
 
-    def runner(*args: Any) -> Any:
-        found = made(*args)
-        for attack in (found.apgd, found.apgd_targeted):
-            attack.n_iter = attack.n_iter_orig = 6
-        found.fab.n_iter, found.square.n_queries = 3, 10
-        return found
+    class AutoAttack(published):  # type: ignore[valid-type,misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            for attack in (self.apgd, self.apgd_targeted):
+                attack.n_iter = attack.n_iter_orig = steps
+            self.fab.n_iter, self.square.n_queries = steps // 2, 2 * steps
+            for attack in (self.apgd, self.apgd_targeted, self.fab, self.square):
+                attack.perturb = functools.partial(self.watched, attack.perturb)
 
-    autoattack._runner = runner
+        def watched(self, perturb: Any, *batch: Tensor) -> Tensor:
+            before(self)
+            return perturb(*batch)
+
+    pyautoattack.AutoAttack = AutoAttack
     try:
         yield
     finally:
-        autoattack._runner = made
+        pyautoattack.AutoAttack = published
 
 
-@contextlib.contextmanager
-def before_batch(number: int, action: Any) -> Iterator[None]:
+def at_batch(number: int, action: Callable[[], None]) -> Callable[[Any], None]:
     """Do something before the batch that this process runs as its ``number``-th."""
-    made, calls = autoattack_loop._attack, []
-
-    def attack(*args: Any) -> Any:
-        calls.append(1)
-        if len(calls) == number:
-            action()
-        return made(*args)
-
-    autoattack_loop._attack = attack
-    try:
-        yield
-    finally:
-        autoattack_loop._attack = made
+    calls = itertools.count(1)
+    return lambda runner: action() if next(calls) == number else None
 
 
 def nan_beyond(logits: Tensor) -> Tensor:
@@ -141,10 +138,7 @@ def die() -> None:
 
 
 def run_case(case: str, folder: Path) -> dict[str, Any]:
-    """One case; an error is a result.
-
-    :param case: Its name, and its arguments after colons.
-    """
+    """One case, its arguments after colons; an error is a result."""
     name, *arguments = case.split(":")
     plain = {
         "whole": lambda: attacked(),
@@ -157,21 +151,20 @@ def run_case(case: str, folder: Path) -> dict[str, Any]:
         "benchmark": lambda: judged(folder),
         "other data": lambda: attacked(shift=0.01 * RANK),
     }
+    last = RANK == WORLD - 1
+    before = {
+        "kill": lambda: at_batch(int(arguments[1]), die),
+        "fail": lambda: at_batch(2, fail if last else lambda: None),
+        "leave": lambda: at_batch(2, leave if last else lambda: None),
+    }.get(name, lambda: lambda runner: None)()
     try:
-        with fewer_steps():
+        with fewer_steps(before):
             if name in plain:
                 return plain[name]()
-            if name == "state":
+            if name in ("state", "kill"):
                 return attacked(state_path=folder / arguments[0])
-            if name == "kill":
-                with before_batch(int(arguments[1]), die):
-                    return attacked(state_path=folder / arguments[0])
-            if name == "fail":
-                with before_batch(2, fail if RANK == WORLD - 1 else lambda: None):
-                    return attacked()
-            if name == "leave":
-                with before_batch(2, leave if RANK == WORLD - 1 else lambda: None):
-                    return attacked()
+            if name in ("fail", "leave"):
+                return attacked()
             if name == "alone":
                 return attacked() if RANK == 0 else {}
     except (ValueError, RuntimeError, OSError, KeyboardInterrupt) as error:

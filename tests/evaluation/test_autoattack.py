@@ -1,7 +1,8 @@
 """AutoAttack in our loop: the published package's result, whatever happens on the way, and no silent high number."""
 
+import logging
 import math
-import sqlite3
+import re
 import subprocess
 import sys
 import textwrap
@@ -14,11 +15,13 @@ import torch
 from torch import nn
 
 from art_lbgat.classifier import TensorView
-from art_lbgat.evaluation import auto_attack, autoattack
-from art_lbgat.evaluation.identity import weights_sha256
-from art_lbgat.evaluation.record import Entry, Record
+from art_lbgat.evaluation import evaluate
+from art_lbgat.evaluation.autoattack import auto_attack, published_package
+from art_lbgat.evaluation.record import Record
 from tests.conftest import make_classifier, make_data
+from tests.evaluation.nets import Wrapped
 
+X, Y = make_data(24)
 FAST = ("apgd-ce", "square")
 TINY = {"eps": 0.1, "attacks": FAST, "batch_size": 8}
 
@@ -104,30 +107,15 @@ def test_channels_last_images_with_several_channels(few_queries):
 
 
 KILLED = """
-    import json, os, random, signal, sys, time
-    import torch
-    from art_lbgat.classifier import TensorView
-    from art_lbgat.evaluation import auto_attack, autoattack
-    from tests.conftest import conv_net, make_classifier, make_data
+    import os, random, signal, sys, time
+    from tests.evaluation import sharded
 
-    torch.set_num_threads(1)
-    made = autoattack._runner
-
-    def runner(*args):
-        found = made(*args)
-        found.apgd.n_iter = found.apgd.n_iter_orig = 20
-        found.apgd_targeted.n_iter = found.apgd_targeted.n_iter_orig = 20
-        found.fab.n_iter, found.square.n_queries = 10, 40
-        return found
-
-    autoattack._runner = runner
     folder = sys.argv[1]
-    x, y = (torch.from_numpy(a) for a in make_data(20))
+    sharded.torch.set_num_threads(1)
 
     def run(path):
-        view = TensorView(make_classifier())
-        found = auto_attack(view, x, y, 0.05, attacks="standard", batch_size=4, state_path=path)
-        torch.save((found.x_adv, found.right, found.robust, found.accuracies, found.flags), path + ".pt")
+        with sharded.fewer_steps(steps=20):
+            return sharded.attacked(n=20, eps=0.05, state_path=path)
 
     def child(path):
         pid = os.fork()
@@ -137,7 +125,7 @@ KILLED = """
         return pid
 
     start = time.monotonic()
-    assert os.waitpid(child(folder + "/whole"), 0)[1] == 0
+    whole = run(folder + "/whole")
     length = time.monotonic() - start
     random.seed(0)
     partial = 0
@@ -147,19 +135,14 @@ KILLED = """
         time.sleep(random.uniform(0.02, 0.9) * length)
         os.kill(pid, signal.SIGKILL)
         partial += os.waitpid(pid, 0)[1] == signal.SIGKILL
-        assert os.waitpid(child(path), 0)[1] == 0
-        whole, resumed = (torch.load(f + ".pt", weights_only=True) for f in (folder + "/whole", path))
-        assert all(torch.equal(a, b) for a, b in zip(whole[:3], resumed[:3])), number
-        assert whole[3:] == resumed[3:], number
+        assert sharded.same(whole, run(path)), number
     print(partial)
 """
 
 
 def test_killed_at_20_random_moments_it_ends_in_the_same_bits(tmp_path):
-    root = Path(__file__).parents[2]
-    code = f"import sys; sys.path.insert(0, {str(root)!r})\n" + textwrap.dedent(KILLED)
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], capture_output=True, text=True,
-                          cwd=root, check=False)  # fmt: skip
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 5  # so many were truly killed before their end
 
@@ -214,104 +197,8 @@ def test_a_record_of_another_run_is_refused_and_kept(change, options, match, tra
     same(whole, attack(trained, x, y, state_path=path))
 
 
-def make_record(path):
-    entry = Entry(torch.arange(3), torch.rand(3, 1, 4, 4), {"softmax": "is one"}, 0.5)
-    with Record(path, {"eps": 0.1}) as kept:
-        kept.add("apgd-ce", entry, 8)
-    return entry
-
-
-def test_a_record_gives_back_what_was_added(tmp_path):
-    entry = make_record(tmp_path / "state")
-    with Record(tmp_path / "state", {"eps": 0.1}) as kept:
-        found = kept.get("apgd-ce", 8)
-        assert kept.get("apgd-ce", 0) is None
-        assert kept.get("square", 8) is None
-    assert torch.equal(found.rows, entry.rows)
-    assert torch.equal(found.x_adv, entry.x_adv)
-    assert (found.flags, found.seconds) == (entry.flags, entry.seconds)
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path):
-    with sqlite3.connect(path) as database:
-        rows = database.execute("SELECT x_adv FROM entry").fetchone()[0]
-        database.execute("UPDATE entry SET x_adv = ?", [bytes([rows[0] ^ 1]) + rows[1:]])
-
-
-def newer(path):
-    with sqlite3.connect(path) as database:
-        database.execute("PRAGMA user_version = 2")
-
-
-def foreign(path):
-    path.unlink()
-    with sqlite3.connect(path) as database:
-        database.execute("CREATE TABLE mine (a)")
-
-
-DAMAGE = {
-    "truncated": (truncate, "is damaged or no record"),
-    "text": (lambda path: path.write_text("not a database" * 100), "is damaged or no record"),
-    "a flipped bit": (flip, "is damaged at apgd-ce 8; delete it"),
-    "newer format": (newer, "has format 2, this version reads format 1"),
-    "another program's": (foreign, "is a database of something else"),
-}
-
-
-@pytest.mark.parametrize(("damage", "match"), DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_record_is_named_and_left_alone(damage, match, tmp_path):
-    path = tmp_path / "state"
-    make_record(path)
-    damage(path)
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match=match) as error, Record(path, {"eps": 0.1}) as kept:
-        kept.get("apgd-ce", 8)
-    assert str(path) in str(error.value)
-    assert path.read_bytes() == before
-
-
-def test_a_record_that_is_in_use_is_locked_and_free_afterwards(tmp_path):
-    path = tmp_path / "state"
-    make_record(path)
-    for _ in range(2):  # the second time nothing is written, only read
-        with Record(path, {"eps": 0.1}), pytest.raises(BlockingIOError, match=r"another run has .*state open"):
-            Record(path, {"eps": 0.1})
-    with pytest.raises(FileNotFoundError, match="there is no directory"):
-        Record(tmp_path / "none" / "state", {})
-    with pytest.raises(OSError, match="cannot be used"):
-        Record(tmp_path, {})
-
-
-def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path):
-    path = tmp_path / "state"
-    entry = make_record(path)
-    with Record(path, {"eps": 0.1}) as kept:
-        pages = kept._database.execute("PRAGMA page_count").fetchone()[0]
-        kept._database.execute(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(OSError, match=r"cannot be written .*full"):
-            kept.add("apgd-t", entry._replace(x_adv=torch.rand(3, 100, 100)))
-    with Record(path, {"eps": 0.1}) as kept:
-        assert torch.equal(kept.get("apgd-ce", 8).x_adv, entry.x_adv)
-        assert kept.get("apgd-t") is None
-
-
-class Changed(nn.Module):
-    """A model whose logits go through a function."""
-
-    def __init__(self, model, function):
-        super().__init__()
-        self.model, self.function = model, function
-
-    def forward(self, x):
-        return self.function(self.model(x))
-
-
 def changed(trained, function):
-    return make_classifier(Changed(trained.model, function))
+    return make_classifier(Wrapped(trained.model, after=function))
 
 
 def nan_beyond(logits):
@@ -408,7 +295,7 @@ def test_the_authors_package_is_preferred_and_gives_the_same(trained, few_querie
     package.AutoAttack, module.check_range_output = AutoAttack, check_range_output
     monkeypatch.setitem(sys.modules, "autoattack", package)
     monkeypatch.setitem(sys.modules, "autoattack.checks", module)
-    assert autoattack.published_package() is package
+    assert published_package() is package
     found = attack(trained, x, y)
     assert found.flags == {"softmax": "it seems that the output is a probability distribution."}
     same(found._replace(flags={}), expected._replace(flags={}))
@@ -418,21 +305,7 @@ def test_without_any_package_there_is_one_error(monkeypatch):
     for name in ("autoattack", "pyautoattack"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match="pip install pyautoattack"):
-        autoattack.published_package()
-
-
-def test_weights_hash_sees_values_names_and_types_only():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    digest = weights_sha256(model)
-    assert digest == weights_sha256(model.train()) == weights_sha256(model.eval())
-    assert len(digest) == 64
-    with torch.no_grad():
-        model[0].weight[0, 0] += 1e-7
-    assert weights_sha256(model) != digest
-    seen = [weights_sha256(module) for module in (model, model[0])]
-    seen += [weights_sha256(model.to(dtype)) for dtype in (torch.float64, torch.bfloat16)]  # in place
-    assert len(set(seen)) == 4
+        published_package()
 
 
 def test_progress_is_shown_only_where_wanted(trained, few_queries, capsys):
@@ -442,3 +315,95 @@ def test_progress_is_shown_only_where_wanted(trained, few_queries, capsys):
     assert "robust at most" in shown
     attack(trained, *tensors(8))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"clip_values": (-1.0, 1.0), "preprocessing": (0.0, 2.0)},
+        {"clip_values": (0.0, 255.0), "preprocessing": (0, 255)},
+    ],
+)
+def test_autoattack_in_other_ranges_equals_the_unit_range(kwargs):
+    low, high = kwargs["clip_values"]
+    mean, std = kwargs["preprocessing"]
+    unit = make_classifier(lr=0.02)
+    unit.fit(*make_data(64, seed=5), batch_size=16, nb_epochs=5, verbose=False)
+    scaled_model = nn.Sequential(Affine(std / (high - low), (mean - low) / (high - low)), *unit.model)
+    other = make_classifier(scaled_model, **kwargs)
+    result = [
+        evaluate(
+            c, x, Y, eps=eps, attacks=["natural", "pgd-5", "autoattack"], autoattack=["apgd-ce", "apgd-t"]
+        ).accuracy.tolist()
+        for c, x, eps in ((unit, X, 0.1), (other, X * (high - low) + low, 0.1 * (high - low)))
+    ]
+    assert result[0] == pytest.approx(result[1], abs=1.5 / 24)
+    assert result[1][2] < result[1][0]
+
+
+class Affine(nn.Module):
+    def __init__(self, scale, shift):
+        super().__init__()
+        self.scale, self.shift = scale, shift
+
+    def forward(self, x):
+        return x * self.scale + self.shift
+
+
+def test_autoattack_on_inputs_that_are_no_images_and_in_l2():
+    model = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4))
+    classifier = make_classifier(model, shape=(12,))
+    x, y = make_data(12, shape=(12,))
+    for norm, attacks in ((math.inf, ["apgd-ce", "square"]), (2, ["apgd-ce", "fab-t"])):
+        table = evaluate(classifier, x, y, eps=0.5, norm=norm, attacks=["natural", "autoattack"], autoattack=attacks)
+        assert table.accuracy[1] <= table.accuracy[0]
+    with pytest.raises(ValueError, match=r"Square in L2 needs images of at least 5x5 values, got \(3, 4\)"):
+        evaluate(classifier, x, y, eps=0.2, norm=2, attacks=["autoattack"])
+
+
+def test_autoattack_flags_reach_the_table_and_are_not_left_over():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flatten, self.linear = nn.Flatten(), nn.Linear(64, 4)
+
+        def forward(self, x):
+            return self.linear(self.flatten(x)) + torch.randn(len(x), 4)
+
+    noisy = evaluate(make_classifier(Noisy()), X[:8], Y[:8], eps=0.1, attacks=["autoattack"], autoattack=["apgd-ce"])
+    assert re.search("randomi[sz]ed", noisy["flags"][0])
+    clean = evaluate(make_classifier(), X[:8], Y[:8], eps=0.1, attacks=["autoattack"], autoattack=["apgd-ce"])
+    assert clean["flags"][0] == ""
+    assert logging.getLogger("auto-attack").handlers == []
+
+
+def test_a_dynamic_defence_is_flagged():
+    class Dynamic(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(64, 4)
+
+        def forward(self, x):
+            if not x.requires_grad:
+                with torch.enable_grad():
+                    leaf = x.detach().clone().requires_grad_(True)
+                    torch.autograd.grad(self.linear(leaf.flatten(1)).sum(), leaf)
+            return self.linear(x.flatten(1))
+
+    table = evaluate(make_classifier(Dynamic()), X[:4], Y[:4], eps=0.1, attacks="autoattack", autoattack="apgd-ce")
+    assert "dynamic" in table["flags"][0]
+
+
+def test_the_trace_function_survives():
+    """In a thread, so that the trace function of a coverage run is left alone."""
+
+    def trace(frame, event, arg):
+        return None
+
+    def traced():
+        sys.settrace(trace)
+        evaluate(make_classifier(), X[:4], Y[:4], eps=0.1, attacks="autoattack", autoattack="apgd-ce")
+        return sys.gettrace()
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        assert thread.submit(traced).result() is trace

@@ -9,10 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 from art_lbgat.evaluation import sanity
-from art_lbgat.evaluation.curve import robustness_curve
-from art_lbgat.evaluation.rows import Row
+from art_lbgat.evaluation.results import Row
 from art_lbgat.evaluation.sanity import masking_report, sanity_checks
-from art_lbgat.evaluation.suite import evaluate
+from art_lbgat.evaluation.suite import evaluate, robustness_curve
 from tests.conftest import make_classifier
 from tests.evaluation.nets import EPS, digits, healthy, natural, wrapped
 
@@ -186,8 +185,8 @@ CAN_FAIL = {
 def test_each_check_of_the_attacks_fails_alone(check, change, monkeypatch):
     accuracies = {**ACCURACY, **change}
 
-    def run_row(subject, plan, threat, sources, autoattack):
-        name = {"autoattack": autoattack and autoattack[0], "transfer": "transfer"}.get(plan.kind, plan.name)
+    def run_row(subject, plan, threat, sources):
+        name = plan.attack[0] if plan.kind == "autoattack" else plan.name.removesuffix(" (source)")
         assert threat.eps == (1.0 if name == "pgd-50" else EPS)
         assert threat.restarts == (5 if name == "pgd-20" else 1)
         mask = torch.arange(100) < 100 * accuracies[name]
@@ -198,8 +197,8 @@ def test_each_check_of_the_attacks_fails_alone(check, change, monkeypatch):
 
 
 def test_a_gap_between_losses_is_no_masking_and_one_sample_fails_nothing(monkeypatch):
-    def run_row(subject, plan, threat, sources, autoattack):
-        name = autoattack[0] if plan.kind == "autoattack" else plan.name
+    def run_row(subject, plan, threat, sources):
+        name = plan.attack[0] if plan.kind == "autoattack" else plan.name
         right = {**ACCURACY, "cw-20": 0.42, "square": 0.41 if len(subject.x) > 20 else 0.38}[name]
         return Row(name, "inf", threat.eps, 0, 0, torch.arange(len(subject.x) * 100) % 100 < 100 * right, 0.0)
 

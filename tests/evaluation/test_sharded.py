@@ -1,11 +1,13 @@
 """AutoAttack shared by several processes: the bits of one, whatever happens on the way, and nobody waits for the dead."""
 
+import json
 import sqlite3
 
 import pytest
+import torch
 
-from art_lbgat.evaluation import autoattack_loop
-from art_lbgat.evaluation.record import Record
+from art_lbgat.evaluation.record import Record, Sharing
+from art_lbgat.processes import Processes
 from art_lbgat.robustbench.result import BenchmarkResult
 from tests.evaluation import sharded
 from tests.robustbench.test_benchmark import make_cifar
@@ -98,8 +100,16 @@ def test_the_record_is_that_of_one_process(folder, alone, pair):
     found = []
     for path in (folder / "one" / "whole", folder / "whole"):
         with sqlite3.connect(path) as database:
-            found.append(database.execute("SELECT part, place, sha256 FROM entry ORDER BY part, place").fetchall())
-    assert found[0] == found[1]
+            (identity,) = database.execute("SELECT json FROM identity").fetchone()
+        places = entries(path)
+        with Record(path, json.loads(identity)) as record:
+            found.append({place: record.get(*place) for place in places})
+    assert found[0].keys() == found[1].keys()
+    for place, entry in found[0].items():
+        other = found[1][place]
+        assert torch.equal(entry.rows, other.rows)
+        assert torch.equal(entry.x_adv, other.x_adv)
+        assert entry.flags == other.flags
 
 
 def test_the_benchmark_is_that_of_one_process_and_saved_once(folder, alone, pair):
@@ -154,32 +164,25 @@ def test_called_in_one_process_alone_it_ends_and_says_so(folder, three):
     assert "Every process has to call it" in message
 
 
-def test_an_attack_that_is_in_the_record_leaves_its_settings_to_the_next(tmp_path, monkeypatch):
+def test_an_attack_that_is_in_the_record_leaves_its_settings_to_the_next(tmp_path):
     """FAB has one restart after targeted FAB, five otherwise, in the published package."""
-    made, restarts = autoattack_loop._attack, []
+    restarts = []
 
-    def attack(runner, name, *arguments):
-        entry = made(runner, name, *arguments)
-        restarts.append((name, runner.fab.n_restarts))
-        return entry
+    def stop_at_second(runner):
+        restarts.append((runner.fab.targeted, runner.fab.n_restarts))
+        if len(restarts) == 2:
+            raise KeyboardInterrupt
 
-    def stop():
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(autoattack_loop, "_attack", attack)
     options = {"n": 8, "attacks": ["fab-t", "fab"], "batch_size": 8, "state_path": tmp_path / "state"}
-    with sharded.fewer_steps():
-        with pytest.raises(KeyboardInterrupt), sharded.before_batch(2, stop):
+    with sharded.fewer_steps(stop_at_second):
+        with pytest.raises(KeyboardInterrupt):
             sharded.attacked(**options)
         sharded.attacked(**options)
         sharded.attacked(**{**options, "attacks": ["fab"], "state_path": None})
-    assert restarts == [("fab-t", 1), ("fab", 1), ("fab", 5)]
+    assert restarts == [(True, 1), (False, 1), (False, 1), (False, 5)]
 
 
 def test_one_process_exchanges_nothing(monkeypatch):
-    from art_lbgat.evaluation.sharing import Sharing
-    from art_lbgat.processes import Processes
-
     def never(mine):
         raise AssertionError
 

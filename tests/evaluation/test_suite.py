@@ -12,13 +12,10 @@ from torch import nn
 from torch.nn import functional
 
 from art_lbgat.attacks import PGDAttack
-from art_lbgat.evaluation import AutoAttackResult, examples
-from art_lbgat.evaluation.gradient import gradient_examples
-from art_lbgat.evaluation.judge import quantise
-from art_lbgat.evaluation.plan import Threat, plan_attacks
+from art_lbgat.evaluation import AutoAttackResult, attacks, evaluate, verify
+from art_lbgat.evaluation.attacks import Plan, Threat, make_examples, plan_attacks
 from art_lbgat.evaluation.subject import make_subjects
-from art_lbgat.evaluation.suite import PAPER_SUITE, evaluate, run_plans
-from art_lbgat.evaluation.transfer import Sources
+from art_lbgat.evaluation.suite import PAPER_SUITE, quantise, run_suite
 from tests.conftest import make_classifier
 from tests.evaluation.nets import EPS, Wrapped, digits, healthy, natural, wrapped
 
@@ -93,8 +90,7 @@ def test_gradient_rows_equal_the_equations_bit_for_bit(name, loss, steps, norm):
 
     subject, threat = subject_of(classifier, seed=3), Threat(eps, norm, eps / 4)
     (plan,) = plan_attacks(name)
-    found = examples.make_examples(subject, plan, threat, Sources(None, {}, threat), "standard", subject.right)
-    assert torch.equal(found.x_adv, expected)
+    assert torch.equal(make_examples(subject, plan, threat, subject.right).x_adv, expected)
     row = evaluate(classifier, X, Y, eps=eps, norm=norm, eps_step=eps / 4, attacks=name, seed=3).iloc[0]
     assert row.accuracy == float((ok & right(classifier, expected)).double().mean())
     assert (row.steps, row.restarts, row.attack) == (steps, 1, name)
@@ -205,13 +201,30 @@ def test_worst_is_the_per_sample_worst_case_wherever_it_stands():
     assert table.accuracy.tolist() == [0, 0.5, 0.5]
 
     names = ["natural", "pgd-5", "worst", "cw-5", "noise", "transfer"]
-    threat, subject = Threat(EPS, math.inf), subject_of(healthy())
-    sources = Sources({"n": natural()}, {None: subject}, threat)
-    rows = run_plans(subject, plan_attacks(names, sources.names), threat, sources, "standard")
+    found = run_suite(healthy(), X, Y, Threat(EPS, math.inf), names, {"n": natural()}, keep_x_adv=[None])
+    rows, subject = found.rows[None], found.subjects[None]
     masks = [row.right.numpy() for row in rows if row.attack != "worst"]
     assert np.array_equal(rows[2].right.numpy(), np.logical_and.reduce(masks))
+    for row in (row for row in rows if row.x_adv is not None):
+        assert torch.equal(row.right, subject.right & right(healthy(), row.x_adv))
+    assert [row.attack for row in rows if row.x_adv is None] == ["natural", "worst"]
     table = evaluate(healthy(), X, Y, eps=EPS, attacks=names, sources={"n": natural()})
     assert table.accuracy.tolist() == [float(row.right.double().mean()) for row in rows]
+
+
+def test_columns_and_their_types():
+    table = evaluate(healthy(), X, Y, eps=EPS, attacks=["natural", "pgd-20", "worst"])
+    columns = ["attack", "norm", "eps", "steps", "restarts", "n", "accuracy", "low", "high", "seconds", "flags"]
+    assert table.columns.tolist() == columns
+    assert table.steps.fillna(-1).tolist() == [0, 20, -1]
+    assert table.restarts.fillna(-1).tolist() == [0, 1, -1]
+    assert table.norm.tolist() == ["", "inf", "inf"]
+    assert table.accuracy[0] == (healthy().predict(X).argmax(axis=1) == Y).mean()
+    assert (table.seconds[:2] > 0).all()
+
+
+def test_a_huge_eps_leaves_nothing():
+    assert evaluate(healthy(), X, Y, eps=0.9, attacks=["pgd-40"]).accuracy[0] == 0
 
 
 def test_intervals_are_wilsons():
@@ -254,10 +267,10 @@ def test_channels_last_images_give_the_same_bits():
     classifier = make_classifier(net, shape=(3, 8, 8))
     x = torch.rand(20, 3, 8, 8)
     y = classifier.predict(x.numpy()).argmax(1)
-    threat, found = Threat(0.1, math.inf), []
-    for images in (x, x.to(memory_format=torch.channels_last)):
-        (subject,) = make_subjects(classifier, images, y, 20, 0).values()
-        found.append(gradient_examples(subject, threat.ascent(5, "ce"), 1, subject.right))
+    found = [
+        run_suite(classifier, images, y, Threat(0.1, math.inf), "pgd-5", keep_x_adv=[None]).rows[None][0].x_adv
+        for images in (x, x.to(memory_format=torch.channels_last))
+    ]
     assert torch.equal(*found)
 
 
@@ -265,12 +278,12 @@ def test_only_samples_that_are_right_are_attacked_from_starts_that_do_not_depend
     seen = []
     model = Wrapped(healthy().model, before=lambda x: seen.append(len(x)) or x)
     subject = subject_of(make_classifier(model, classes=10))
-    ascent = Threat(EPS, math.inf).ascent(3, "ce")
+    plan, threat = Plan("gradient", "pgd-3", 3), Threat(EPS, math.inf)
     seen.clear()
-    whole = gradient_examples(subject, ascent, 1, torch.ones(100, dtype=torch.bool))
+    whole = make_examples(subject, plan, threat, torch.ones(100, dtype=torch.bool)).x_adv
     assert sum(seen) == 300
     seen.clear()
-    few = gradient_examples(subject, ascent, 1, subject.right)
+    few = make_examples(subject, plan, threat, subject.right).x_adv
     assert sum(seen) == 3 * int(subject.right.sum()) < 300
     assert torch.equal(few[subject.right], whole[subject.right])
     assert torch.equal(few[~subject.right], subject.x[~subject.right])
@@ -309,6 +322,10 @@ def test_what_must_fail_fails_before_the_first_attack():
     assert sum(calls) == 3  # the one gradient of each call that looks for masking
 
 
+def unbounded(clip_values):
+    return {"classifier": make_classifier(classes=10, clip_values=clip_values)}
+
+
 BAD = {
     "unknown": ({"attacks": ["pgd-0"]}, ValueError, "attacks: expected 'natural', 'pgd-K'.*got 'pgd-0'"),
     "one level": ({"attacks": ["quantised-1"]}, ValueError, r"'quantised-L' \(L >= 2\).*got 'quantised-1'"),
@@ -321,13 +338,26 @@ BAD = {
     "eps_step": ({"eps_step": 0}, ValueError, "eps_step: expected a finite number > 0"),
     "restarts": ({"restarts": 0}, ValueError, "restarts: expected a whole number >= 1"),
     "eps": ({"eps": 8}, ValueError, "eps: 8 is larger than the whole range"),
+    "negative eps": ({"eps": -1}, ValueError, "eps: expected a finite number"),
+    "norm": ({"norm": 1}, ValueError, "norm: expected"),
+    "batch_size": ({"batch_size": 0}, ValueError, "batch_size: expected"),
+    "seed": ({"seed": -1}, ValueError, "seed: expected"),
+    "autoattack": ({"attacks": ["natural"], "autoattack": ["apgd"]}, ValueError, "autoattack: expected one of"),
+    "soft labels": ({"y": np.full((100, 10), 0.1)}, ValueError, "y: expected hard labels"),
+    "no classifier": ({"classifier": {}}, ValueError, "classifier: expected at least one classifier"),
+    "no clip_values": ({**unbounded(None), "attacks": "autoattack"}, ValueError, "AutoAttack needs bounded inputs"),
+    "ranges": (
+        {**unbounded((np.zeros((1, 8, 8)), np.arange(16, 80).reshape(1, 8, 8))), "attacks": "autoattack"},
+        ValueError,
+        "AutoAttack needs one range for all features",
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("change", "kind", "match"), BAD.values(), ids=BAD)
 def test_bad_arguments(change, kind, match):
     with pytest.raises(kind, match=match):
-        evaluate(healthy(), X, Y, **{"eps": 0.1, "attacks": ["natural"], **change})
+        evaluate(**{"classifier": healthy(), "x": X, "y": Y, "eps": 0.1, "attacks": ["natural"], **change})
 
 
 @pytest.mark.parametrize(
@@ -362,7 +392,7 @@ def test_warnings_of_autoattack_are_joined(flags, monkeypatch):
     def found(view, x, y, *args):
         return AutoAttackResult(x, *[flags] * (len(AutoAttackResult._fields) - 1))
 
-    monkeypatch.setattr(examples, "auto_attack", found)
+    monkeypatch.setattr(attacks, "auto_attack", found)
     table = evaluate(healthy(), X, Y, eps=0.1, attacks=["autoattack", "worst"])
     assert table["flags"].tolist() == ["first; second"] * 2
     assert table.attack[0] == "autoattack (standard)"
@@ -394,3 +424,61 @@ def test_the_papers_suite_runs_as_it_is():
     assert table.steps.dropna().tolist() == [0, 1, 20, 1000, 20, 1000, 20, 20, 20]
     assert table.accuracy.iloc[-1] == table.accuracy.drop(index=8).min()
     assert (table.n == 12).all()
+
+
+def test_an_attack_that_leaves_the_ball_does_not_count():
+    attack = ProjectedGradientDescent(healthy(), eps=0.2, eps_step=0.1, max_iter=3, verbose=False)
+    with pytest.raises(ValueError, match=r"attack 'ProjectedGradientDescent': x_adv leaves the ball of eps=0.05"):
+        evaluate(healthy(), X, Y, eps=0.05, attacks=[attack])
+
+
+def broken(value, index=(2, 0, 1, 1)):
+    x_adv = torch.full((4, 1, 2, 2), 0.5)
+    x_adv[index] = value
+    return x_adv
+
+
+@pytest.mark.parametrize(
+    ("x_adv", "norm", "match"),
+    [
+        (broken(float("nan")), math.inf, "has NaN or Inf in 1 samples, first in 2"),
+        (broken(1.1), math.inf, "leaves clip_values in 1 samples, first in 2"),
+        (broken(0.61), math.inf, "leaves the ball of eps=0.1 in 1 samples, first in 2"),
+        (broken(0.5)[:3], math.inf, "has shape"),
+        (torch.full((4, 1, 2, 2), 0.56), 2.0, "leaves the ball of eps=0.1 in 4 samples"),
+    ],
+)
+def test_verify_refuses(x_adv, norm, match):
+    x = torch.full((4, 1, 2, 2), 0.5)
+    bounds = (torch.tensor(0.0), torch.tensor(1.0))
+    with pytest.raises(ValueError, match=match):
+        verify(x, x_adv, 0.1, norm, bounds, 1.0, "attack")
+
+
+def test_verify_accepts_the_edge_of_the_ball_and_of_the_range():
+    x = torch.rand(8, 3, generator=torch.Generator().manual_seed(0))
+    bounds = (torch.tensor(0.0), torch.tensor(1.0))
+    verify(x, (x + 0.1).clamp(0, 1), 0.1, math.inf, bounds, 1.0, "attack")
+    verify(x * 255, x * 255 + 8, 8, math.inf, None, 255.0, "attack")
+
+
+def test_verify_allows_the_rounding_of_large_values_where_no_range_is_known():
+    x = 200 + 50 * torch.rand(64, 30, generator=torch.Generator().manual_seed(0))
+    x_adv = x + 0.031
+    assert float((x_adv.double() - x.double()).abs().max()) > 0.031 + 2e-6  # float32 keeps no closer
+    verify(x, x_adv, 0.031, math.inf, None, 1.0, "attack")
+    with pytest.raises(ValueError, match=r"leaves the ball of eps=0\.031"):
+        verify(x, x + 0.032, 0.031, math.inf, None, 1.0, "attack")
+
+
+def test_a_sample_that_is_wrong_naturally_never_counts_as_robust():
+    """An attack that turns a misclassified image into one that is classified as labelled has broken nothing."""
+
+    class Swap(PGDAttack):
+        def generate(self, x, y=None, **kwargs):
+            return X[1:2]
+
+    predicted = healthy().predict(X[:2]).argmax(axis=1)
+    assert predicted[0] != predicted[1]
+    table = evaluate(healthy(), X[:1], predicted[1:2], eps=1.0, attacks=["natural", Swap(healthy())])
+    assert table.accuracy.tolist() == [0, 0]

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 
-from art_lbgat.evaluation.accuracy import Accuracy
+from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.recipes import RECIPES
 from art_lbgat.report import Pictures, ReportContent, evaluate_for_report
 from art_lbgat.robustbench import compare, leaderboard

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from art_lbgat.evaluation.accuracy import Accuracy
+from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.report import as_results
 from art_lbgat.report.results import pareto_front
 from art_lbgat.robustbench import BenchmarkResult

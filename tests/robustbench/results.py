@@ -1,6 +1,6 @@
 """A result of a benchmark, made by hand."""
 
-from art_lbgat.evaluation.accuracy import Accuracy
+from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.robustbench import BenchmarkResult
 
 

@@ -19,8 +19,8 @@ from torch import nn
 from torchvision import datasets
 
 from art_lbgat import robustbench_import as compat
-from art_lbgat.evaluation.accuracy import Accuracy
 from art_lbgat.evaluation.record import Record
+from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.robustbench import BenchmarkResult, benchmark, import_robustbench
 from art_lbgat.robustbench.images import load_images
 from art_lbgat.robustbench.result import EPS, N_EXAMPLES, differences_from_standard
@@ -381,7 +381,7 @@ def test_images_that_are_not_there_are_one_error(classifier, tmp_path, monkeypat
     def offline(*_, **__):
         raise urllib.error.URLError("no route to host")
 
-    monkeypatch.setattr(urllib.request, "urlopen", offline)
+    monkeypatch.setattr(urllib.request, "urlopen", offline)  # noqa: TID251 (replaced, so that nothing is fetched)
     message = r"data_dir: no CIFAR-10 in .*URLError.*Put torchvision's folder cifar-10"
     with pytest.raises(FileNotFoundError, match=message):
         benchmark(classifier, data_dir=tmp_path, verbose=False)

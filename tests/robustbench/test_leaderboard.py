@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from art_lbgat.evaluation.accuracy import Accuracy
+from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.robustbench import compare, leaderboard
 from art_lbgat.robustbench.leaderboard import architecture_key
 from tests.robustbench.results import made_result

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from art_lbgat.engine.signals import Interrupted
-from art_lbgat.evaluation.accuracy import Accuracy
-from art_lbgat.evaluation.identity import weights_sha256
+from art_lbgat.evaluation.record import weights_sha256
+from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.recipes import RECIPES
 from art_lbgat.report import render_report
 from art_lbgat.report.results import as_results

@@ -8,7 +8,7 @@ import torch
 
 from art_lbgat import BGATTrainer, FastATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, StepSchedule
 from art_lbgat.data import Images, MixedData
-from art_lbgat.objectives import Term, mse
+from art_lbgat.losses import Term, mse
 from tests.conftest import copied_state, make_classifier, make_data, states_equal
 from tests.trainers.cases import OPTIONS, TRAINERS, another, pgd
 

@@ -22,7 +22,7 @@ from art_lbgat import (
 )
 from art_lbgat.attacks import PGDAttack, TRADESAttack
 from art_lbgat.evaluation import evaluate
-from art_lbgat.objectives import Term
+from art_lbgat.losses import Term
 from tests.conftest import conv_net, copied_state, make_classifier, make_data, mlp, states_equal
 from tests.trainers.cases import OPTIONS, TRAINERS, another, pgd
 
@@ -404,7 +404,7 @@ def test_an_attack_made_targeted_later_is_refused():
 
 
 def test_a_guidance_that_hides_another_term_is_refused():
-    from art_lbgat.objectives import guide_cross_entropy
+    from art_lbgat.losses import guide_cross_entropy
 
     classifier = make_classifier()
     trainer = LBGATTrainer(

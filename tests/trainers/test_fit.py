@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 from art.attacks.evasion import DeepFool, ProjectedGradientDescent
+from art_lbgat.trainers.validation import Validation
 from torch.optim import lr_scheduler
 
 from art_lbgat import BGATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, RunOptions
 from art_lbgat.attacks import PGDAttack
 from art_lbgat.classifier import TensorView
 from art_lbgat.data import RandomCropFlip
+from art_lbgat.engine.adversary import Adversary, validation_adversary
 from art_lbgat.engine.options import RunFields
 from art_lbgat.preserve import Key, Modes, preserved_randomness
-from art_lbgat.trainers.adversary import Adversary, validation_adversary
-from art_lbgat.trainers.validation import Validation
 from tests.conftest import copied_state, make_classifier, make_data, mlp, states_equal
 from tests.trainers.cases import OPTIONS, TRAINERS, another, pgd
 
@@ -302,7 +302,7 @@ def test_options_object_equals_keywords():
 
 
 def test_a_custom_guidance_callable_is_used():
-    from art_lbgat.objectives import Term
+    from art_lbgat.losses import Term
 
     classifier = make_classifier()
     trainer = LBGATTrainer(

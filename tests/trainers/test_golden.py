@@ -16,7 +16,6 @@ from art_lbgat import (
     TRADESTrainer,
 )
 from art_lbgat.attacks import PGDAttack, TRADESAttack
-from art_lbgat.objectives import total
 from art_lbgat.preserve import Key
 from tests import reference_lbgat as reference
 from tests.conftest import make_classifier, make_data, states_equal
@@ -39,26 +38,19 @@ CASES = [
 class Recorder:
     """What one ``fit`` computed: x_adv, terms and gradients of its steps."""
 
-    def __init__(self, trainer, classifiers):
-        self.x_adv, self.terms, self.gradients = [], [], []
-        trainer._joint.register_forward_pre_hook(lambda _, args: self.x_adv.append(args[0].clone()))
-        compute = trainer._terms
+    def __init__(self):
+        self.x_adv, self.terms, self.gradients, self.models = [], [], [], []
 
-        def terms(*args):
-            named = compute(*args)
-            self.terms.append({name: term.value.detach().clone() for name, term in named.items()})
-            self.terms[-1]["loss"] = total(named).detach()
-            return named
-
-        trainer._terms = terms
-        for classifier in classifiers:
-            classifier.optimizer.register_step_pre_hook(self.keep_gradients)
-
-    def keep_gradients(self, optimizer, args, kwargs):
-        self.gradients.append([None if p.grad is None else p.grad.clone() for p in optimizer.param_groups[0]["params"]])
+    def __call__(self, step):
+        self.x_adv.append(step.x_adv.clone())
+        values = {name: term.value.detach().clone() for name, term in step.terms.items()}
+        self.terms.append({**values, "loss": step.loss.detach()})
+        self.gradients.append(
+            [[None if p.grad is None else p.grad.clone() for p in m.parameters()] for m in self.models]
+        )
 
 
-def build(method, guidance, regularizer, norm, guide_ce, awp_gamma=None):
+def build(method, guidance, regularizer, norm, guide_ce, awp_gamma=None, on_step=None):
     name, alpha = REGULARIZERS[regularizer]
     student = make_classifier(seed=0)
     guides = [make_classifier(seed=1 + i) for i in range(METHODS[method])]
@@ -67,7 +59,7 @@ def build(method, guidance, regularizer, norm, guide_ce, awp_gamma=None):
         student, norm=norm, eps=EPS if norm == "inf" else 0.5, eps_step=STEP * (1 if norm == "inf" else 15), max_iter=K
     )
     shared = {"guidance": guidance, "regularizer": name, "regularizer_weight": alpha, "seed": SEED, "verbose": False}
-    shared |= {"awp_gamma": awp_gamma, "awp_start_epoch": 1}
+    shared |= {"awp_gamma": awp_gamma, "awp_start_epoch": 1, "on_step": on_step}
     if method == "lbgat":
         trainer = LBGATTrainer(student, guides[0], attack, guide_ce_weight=guide_ce, **shared)
     else:
@@ -127,25 +119,24 @@ def test_one_step_and_three_steps_equal_the_published_procedure(method, guidance
     guide_ce = 1.0 if guidance == "mse" else 3.0
     x, y = make_data(N)
     for steps in (1, 3):
-        trainer, student, guides, attack = build(method, guidance, regularizer, norm, guide_ce, awp_gamma)
+        recorder = Recorder()
+        trainer, student, guides, attack = build(method, guidance, regularizer, norm, guide_ce, awp_gamma, recorder)
         models, records = run_reference(
             student, guides, x, y, attack, method, guidance, regularizer, norm, guide_ce, awp_gamma, steps
         )
-        recorder = Recorder(trainer, [student, *guides] if method == "lbgat" else [student])
+        recorder.models = [each.model for each in ([student, *guides] if method == "lbgat" else [student])]
         trainer.fit(x, y, batch_size=N, nb_epochs=steps)
 
-        passes = 1 if awp_gamma is None else 2  # AWP computes the terms once before, to find its way
-        per_step = len(recorder.gradients) // steps
+        assert len(recorder.x_adv) == steps
         for step, (x_adv, terms, gradients) in enumerate(records):
-            assert torch.equal(recorder.x_adv[step * passes], x_adv)
+            assert torch.equal(recorder.x_adv[step], x_adv)
             assert not torch.equal(x_adv, torch.from_numpy(x))
-            found = recorder.terms[step * passes + passes - 1]
+            found = recorder.terms[step]
             assert found.keys() == terms.keys()
             for name, value in terms.items():
                 assert torch.equal(found[name], value), name
             assert trainer.history.loss[step] == pytest.approx(terms["loss"].item(), rel=1e-6)
-            ours = recorder.gradients[step * per_step : (step + 1) * per_step]
-            for own, theirs in zip(ours, gradients, strict=True):
+            for own, theirs in zip(recorder.gradients[step], gradients, strict=True):
                 for a, b in zip(own, theirs, strict=True):
                     assert torch.equal(a, b)
         for classifier, model in zip((student, *guides), models, strict=True):
@@ -153,7 +144,7 @@ def test_one_step_and_three_steps_equal_the_published_procedure(method, guidance
 
 
 def _mart(adversarial, natural, y):
-    from tests.objectives.test_mart import published
+    from tests.test_losses import published
 
     return published(adversarial, natural, y, 5.0)
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from art.data_generators import PyTorchDataGenerator
+from art_lbgat.engine.checkpointer import INTERRUPTED
 from torch.optim import lr_scheduler as lr
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_lbgat import LBGATTrainer, StepSchedule
 from art_lbgat.data import MixedData
 from art_lbgat.engine.checkpoint import checkpoints, locked, read_checkpoint, read_newest
-from art_lbgat.engine.checkpointer import INTERRUPTED
 from art_lbgat.engine.signals import Interrupted
 from qa.faults.training import HELD, Case, X, Y
 from tests.conftest import copied_state, make_classifier, make_data, states_equal

@@ -7,10 +7,10 @@ import torch
 
 from art_lbgat.attacks import PGDAttack, TRADESAttack
 from art_lbgat.classifier import TensorView
+from art_lbgat.engine.adversary import Adversary
 from art_lbgat.preserve import Key
 from art_lbgat.processes import Share
 from art_lbgat.trainers import adversary
-from art_lbgat.trainers.adversary import Adversary
 from tests.conftest import make_classifier
 
 ATTACKS = {

@@ -1,0 +1,481 @@
+"""Data sets in three disjoint parts, seeded stratified splits, and the loader of each name; nothing is downloaded."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from art_lbgat.checks import (
+    as_array,
+    check_choice,
+    check_count,
+    check_indices,
+    check_name,
+    check_path,
+    check_seed,
+    check_share,
+    check_text,
+)
+from art_lbgat.data.images import Images, read_images, read_npz
+
+Arrays = tuple[NDArray[np.float32], NDArray[np.int64]]
+Indices = NDArray[np.int64]
+LARGEST_SEED = 2**32 - 1  # of scikit-learn
+_CIFAR_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+_SVHN_PAGE = "http://ufldl.stanford.edu/housenumbers/"
+_TINY_FOLDER = "tiny-imagenet-200"
+_TINY_ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+_TINY_SIZE = 64
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Images as bytes, channels first, with index labels, in three disjoint parts.
+
+    ``train``, ``validation`` and ``test`` are the same parts as arrays ``(x, y)``, float32 in [0, 1] and int64; each
+    access makes a new copy, of four times the size.
+
+    :param name: Name of the data set.
+    :param train_images: What to train on.
+    :param validation_images: Held out of the training data, for every choice that is made.
+    :param test_images: For the numbers that are reported, and for nothing else.
+    :param nb_classes: Number of classes.
+    :param class_names: A name for each class, or none.
+    """
+
+    name: str
+    train_images: Images
+    validation_images: Images
+    test_images: Images
+    nb_classes: int
+    class_names: Sequence[str] = ()
+
+    @property
+    def train(self) -> Arrays:
+        """The training part as new arrays ``(x, y)``."""
+        return self.train_images.arrays()
+
+    @property
+    def validation(self) -> Arrays:
+        """The validation part as new arrays ``(x, y)``."""
+        return self.validation_images.arrays()
+
+    @property
+    def test(self) -> Arrays:
+        """The test part as new arrays ``(x, y)``."""
+        return self.test_images.arrays()
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one image, ``(C, H, W)``."""
+        return self.train_images.image_shape
+
+
+def split_indices(y: NDArray[Any], fraction: float, seed: int, name: str = "fraction") -> tuple[Indices, Indices]:
+    """Indices of two disjoint parts with the same proportion of each class, as near as whole samples allow.
+
+    A class with a single sample is left in the first part.
+
+    :param y: Index labels, ``(n,)``.
+    :param fraction: Share of the second part, in (0, 1).
+    :param seed: Same seed, same split.
+    :param name: The name of the argument that ``fraction`` came from, for errors.
+    :return: The indices of the first and of the second part, ascending.
+    :raises TypeError: Arguments of another type.
+    :raises ValueError: Labels that are none, a seed above 2**32 - 1; if ``fraction`` is not in (0, 1), or is too small
+        or too large for each class to be in both.
+    """
+    from sklearn.model_selection import train_test_split
+
+    check_share(fraction, check_text(name, "name"))
+    check_seed(seed, maximum=LARGEST_SEED)
+    y = check_indices(y)
+    classes, counts = np.unique(y, return_counts=True)
+    several = classes[counts > 1]
+    candidates = np.flatnonzero(np.isin(y, several))
+    second_size = int(np.ceil(fraction * len(candidates)))
+    if len(several) == 0 or min(second_size, len(candidates) - second_size) < len(several):
+        raise ValueError(
+            f"{name}: {fraction:g} of {len(candidates)} samples leaves {second_size} for the second part and "
+            f"{len(candidates) - second_size} for the first; expected at least one of each of the {len(several)} "
+            "classes that have two samples or more in both."
+        )
+    first, second = train_test_split(candidates, test_size=fraction, random_state=seed, stratify=y[candidates])
+    single = np.setdiff1d(np.arange(len(y)), candidates, assume_unique=True)
+    return np.sort(np.concatenate([first, single])), np.sort(second)
+
+
+def split(x: NDArray[Any], y: NDArray[Any], fraction: float, seed: int) -> tuple[Arrays, Arrays]:
+    """The two parts of :func:`split_indices` as arrays; other arguments and errors: see :func:`split_indices`.
+
+    :param x: Samples, ``(n, ...)``.
+    :return: ``(x, y)`` of the first and of the second part, in the order of the input.
+    """
+    first, second = split_indices(y, fraction, seed)
+    x, y = as_array(x, "x"), as_array(y, "y")
+    if x.ndim == 0 or len(x) != len(y):
+        raise ValueError(f"x: expected {len(y)} samples, one for each label, got shape {x.shape}.")
+    return (x[first], y[first]), (x[second], y[second])
+
+
+def balanced_order(y: NDArray[np.int64], seed: int = 0) -> Indices:
+    """An order in which every beginning has the same number of each class, as near as the labels allow.
+
+    Data sets are often sorted by class, so their first images are no sample of them; those of this order are, and
+    smaller samples lie in larger ones.
+
+    :param y: Index labels, ``(n,)``.
+    :param seed: Seed of the order within each class.
+    :return: All indices, each once.
+    :raises TypeError: Arguments of another type.
+    :raises ValueError: Labels that are none, a seed below 0.
+    """
+    y, seed = check_indices(y), check_seed(seed)
+    shuffled = np.random.default_rng(seed).permutation(len(y))
+    rank = np.empty(len(y), dtype=np.int64)
+    for label in np.unique(y):
+        members = shuffled[y[shuffled] == label]
+        rank[members] = np.arange(len(members))
+    return np.lexsort((y, rank))
+
+
+def load_data(
+    name: str,
+    root: str | Path | None = None,
+    seed: int = 0,
+    validation: float | None = None,
+    limit: int | None = None,
+    **options: Any,
+) -> DataSet:
+    """A data set by name, from files that are there already; nothing is downloaded.
+
+    :param name: ``"digits"``, ``"cifar10"``, ``"cifar100"``, ``"svhn"``, ``"tiny-imagenet"``, ``"folder"`` (an
+        ``ImageFolder`` tree) or ``"npz"``.
+    :param root: The folder (for ``"npz"`` the file) that holds it; None for ``"digits"``, which come with scikit-learn.
+    :param seed: Seed of the validation split and of ``limit``.
+    :param validation: Share of the training part that is held out; None for the loader's default (0.1; 1/8 for
+        ``"digits"``).
+    :param limit: Use only this many training images, the same number of each class; None for all.
+    :param options: What else the loader takes, such as ``size=32`` for ``"tiny-imagenet"``.
+    :return: The data set.
+    :raises FileNotFoundError: If the data are not there, with what to download and where to put it.
+    :raises ValueError: An unknown name or option, with the nearest one; ``root`` missing, or given for ``"digits"``.
+    """
+    loader = LOADERS[check_choice(name, "name", LOADERS)]
+    taken = set(inspect.signature(loader).parameters)
+    for option in options:
+        check_choice(option, "options", sorted(taken - {"root", "seed", "validation", "limit"}))
+    if "root" not in taken:
+        if root is not None:
+            raise ValueError(f"root: expected None, since {name} come with scikit-learn, got {root!r}.")
+    elif root is None:
+        places = {"folder": "your folder of images, with a folder for each class", "npz": "the file"}
+        place = places.get(name, f"the path that holds {name}")
+        raise ValueError(f"root: expected {place} (--root on the command line), got None.")
+    else:
+        options["root"] = root
+    if validation is not None:
+        options["validation"] = validation
+    return loader(seed=seed, limit=limit, **options)
+
+
+@dataclass(frozen=True)
+class _SplitOptions:
+    """How the images to train on are limited and split; checked before any file is looked for."""
+
+    seed: int
+    validation: float
+    limit: int | None
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed, maximum=LARGEST_SEED)
+        check_share(self.validation, "validation")
+        if self.limit is not None:
+            check_count(self.limit, "limit")
+
+    def limited(self, y: NDArray[np.int64]) -> Indices:
+        """Indices of at most ``limit`` samples, the same number of each class (at least one), ascending."""
+        if self.limit is None or self.limit >= len(y):
+            return np.arange(len(y))
+        per_class = max(1, self.limit // len(np.unique(y)))
+        generator = np.random.default_rng(self.seed)
+        chosen = [generator.permutation(np.flatnonzero(y == label))[:per_class] for label in np.unique(y)]
+        return np.sort(np.concatenate(chosen))
+
+
+def load_digits(seed: int = 0, validation: float = 0.125, test: float = 1 / 3, limit: int | None = None) -> DataSet:
+    """Scikit-learn's 1,797 real 8x8 images of handwritten digits: embedded, no download.
+
+    The test part is always the same, so that no choice made on validation data, with whatever seed, has seen a test
+    image. The other arguments and the errors: see :func:`load_data`.
+
+    :param test: Share of all images that is kept for testing (599 images by default).
+    :return: Images ``(n, 1, 8, 8)`` of values 0 to 16 (``scale`` 16).
+    """
+    options = _SplitOptions(seed, validation, limit)
+    check_share(test, "test")
+    from sklearn.datasets import load_digits as load
+
+    bunch = load()
+    images = Images(bunch.images[:, None].astype(np.uint8), bunch.target, scale=16.0)
+    rest, tested = split_indices(images.y, test, seed=0, name="test")
+    return _data_set("digits", images.subset(rest), images.subset(tested), 10, options)
+
+
+def load_cifar10(root: str | Path, seed: int = 0, validation: float = 0.1, limit: int | None = None) -> DataSet:
+    """CIFAR-10 from torchvision's files or from an ``ImageFolder`` tree, whichever is in ``root``; no download.
+
+    The other arguments and the errors: see :func:`load_data`.
+
+    :param root: Holds ``cifar-10-batches-py`` (as torchvision unpacks it) or ``train`` and ``test`` folders of classes.
+    :return: Images ``(n, 3, 32, 32)``.
+    """
+    return _load_cifar("CIFAR-10", 10, root, seed, validation, limit)
+
+
+def load_cifar100(root: str | Path, seed: int = 0, validation: float = 0.1, limit: int | None = None) -> DataSet:
+    """CIFAR-100 with its 100 fine labels; everything else as in :func:`load_cifar10`.
+
+    The other arguments and the errors: see :func:`load_data`.
+
+    :param root: Holds ``cifar-100-python`` (as torchvision unpacks it) or ``train`` and ``test`` folders of classes.
+    :return: Images ``(n, 3, 32, 32)``.
+    """
+    return _load_cifar("CIFAR-100", 100, root, seed, validation, limit)
+
+
+def _load_cifar(
+    title: str, nb_classes: int, root: str | Path, seed: int, validation: float, limit: int | None
+) -> DataSet:
+    from torchvision import datasets
+
+    options = _SplitOptions(seed, validation, limit)
+    folder, name = check_path(root, "root"), title.lower().replace("-", "")
+    if (folder / "train").is_dir():
+        return load_image_folder(folder, name, seed, validation, limit)
+    loader: Any = getattr(datasets, name.upper())
+    put = (
+        f"Put torchvision's folder {loader.base_folder} there (torchvision.datasets.{loader.__name__}"
+        f"({str(folder)!r}, download=True), or {_CIFAR_PAGE}), or folders train/<class>/<image> and "
+        "test/<class>/<image>."
+    )
+    if not (folder / loader.base_folder).is_dir():
+        raise _missing(title, folder, put)
+    try:
+        raw = [loader(str(folder), train=train) for train in (True, False)]
+    except RuntimeError as error:  # a file that is missing or has another checksum
+        raise _missing(title, folder, put) from error
+    train, test = (Images(np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)), part.targets) for part in raw)
+    return _data_set(name, train, test, nb_classes, options, raw[0].classes)
+
+
+def load_svhn(root: str | Path, seed: int = 0, validation: float = 0.1, limit: int | None = None) -> DataSet:
+    """SVHN's cropped digits from the two published files; the digit 0 is class 0.
+
+    The other arguments and the errors: see :func:`load_data`.
+
+    :param root: Holds ``train_32x32.mat`` and ``test_32x32.mat``.
+    :return: Images ``(n, 3, 32, 32)``.
+    """
+    from torchvision.datasets import SVHN
+
+    options = _SplitOptions(seed, validation, limit)
+    folder = check_path(root, "root")
+    try:
+        raw = [SVHN(str(folder), split=part) for part in ("train", "test")]
+    except RuntimeError as error:
+        call = ", ".join(
+            f"torchvision.datasets.SVHN({str(folder)!r}, {part!r}, download=True)" for part in ("train", "test")
+        )
+        put = f"Put train_32x32.mat and test_32x32.mat there ({call}, or {_SVHN_PAGE})."
+        raise _missing("SVHN", folder, put) from error
+    train, test = (Images(np.ascontiguousarray(part.data), part.labels) for part in raw)
+    return _data_set("svhn", train, test, 10, options)
+
+
+def load_tiny_imagenet(
+    root: str | Path, seed: int = 0, validation: float = 0.1, limit: int | None = None, size: int = _TINY_SIZE
+) -> DataSet:
+    """Tiny ImageNet in its published layout; its 10,000 labelled ``val`` images are the test part.
+
+    Classes are numbered in the sorted order of their WordNet ids (the folders of ``train``). The published test images
+    have no labels and are not read. The other arguments and errors: see :func:`load_data`.
+
+    :param root: Holds ``train/<wnid>/images/*.JPEG``, ``val/images`` and ``val/val_annotations.txt``; or the folder
+        ``tiny-imagenet-200`` that does.
+    :param size: 64, or 32 as in the paper: bilinear with antialiasing (PIL).
+    :return: Images ``(n, 3, size, size)``.
+    :raises ValueError: Another ``size``; a line of the annotations that names no image and known class.
+    """
+    options = _SplitOptions(seed, validation, limit)
+    check_choice(size, "size", (32, _TINY_SIZE))
+    outer = check_path(root, "root")
+    folder = outer / _TINY_FOLDER if (outer / _TINY_FOLDER).is_dir() else outer
+    annotations = folder / "val" / "val_annotations.txt"
+    found = sorted((folder / "train").glob("*/images/*.JPEG"))
+    if not found or not annotations.is_file():
+        put = (
+            f"Unpack {_TINY_ADDRESS} there: {_TINY_FOLDER}/train/<wnid>/images/*.JPEG, val/images/*.JPEG "
+            "and val/val_annotations.txt in it."
+        )
+        raise _missing("Tiny ImageNet", folder, put)
+    wnids = sorted({path.parts[-3] for path in found})
+    index = {wnid: label for label, wnid in enumerate(wnids)}
+    tested = []
+    for number, line in enumerate(annotations.read_text(encoding="utf-8").splitlines(), 1):
+        file, wnid = [*line.split("\t"), "", ""][:2]
+        if wnid not in index:
+            raise ValueError(f"root: expected '<file>\\t<wnid>' in line {number} of {annotations}, got {line!r}.")
+        check_name(file, f"root: file in line {number} of {annotations}")
+        tested.append((annotations.parent / "images" / file, index[wnid]))
+    if not tested:
+        raise ValueError(f"root: expected a line '<file>\\t<wnid>' for each image in {annotations}, got none.")
+    trained = [(path, index[path.parts[-3]]) for path in found]
+    return _read_data_set("tiny-imagenet", trained, tested, len(wnids), size, options)
+
+
+def load_image_folder(
+    root: str | Path,
+    name: str = "images",
+    seed: int = 0,
+    validation: float = 0.1,
+    limit: int | None = None,
+    size: int | None = None,
+    test: float = 0.2,
+) -> DataSet:
+    """Images from folders of classes: ``root/train/<class>/*`` and ``root/test/<class>/*``, or just ``root/<class>/*``.
+
+    Classes are numbered in the sorted order of their folders (torchvision's ``ImageFolder``), whose names are
+    ``class_names``. A tree without ``train`` and ``test`` is split, the same share of each class; its test part is
+    always the same, so that no choice made on validation data, with whatever seed, has seen a test image. The other
+    arguments and errors: see :func:`load_data`.
+
+    :param root: The folder.
+    :param name: Name of the data set.
+    :param size: Crop the middle square of each image and resize it to this; None where all have one size.
+    :param test: Share of all images that is kept for testing, where ``root`` has no ``test``.
+    :return: Images ``(n, 3, H, W)``.
+    :raises ValueError: If the parts have different classes, there is one class, or images differ in size.
+    """
+    options = _SplitOptions(seed, validation, limit)
+    check_text(name, "name")
+    if size is not None:
+        check_count(size, "size")
+    check_share(test, "test")
+    folder = check_path(root, "root")
+    trained, tested, classes = _find_images(folder, test)
+    if len(classes) < 2:
+        raise ValueError(f"root: expected at least two classes in {folder}, got {classes}.")
+    return _read_data_set(name, trained, tested, len(classes), size, options, classes)
+
+
+def _find_images(root: Path, test: float) -> tuple[list[tuple[str, int]], list[tuple[str, int]], list[str]]:
+    """Files with their class of the training and of the test part, and the names of the classes."""
+    from torchvision.datasets import ImageFolder
+
+    parts = [root / part for part in ("train", "test")]
+    if any(part.is_dir() for part in parts):
+        for part in parts:
+            if not part.is_dir():
+                raise FileNotFoundError(f"root: expected folders {part}/<class>/<image>, but {part} does not exist.")
+        train, tested = (ImageFolder(str(part)) for part in parts)
+        if train.classes != tested.classes:
+            raise ValueError(f"root: train has the classes {train.classes}, test has {tested.classes}.")
+        return train.samples, tested.samples, train.classes
+    if not root.is_dir():
+        raise FileNotFoundError(f"root: expected a folder of images, {root}/<class>/<image>, but {root} is none.")
+    if not any(each.is_dir() for each in root.iterdir()):
+        loose = sum(each.is_file() for each in root.iterdir())
+        found = f"{loose} files without a folder of their class" if loose else "none"
+        raise FileNotFoundError(
+            f"root: expected folders {root}/<class>/<image>, or {root}/train/<class>/<image> and "
+            f"{root}/test/<class>/<image>, but there are {found}."
+        )
+    whole = ImageFolder(str(root))
+    first, second = split_indices(np.asarray(whole.targets, dtype=np.int64), test, seed=0, name="test")
+    return [whole.samples[i] for i in first], [whole.samples[i] for i in second], whole.classes
+
+
+def _read_data_set(
+    name: str,
+    trained: Sequence[tuple[str | Path, int]],
+    tested: Sequence[tuple[str | Path, int]],
+    nb_classes: int,
+    size: int | None,
+    options: _SplitOptions,
+    class_names: Sequence[str] = (),
+) -> DataSet:
+    """The data set of image files with their class; of those to train on only what ``limit`` leaves is read."""
+    chosen = options.limited(np.asarray([label for _, label in trained], dtype=np.int64))
+    train, test = (
+        Images(read_images([path for path, _ in files], size, "root"), [label for _, label in files])
+        for files in ([trained[i] for i in chosen], tested)
+    )
+    return _data_set(name, train, test, nb_classes, options, class_names)
+
+
+def load_npz(
+    root: str | Path, name: str | None = None, seed: int = 0, validation: float = 0.1, limit: int | None = None
+) -> DataSet:
+    """A data set from one archive with the keys ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
+
+    The other arguments and errors: see :func:`load_data`.
+
+    :param root: The file. Images are uint8, ``(N, H, W, C)``, ``(N, C, H, W)`` or ``(N, H, W)``; labels class indices.
+    :param name: Name of the data set; None for that of the file.
+    :return: Images ``(n, C, H, W)``; there are as many classes as the largest training label says.
+    :raises TypeError: If images are not uint8.
+    :raises ValueError: A missing key, other shapes, a test label that no training image can have.
+    """
+    options = _SplitOptions(seed, validation, limit)
+    if name is not None:
+        check_text(name, "name")
+    path = check_path(root, "root")
+    keys = [(("x_train",), ("y_train",)), (("x_test",), ("y_test",))]
+    train, test = read_npz(path, "root", "x_train, y_train, x_test and y_test", keys)
+    if train.image_shape != test.image_shape:
+        raise ValueError(f"root: x_train has images of shape {train.image_shape}, x_test of {test.image_shape}.")
+    return _data_set(name or path.stem, train, test, int(train.y.max()) + 1, options)
+
+
+LOADERS: dict[str, Callable[..., DataSet]] = {
+    "digits": load_digits,
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "svhn": load_svhn,
+    "tiny-imagenet": load_tiny_imagenet,
+    "folder": load_image_folder,
+    "npz": load_npz,
+}
+
+
+def _data_set(
+    name: str, train: Images, test: Images, nb_classes: int, options: _SplitOptions, class_names: Sequence[str] = ()
+) -> DataSet:
+    """The data set of a training part, of which some is held out, and a test part."""
+    for part, images in (("training", train), ("test", test)):
+        if images.y.max() >= nb_classes:
+            raise ValueError(
+                f"y: expected class indices in [0, {nb_classes - 1}] in the {part} part of {name}, got "
+                f"{images.y.max()}."
+            )
+    if options.limit is not None:
+        train = train.subset(options.limited(train.y))
+    try:
+        first, second = split_indices(train.y, options.validation, options.seed, "validation")
+    except ValueError as error:
+        if options.limit is None:
+            raise
+        raise ValueError(f"limit: {options.limit} training images are too few. {error}") from error
+    return DataSet(name, train.subset(first), train.subset(second), test, nb_classes, tuple(class_names))
+
+
+def _missing(title: str, folder: Path, put: str) -> FileNotFoundError:
+    """The error for data that are not there, or damaged."""
+    return FileNotFoundError(f"root: no {title} in {folder}, or a damaged one. {put} Nothing is downloaded for you.")

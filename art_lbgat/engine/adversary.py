@@ -1,0 +1,144 @@
+"""Where the adversarial examples of a training step come from: the tensor loop, or ``attack.generate``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from art.attacks.attack import EvasionAttack
+from torch import Tensor
+
+from art_lbgat.attacks import PGDAttack, read_attack
+from art_lbgat.attacks.pgd import ascend, draw_start
+from art_lbgat.attacks.projections import check_scale
+from art_lbgat.classifier import TensorView, check_logits, label_rows
+from art_lbgat.preserve import Key, seed_everything
+from art_lbgat.processes import Share
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 1 << 19  # values of a global batch that random starts are drawn for together: 170 images of 32x32
+_START_OR_CLEAN = ("AutoAttack", "AutoProjectedGradientDescent")
+
+
+class Adversary:
+    """One untargeted attack on one classifier, ready to be called once per step.
+
+    The module must be in eval mode with frozen parameters when examples are made; ``forward`` runs it on preprocessed
+    inputs in the tensor loop.
+
+    :raises ValueError: If ``eps`` is given per sample, or is larger than the range of inputs.
+    """
+
+    def __init__(self, attack: EvasionAttack, view: TensorView, forward: Callable[[Tensor], Any] | None = None) -> None:
+        self.attack, self._view = attack, view
+        self._forward = view.module if forward is None else forward
+        self.ascent, self.reason = read_attack(attack, view)
+        self._bounds = view.bounds()
+        if self.ascent is not None:
+            for name, value in (("eps", self.ascent.eps), ("eps_step", self.ascent.eps_step)):
+                if not isinstance(value, float):
+                    raise ValueError(
+                        f"attack: its {name} is given per sample, but training draws its batches in random order; "
+                        "expected one number."
+                    )
+            check_scale(self.ascent.eps, self.ascent.norm, view)
+
+    @property
+    def eps(self) -> float | None:
+        """The radius of the ball in raw input units, or None where the attack runs through ``generate``."""
+        return None if self.ascent is None else float(self.ascent.eps)
+
+    def log_way(self) -> None:
+        """Say whether the attack runs in the tensor loop, and if not why."""
+        name = type(self.attack).__name__
+        if self.ascent is not None:
+            logger.info("%s runs in the tensor loop: %s.", name, self.ascent)
+            return
+        logger.warning("%s runs through attack.generate: %s.", name, self.reason)
+        if name in _START_OR_CLEAN:
+            logger.warning("%s returns samples that it did not flip unattacked; it trains less than it seems.", name)
+
+    def starts(self, x: Tensor, key: Key, share: Share | None = None) -> list[Tensor | None]:
+        """The unit random numbers that examples of ``x`` start from, keyed by ``key``; none through ``generate``.
+
+        ``share`` says which rows of a global batch ``x`` is: the same numbers as one process would draw for them,
+        drawn in chunks, so that no process draws much more than its own.
+        """
+        ascent = self.ascent
+        if ascent is None:
+            return []
+        rows = max(1, _CHUNK // max(1, x[0].numel()))
+        if share is None or share.total <= rows:
+            every = x if share is None else x[:1].expand(share.total, *x.shape[1:])
+            generator = key.generator("attack")
+            drawn = [draw_start(ascent, every, generator) for _ in range(ascent.restarts)]
+            return drawn if share is None else [None if s is None else share.of(s) for s in drawn]
+        first, last = share.rows.start, share.rows.stop
+        parts: list[list[Tensor]] = [[] for _ in range(ascent.restarts)]
+        for chunk in range(first // rows, (last - 1) // rows + 1):
+            begin = chunk * rows
+            shape = x[:1].expand(min(rows, share.total - begin), *x.shape[1:])
+            generator = key.generator(f"attack {chunk}" if chunk else "attack")
+            for part in parts:
+                start = draw_start(ascent, shape, generator)
+                if start is not None:
+                    part.append(start[max(first - begin, 0) : last - begin])
+        return [torch.cat(part) if part else None for part in parts]
+
+    def examples(
+        self,
+        x: Tensor,
+        y: Tensor,
+        key: Key,
+        starts: list[Tensor | None] | None = None,
+        eps_factor: float = 1.0,
+        purpose: str = "attack",
+    ) -> Tensor:
+        """``x_adv`` of one batch of raw inputs, in the ball of ``eps_factor * eps``, from what :meth:`starts` gave.
+
+        ``purpose`` is what the global generators are seeded for where the attack runs through ``generate``.
+        """
+        if self.ascent is None:
+            seed_everything(key.derive(purpose))
+            return self._generate(x, y)
+        target = self._art_labels(y) if self.ascent.objective == "estimator" else y
+        ascent, starts = self.ascent.scaled(eps_factor), self.starts(x, key) if starts is None else starts
+        return ascend(ascent, self._logits, x, target, self._bounds, starts, self._estimator_loss)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        output = self._forward(self._view.predict_inputs(x))
+        return check_logits(output, self._view.classifier.nb_classes, self._view.name)
+
+    def _generate(self, x: Tensor, y: Tensor) -> Tensor:
+        # One-hot rows: not every ART attack converts indices itself. A copy: an attack may write into its input.
+        labels = label_rows(y, self._view.classifier.nb_classes).cpu().numpy()
+        made: Any = self.attack.generate(x=x.cpu().numpy().copy(), y=labels)
+        x_adv = torch.from_numpy(np.asarray(made, dtype=np.float32)).to(x.device)
+        if x_adv.shape != x.shape:
+            raise ValueError(
+                f"attack: {type(self.attack).__name__}.generate returned shape {tuple(x_adv.shape)} "
+                f"for inputs of shape {tuple(x.shape)}."
+            )
+        return x_adv
+
+    def _art_labels(self, y: Tensor) -> Tensor:
+        return self._view.classifier.reduce_labels(label_rows(y, self._view.classifier.nb_classes))  # type: ignore[no-any-return]
+
+    def _estimator_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        output = check_logits(logits, self._view.classifier.nb_classes, self._view.name)
+        return self._view.classifier.loss(output, target)  # type: ignore[no-any-return]
+
+
+def validation_adversary(adversary: Adversary, view: TensorView) -> Adversary:
+    """The attack that judges validation data: PGD-20 on cross-entropy in the ball of the training attack.
+
+    Steps of ``eps / 10``, as in the paper (0.031 and 0.003). Where the ball of the training attack is not known, the
+    training attack itself.
+    """
+    if adversary.ascent is None or not adversary.eps:
+        return adversary
+    return Adversary(PGDAttack(view.classifier, adversary.ascent.norm, adversary.eps, adversary.eps / 10, 20), view)

@@ -1,0 +1,115 @@
+"""Accuracies with their intervals; the rows and the table of an evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas
+
+WHITE_BOX = "the source is the classifier itself: white-box, no transfer"
+_Z = 1.959963984540054  # of the normal distribution, 97.5 %
+
+
+def wilson_interval(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share: ``(p + z^2/2n -+ z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n)``.
+
+    It covers the choice of samples only: neither the seed of the attack nor the one of training. Wilson 1927.
+
+    :param share: ``p``, in [0, 1]; it need not be a whole number of samples (a mean over seeds).
+    :param n: Samples, at least 1.
+    """
+    scale = 2 * (n + _Z**2)
+    centre = (2 * n * share + _Z**2) / scale
+    half = _Z / scale * math.sqrt(4 * n * share * (1 - share) + _Z**2)
+    return (
+        0.0 if share == 0 else max(0.0, centre - half),
+        1.0 if share == 1 else min(1.0, centre + half),
+    )
+
+
+class Accuracy(NamedTuple):
+    """``correct / n``.
+
+    :param correct: Samples that count as right.
+    :param n: Samples judged, at least 1.
+    """
+
+    correct: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        """The accuracy, in [0, 1]."""
+        return self.correct / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """:func:`wilson_interval`, for the population that the samples were drawn from."""
+        return wilson_interval(self.value, self.n)
+
+    def __str__(self) -> str:
+        """Percent with the interval, such as ``53.20 % [52.22, 54.18]``."""
+        low, high = self.interval
+        return f"{self.value:.2%} [{100 * low:.2f}, {100 * high:.2f}]".replace("%", " %")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came out under one attack; ``right`` says which samples count as right, bool ``(n,)``."""
+
+    attack: str
+    norm: str  # "inf", "2", or empty where there is no ball
+    eps: float
+    steps: int | None  # None where the attack has no fixed number
+    restarts: int | None
+    right: Tensor
+    seconds: float  # with the making of transferred examples
+    flags: tuple[str, ...] = ()  # why the accuracy may be too high
+    defended: bool = False  # of the classifier with a defence added, which no worst case takes in
+    x_adv: Tensor | None = None  # the verified examples, where they were asked for
+
+    def as_dict(self) -> dict[str, Any]:
+        """The columns."""
+        accuracy = Accuracy(int(self.right.sum()), len(self.right))
+        low, high = accuracy.interval
+        return {
+            "attack": self.attack,
+            "norm": self.norm,
+            "eps": self.eps,
+            "steps": self.steps,
+            "restarts": self.restarts,
+            "n": accuracy.n,
+            "accuracy": accuracy.value,
+            "low": low,
+            "high": high,
+            "seconds": self.seconds,
+            "flags": "; ".join(self.flags),
+        }
+
+
+def worst_row(rows: Sequence[Row], norm: str, eps: float) -> Row:
+    """A sample counts if it counts in every row; rows of a classifier with a defence added are left out."""
+    judged = [row for row in rows if not row.defended]
+    right = torch.stack([row.right for row in judged]).all(dim=0)
+    flags = tuple(dict.fromkeys(flag for row in judged for flag in row.flags if flag != WHITE_BOX))
+    return Row("worst", norm, eps, None, None, right, 0.0, flags)
+
+
+def as_table(rows: Mapping[str | None, Sequence[Row]]) -> pandas.DataFrame:
+    """The rows by name of the classifier, with a column ``model`` unless the one classifier has no name (None)."""
+    import pandas
+
+    named = [({} if name is None else {"model": name}) | row.as_dict() for name, each in rows.items() for row in each]
+    return pandas.DataFrame(named).astype({"steps": "Int64", "restarts": "Int64"})
+
+
+def norm_name(norm: float) -> str:
+    """``"inf"`` or ``"2"``, as in the table."""
+    return "inf" if norm == math.inf else "2"

@@ -1,0 +1,339 @@
+"""Losses: pure functions from logits to named terms.
+
+Two complete uses::
+
+    terms = {**mse(adversarial, guide), **guide_cross_entropy(guide, y, weight=1.0)}     # LBGAT
+    loss = total({**terms, **trades(adversarial, natural, weight=6.0)})                   # LBGAT + TRADES
+
+Notation: ``M_r(x_adv)`` is ``adversarial``, ``M_r(x)`` is ``natural``, ``M_n(x)`` is ``guide``: raw logits of one shape
+``(N, C)``. Labels ``y`` are indices ``(N,)`` or probabilities ``(N, C)``. Every function returns a dictionary from the
+name of a term to a :class:`Term` (the unweighted value and its weight), so that a history can show each term by itself.
+Gradients flow into every argument; BGAT passes a ``guide`` without a graph. A new guidance loss is one function and one
+entry in :data:`GUIDANCE`; a trainer takes any callable of that form too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from art_lbgat.checks import check_count, check_number
+
+__all__ = [
+    "GUIDANCE", "REGULARIZERS", "Guidance", "Regularizer", "Term", "Terms", "adversarial_cross_entropy", "alp",
+    "boosted_cross_entropy", "check_guidance", "guide_cross_entropy", "kd", "kl", "mart", "mse", "mse_ce",
+    "natural_cross_entropy", "total", "trades",
+]  # fmt: skip
+
+_SUM_TOLERANCE = 1e-3
+# Columns of the history that are no terms.
+_RESERVED = frozenset(
+    {"loss", "guide_accuracy", "train_natural_accuracy", "train_robust_accuracy", "epoch", "fit", "eps", "seconds"}
+)
+
+
+class Term(NamedTuple):
+    """One summand of a loss: ``weight * value``.
+
+    :param value: The unweighted value, a scalar tensor.
+    :param weight: Its factor in the loss; a term of weight 0 is reported, but adds nothing to the graph.
+    """
+
+    value: Tensor
+    weight: float = 1.0
+
+
+Terms = dict[str, Term]
+
+#: What a guidance loss must look like: ``(adversarial, guide, y) -> Terms``.
+Guidance = Callable[[Tensor, Tensor, Tensor], Terms]
+
+#: What a regularizer must look like: ``(adversarial, natural, weight) -> Terms``.
+Regularizer = Callable[[Tensor, Tensor, float], Terms]
+
+
+def total(terms: Terms) -> Tensor:
+    """The loss ``sum_i weight_i * value_i``, a scalar, added in the order of the dictionary.
+
+    :param terms: The named terms; at least one has a weight other than 0.
+    :raises TypeError: If it is no dictionary of :class:`Term`, or a value no tensor, or a weight no number.
+    :raises ValueError: If every weight is 0, so that nothing would be trained; a value that is no scalar, or a weight
+        that is not finite.
+    """
+    if not isinstance(terms, dict) or not all(isinstance(term, Term) for term in terms.values()):
+        raise TypeError(f"terms: expected a dictionary from names to Term(value, weight), got {terms!r}.")
+    loss: Tensor | None = None
+    for name, (value, weight) in terms.items():
+        if not isinstance(value, Tensor) or isinstance(weight, bool) or not isinstance(weight, (int, float)):
+            raise TypeError(f"terms: expected a tensor and a number under {name!r}, got {value!r} and {weight!r}.")
+        if value.ndim or not math.isfinite(weight):
+            raise ValueError(
+                f"terms: expected a scalar and a finite weight under {name!r}, got shape {tuple(value.shape)} and "
+                f"{weight!r}."
+            )
+        if weight:
+            part = value if weight == 1 else weight * value
+            loss = part if loss is None else loss + part
+    if loss is None:
+        raise ValueError(f"terms: every weight is 0 in {list(terms)}; at least one must be positive.")
+    return loss
+
+
+# --- supervised -----------------------------------------------------------------------------------------------------
+
+
+def natural_cross_entropy(natural: Tensor, y: Tensor, weight: float = 1.0) -> Terms:
+    """``w * CE(M_r(x), y)``, batch mean: the term ``natural_ce``.
+
+    :param natural: ``M_r(x)``, raw logits ``(N, C)``.
+    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
+    :param weight: ``w >= 0``.
+    """
+    _check(y, weight=weight, natural=natural)
+    return {"natural_ce": Term(functional.cross_entropy(natural, y), weight)}
+
+
+def adversarial_cross_entropy(adversarial: Tensor, y: Tensor, weight: float = 1.0) -> Terms:
+    """``w * CE(M_r(x_adv), y)``, batch mean: the term ``adversarial_ce`` (PGD-AT, arXiv 1706.06083, eq. 2.1).
+
+    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
+    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
+    :param weight: ``w >= 0``.
+    """
+    _check(y, weight=weight, adversarial=adversarial)
+    return {"adversarial_ce": Term(functional.cross_entropy(adversarial, y), weight)}
+
+
+def boosted_cross_entropy(adversarial: Tensor, y: Tensor) -> Terms:
+    """``CE(M_r(x_adv), y) - log(1 - max_{k != y} p_k(x_adv))``, batch mean (BCE of MART, OpenReview rklOg6EFwS, eq. 9).
+
+    As in the authors' code, the margin term is ``-log(1.0001 - max_{k != y} p_k + 1e-12)``. The terms are
+    ``adversarial_ce`` and ``adversarial_margin``.
+
+    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
+    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``, of which the largest counts.
+    """
+    _check(y, adversarial=adversarial)
+    hard = y if y.ndim == 1 else y.argmax(dim=1)
+    probabilities = functional.softmax(adversarial, dim=1)
+    own = functional.one_hot(hard, adversarial.shape[1]).bool()
+    others = probabilities.masked_fill(own, 0.0).amax(dim=1)
+    margin = -torch.log(1.0001 - others + 1e-12).mean()
+    cross_entropy = functional.cross_entropy(adversarial, hard)
+    return {"adversarial_ce": Term(cross_entropy), "adversarial_margin": Term(margin)}
+
+
+def guide_cross_entropy(guide: Tensor, y: Tensor, weight: float = 1.0) -> Terms:
+    """``b * CE(M_n(x), y)``, batch mean: the term ``guide_ce``, which keeps the learnable guide of LBGAT a classifier.
+
+    :param guide: ``M_n(x)``, raw logits ``(N, C)``.
+    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
+    :param weight: ``b >= 0``, 1 in the paper.
+    """
+    _check(y, weight=weight, guide=guide)
+    return {"guide_ce": Term(functional.cross_entropy(guide, y), weight)}
+
+
+# --- guidance: how the robust model is pulled to the guide's logits (arXiv 2011.11164 and its ablation) --------------
+
+
+def mse(adversarial: Tensor, guide: Tensor, y: Tensor | None = None) -> Terms:  # noqa: ARG001 (one signature)
+    """``MSE(M_r(x_adv), M_n(x))``: mean over batch and classes; the term ``guidance_mse``.
+
+    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
+    :param guide: ``M_n(x)``, raw logits ``(N, C)``.
+    :param y: Not used: the robust model never sees a label.
+    """
+    _check(adversarial=adversarial, guide=guide)
+    return {"guidance_mse": Term(functional.mse_loss(adversarial, guide))}
+
+
+def mse_ce(adversarial: Tensor, guide: Tensor, y: Tensor) -> Terms:
+    """``MSE(M_r(x_adv), M_n(x)) + CE(M_r(x_adv), y)``: the terms ``guidance_mse`` and ``adversarial_ce``.
+
+    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
+    :param guide: ``M_n(x)``, raw logits ``(N, C)``.
+    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
+    """
+    return {**mse(adversarial, guide), **adversarial_cross_entropy(adversarial, y)}
+
+
+def kd(adversarial: Tensor, guide: Tensor, y: Tensor, temperature: float = 4.0, weight: float = 0.1) -> Terms:
+    """``(1 - b) CE(M_r(x_adv), y) + 2 b T^2 CE(softmax(M_r(x_adv) / T), softmax(M_n(x) / T))``.
+
+    The terms are ``adversarial_ce`` and ``guidance_kd``.
+
+    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
+    :param guide: ``M_n(x)``, raw logits ``(N, C)``.
+    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
+    :param temperature: ``T > 0``.
+    :param weight: ``b`` in [0, 1].
+    """
+    _check(weight=weight, adversarial=adversarial, guide=guide)
+    check_number(temperature, "temperature", exclusive=True)
+    if weight > 1:
+        raise ValueError(f"weight: expected a number in [0, 1], got {weight}.")
+    terms = adversarial_cross_entropy(adversarial, y, weight=1.0 - weight)
+    soft = functional.cross_entropy(adversarial / temperature, functional.softmax(guide / temperature, dim=1))
+    return {**terms, "guidance_kd": Term(soft, 2.0 * weight * temperature**2)}
+
+
+def kl(adversarial: Tensor, guide: Tensor, y: Tensor) -> Terms:
+    """``KL(softmax M_n(x) || softmax M_r(x_adv)) + CE(M_r(x_adv), y)``: the terms ``guidance_kl``, ``adversarial_ce``.
+
+    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
+    :param guide: ``M_n(x)``, raw logits ``(N, C)``.
+    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
+    """
+    _check(adversarial=adversarial, guide=guide)
+    return {"guidance_kl": Term(_kl(guide, adversarial)), **adversarial_cross_entropy(adversarial, y)}
+
+
+GUIDANCE: dict[str, Guidance] = {"mse": mse, "mse+ce": mse_ce, "kd": kd, "kl": kl}
+
+
+# --- regularizers: how far the robust model's own answers on x_adv and x may lie apart -------------------------------
+
+
+def alp(adversarial: Tensor, natural: Tensor, weight: float = 1.0) -> Terms:
+    """``a * MSE(M_r(x_adv), M_r(x))``: adversarial logit pairing, the term ``alp`` (arXiv 1803.06373).
+
+    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
+    :param natural: ``M_r(x)``, raw logits ``(N, C)``.
+    :param weight: ``a >= 0``.
+    """
+    _check(weight=weight, adversarial=adversarial, natural=natural)
+    return {"alp": Term(functional.mse_loss(adversarial, natural), weight)}
+
+
+def trades(adversarial: Tensor, natural: Tensor, weight: float = 6.0) -> Terms:
+    """``a * KL(softmax M_r(x) || softmax M_r(x_adv))``: the term ``trades_kl`` (arXiv 1901.08573, eq. 5, a = 1/lambda).
+
+    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
+    :param natural: ``M_r(x)``, raw logits ``(N, C)``.
+    :param weight: ``a >= 0``.
+    """
+    _check(weight=weight, adversarial=adversarial, natural=natural)
+    return {"trades_kl": Term(_kl(natural, adversarial), weight)}
+
+
+def mart(adversarial: Tensor, natural: Tensor, y: Tensor, weight: float = 5.0) -> Terms:
+    """``a * mean(KL(p(x) || p(x_adv)) * (1 - p_y(x)))``: the term ``mart_kl``, weighted by how unsure the model is.
+
+    With the small constants of the authors' code; the gradient flows through the weights too. Source: MART, OpenReview
+    rklOg6EFwS, eq. 11.
+
+    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
+    :param natural: ``M_r(x)``, raw logits ``(N, C)``.
+    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``, of which the largest counts.
+    :param weight: ``a >= 0``: lambda of the paper, ``--beta`` of its code.
+    """
+    _check(y, weight=weight, adversarial=adversarial, natural=natural)
+    hard = y if y.ndim == 1 else y.argmax(dim=1)
+    p_adversarial, p_natural = functional.softmax(adversarial, dim=1), functional.softmax(natural, dim=1)
+    # By log_softmax, not the logarithm of p_natural: where a probability is 0 in fp32, its gradient would be NaN.
+    difference = functional.log_softmax(natural, dim=1) - torch.log(p_adversarial + 1e-12)
+    divergence = (p_natural * difference).sum(dim=1)
+    unsure = 1.0000001 - p_natural.gather(1, hard[:, None]).squeeze(1)
+    return {"mart_kl": Term((divergence * unsure).mean(), weight)}
+
+
+REGULARIZERS: dict[str, Regularizer] = {"alp": alp, "trades": trades}
+
+
+def _kl(of: Tensor, to: Tensor) -> Tensor:
+    """``KL(softmax of || softmax to)``, batch mean."""
+    return functional.kl_div(functional.log_softmax(to, dim=1), functional.softmax(of, dim=1), reduction="batchmean")
+
+
+# --- checks ---------------------------------------------------------------------------------------------------------
+
+
+def check_guidance(guidance: Any, nb_classes: int, device: torch.device) -> None:
+    """Call a guidance loss once on small logits, so that a wrong one is refused before training.
+
+    :param guidance: A callable ``(adversarial, guide, y) -> Terms``.
+    :param nb_classes: ``C``.
+    :param device: Where the logits will be.
+    :raises TypeError: If it cannot be called, or returns no dictionary from names to ``Term``.
+    :raises ValueError: If a value is no finite scalar, or nothing of the result depends on ``adversarial``.
+    """
+    check_count(nb_classes, "nb_classes", minimum=2)
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise TypeError(f"device: expected a device such as 'cpu', got {device!r}.") from error
+    adversarial, guide = torch.linspace(-1, 1, 4 * nb_classes, device=device).reshape(2, 2, nb_classes)
+    adversarial.requires_grad_()
+    y = torch.arange(2, device=device) % nb_classes
+    try:
+        with torch.enable_grad():
+            terms = guidance(adversarial, guide, y)
+    except Exception as error:
+        raise TypeError(
+            f"guidance: expected a callable (adversarial, guide, y) -> Terms; with logits of shape (2, {nb_classes}) "
+            f"and labels (2,) it raised {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(terms, dict) or not terms or not all(isinstance(term, Term) for term in terms.values()):
+        got = {k: type(v).__name__ for k, v in terms.items()} if isinstance(terms, dict) else type(terms).__name__
+        raise TypeError(f"guidance: expected it to return a dictionary from names to Term(value, weight), got {got}.")
+    taken = sorted(_RESERVED.intersection(terms))
+    if taken:
+        raise ValueError(f"guidance: a term must not be named {taken}, which the history uses for something else.")
+    for name, (value, weight) in terms.items():
+        weighted = isinstance(weight, (int, float)) and math.isfinite(weight)
+        if not isinstance(value, Tensor) or value.ndim or not bool(value.isfinite()) or not weighted:
+            raise ValueError(f"guidance: expected finite scalar terms, got {name}={value!r} with weight {weight!r}.")
+    if not total(terms).requires_grad:
+        raise ValueError(
+            f"guidance: none of its terms {list(terms)} depends on adversarial, so nothing would be learnt."
+        )
+
+
+def _check(*labels: Any, weight: Any = 1.0, **logits: Any) -> None:
+    """Types and shapes always; the values of labels only where looking at them waits for no device."""
+    first_name, first = "", torch.empty(0)
+    for name, value in logits.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a tensor of logits (N, C), got {type(value).__name__}.")
+        if not value.is_floating_point():
+            raise TypeError(f"{name}: expected logits as floats, got {value.dtype}.")
+        if value.ndim != 2 or value.numel() == 0:
+            raise ValueError(f"{name}: expected logits (N, C), at least one row, got shape {tuple(value.shape)}.")
+        if first_name and value.shape != first.shape:
+            raise ValueError(
+                f"{name}: expected shape {tuple(first.shape)} as {first_name} has, got {tuple(value.shape)}."
+            )
+        first_name, first = first_name or name, value
+    for y in labels:
+        _check_labels(y, first, first_name)
+    check_number(weight, "weight")
+
+
+def _check_labels(y: Any, logits: Tensor, of: str) -> None:
+    rows, classes = logits.shape
+    if not isinstance(y, Tensor):
+        raise TypeError(f"y: expected a tensor of labels, got {type(y).__name__}.")
+    if tuple(y.shape) != ((rows,) if y.ndim == 1 else (rows, classes)):
+        raise ValueError(
+            f"y: expected indices ({rows},) or rows ({rows}, {classes}) for {of} of shape ({rows}, {classes}), got "
+            f"shape {tuple(y.shape)}."
+        )
+    if y.dtype != torch.int64 if y.ndim == 1 else not y.is_floating_point():
+        raise TypeError(f"y: expected indices as int64 or rows as floats, got {y.dtype} of shape {tuple(y.shape)}.")
+    if y.device.type != "cpu":
+        return
+    if y.ndim == 1:
+        low, high = (int(value) for value in y.aminmax())
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"y: expected class indices in [0, {classes - 1}] for {of} of shape ({rows}, {classes}), got values in "
+                f"[{low}, {high}]."
+            )
+    elif not bool(((y >= 0).all(dim=1) & ((y.sum(dim=1) - 1).abs() <= _SUM_TOLERANCE)).all()):
+        raise ValueError("y: expected rows that are probabilities (non-negative, sum 1).")

@@ -1,0 +1,112 @@
+"""The file of what a long evaluation has finished: what it gives back, and what it refuses."""
+
+import resource
+import sqlite3
+
+import pytest
+import torch
+from torch import nn
+
+from art_lbgat.evaluation.record import Entry, Record, weights_sha256
+
+
+def make_record(path):
+    entry = Entry(torch.arange(3), torch.rand(3, 1, 4, 4), {"softmax": "is one"}, 0.5)
+    with Record(path, {"eps": 0.1}) as kept:
+        kept.add("apgd-ce", entry, 8)
+    return entry
+
+
+def test_a_record_gives_back_what_was_added(tmp_path):
+    entry = make_record(tmp_path / "state")
+    with Record(tmp_path / "state", {"eps": 0.1}) as kept:
+        found = kept.get("apgd-ce", 8)
+        assert kept.get("apgd-ce", 0) is None
+        assert kept.get("square", 8) is None
+    assert torch.equal(found.rows, entry.rows)
+    assert torch.equal(found.x_adv, entry.x_adv)
+    assert (found.flags, found.seconds) == (entry.flags, entry.seconds)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    with sqlite3.connect(path) as database:
+        content = database.execute("SELECT content FROM entry").fetchone()[0]
+        database.execute("UPDATE entry SET content = ?", [content[:-1] + bytes([content[-1] ^ 1])])
+
+
+def newer(path):
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 3")
+
+
+def foreign(path):
+    path.unlink()
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE mine (a)")
+
+
+DAMAGE = {
+    "truncated": (truncate, "is damaged or no record"),
+    "text": (lambda path: path.write_text("not a database" * 100), "is damaged or no record"),
+    "a flipped bit": (flip, "is damaged at apgd-ce 8; delete it"),
+    "newer format": (newer, "has format 3, this version reads format 2"),
+    "another program's": (foreign, "is a database of something else"),
+}
+
+
+@pytest.mark.parametrize(("damage", "match"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_record_is_named_and_left_alone(damage, match, tmp_path):
+    path = tmp_path / "state"
+    make_record(path)
+    damage(path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=match) as error, Record(path, {"eps": 0.1}) as kept:
+        kept.get("apgd-ce", 8)
+    assert str(path) in str(error.value)
+    assert path.read_bytes() == before
+
+
+def test_a_record_that_is_in_use_is_locked_and_free_afterwards(tmp_path):
+    path = tmp_path / "state"
+    make_record(path)
+    for _ in range(2):  # the second time nothing is written, only read
+        with Record(path, {"eps": 0.1}), pytest.raises(BlockingIOError, match=r"another run has .*state open"):
+            Record(path, {"eps": 0.1})
+    with pytest.raises(FileNotFoundError, match="there is no directory"):
+        Record(tmp_path / "none" / "state", {})
+    with pytest.raises(OSError, match="cannot be used"):
+        Record(tmp_path, {})
+
+
+def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path):
+    path = tmp_path / "state"
+    entry = make_record(path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Record(path, {"eps": 0.1}) as kept:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, limits[1]))
+        try:
+            with pytest.raises(OSError, match=r"state_path: .*state cannot be written"):
+                kept.add("apgd-t", entry._replace(x_adv=torch.rand(3, 100, 100)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with Record(path, {"eps": 0.1}) as kept:
+        assert torch.equal(kept.get("apgd-ce", 8).x_adv, entry.x_adv)
+        assert kept.get("apgd-t") is None
+
+
+def test_weights_hash_sees_values_names_and_types_only():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    digest = weights_sha256(model)
+    assert digest == weights_sha256(model.train()) == weights_sha256(model.eval())
+    assert len(digest) == 64
+    with torch.no_grad():
+        model[0].weight[0, 0] += 1e-7
+    assert weights_sha256(model) != digest
+    seen = [weights_sha256(module) for module in (model, model[0])]
+    seen += [weights_sha256(model.to(dtype)) for dtype in (torch.float64, torch.bfloat16)]  # in place
+    assert len(set(seen)) == 4
