@@ -75,11 +75,7 @@ def plan_attacks(
     autoattack: str | Sequence[str] = "standard",
     argument: str = "attacks",
 ) -> list[Plan]:
-    """Plans in the order of the attacks; ``"transfer"`` becomes one for each source. Errors name the argument.
-
-    :raises ValueError: No attack, an unknown name, ``"transfer"`` without sources, ``"worst"`` without another attack.
-    :raises TypeError: Anything that is neither a name nor an attack.
-    """
+    """Plans in the order of the attacks; ``"transfer"`` becomes one for each source. Errors name the argument."""
     single = isinstance(attacks, (str, EvasionAttack)) or callable(attacks)
     if not single and (isinstance(attacks, (bytes, Mapping)) or not isinstance(attacks, Iterable)):
         raise TypeError(f"{argument}: expected {EXPECTED}, or several of them, got {type(attacks).__name__}.")
@@ -115,11 +111,7 @@ def _plan(attack: Any, sources: list[str], autoattack: str | Sequence[str], argu
 
 
 def check_runnable(subject: Subject, plan: Plan) -> None:
-    """Refuse what is known to fail before the first attack starts, which may take hours.
-
-    :raises ValueError: Unknown attacks of AutoAttack, no ``clip_values`` where they are needed, no gradients, an ART
-        attack that is targeted or bound to another model.
-    """
+    """Refuse what is known to fail before the first attack starts, which may take hours."""
     view = subject.view
     if plan.kind in ("gradient", "quantised") or (
         plan.kind == "autoattack" and needs_gradients(attack_names(plan.attack, view.classifier.nb_classes)[0])
@@ -143,11 +135,7 @@ class Source(NamedTuple):
 def make_sources(
     sources: Mapping[str, PyTorchClassifier], subjects: Mapping[Any, Subject], threat: Threat
 ) -> dict[str, Source]:
-    """The sources with their examples, made once for all judged classifiers.
-
-    :raises ValueError: A source with other ``input_shape``, ``nb_classes`` or ``clip_values``, without gradients, or
-        with NaN or Inf in its natural logits.
-    """
+    """The sources with their examples, made once for all judged classifiers; ValueError where one does not fit."""
     first = next(iter(subjects.values()))
     found = {}
     for name, classifier in sources.items():

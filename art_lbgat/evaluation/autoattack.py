@@ -211,10 +211,7 @@ def published_package() -> ModuleType:
 def attack_names(
     attacks: str | Sequence[str], nb_classes: int, argument: str = "attacks"
 ) -> tuple[list[str], dict[str, str]]:
-    """The attacks to run, and flags if they are not those of ten classes or more; errors name the argument.
-
-    :raises ValueError: No or unknown attacks, or too few classes for one.
-    """
+    """The attacks to run, and flags if they are not those of ten classes or more; errors name the argument."""
     notes = {}
     if nb_classes <= _TARGETS:
         notes[FEW_CLASSES] = f"targeted attacks try {nb_classes - 1} targets, all there are, instead of {_TARGETS}."

@@ -125,12 +125,8 @@ def unpack(packed: bytes) -> tuple[dict[int, Entry], tuple[str, str] | None]:
 class Record:
     """Entries by the name of the part and the place within it; in memory only where there is no path.
 
-    :param path: The file, made if it is not there; None keeps nothing.
-    :param identity: What the entries belong to: a file of another identity is refused.
-    :raises ValueError: If the file belongs to other weights, data or settings (they are named with both values), is
-        damaged, or is no record; it is never changed then.
-    :raises FileNotFoundError: If its directory does not exist.
-    :raises BlockingIOError: If another run has it open.
+    ValueError if the file is of another identity (what differs is named with both values), is damaged, or is no record;
+    it is never changed then. BlockingIOError if another run has it open.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, identity: Mapping[str, Any]) -> None:
@@ -239,10 +235,7 @@ class Record:
 
 @contextmanager
 def sharing(device: torch.device) -> Iterator[Sharing]:
-    """The processes that run this evaluation together; all of them have to come here.
-
-    :raises RuntimeError: If another process has ended.
-    """
+    """The processes that run this evaluation together; all have to come here, RuntimeError if one has ended."""
     processes = join_processes(device)
     with processes.gathering() as gathered:
         yield Sharing(processes, gathered)

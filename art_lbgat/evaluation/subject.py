@@ -84,11 +84,7 @@ def make_subjects(
     seed: int,
     refuse: bool = True,
 ) -> dict[str | None, Subject]:
-    """The classifiers, one without a name as None, with their natural predictions; ``x`` is copied once.
-
-    :raises ValueError: No classifier; bad ``x``, ``y``, ``batch_size`` or ``seed``; with ``refuse`` also NaN or Inf in
-        natural logits.
-    """
+    """The classifiers by name (None without one) and their natural predictions, which ``refuse`` wants to be finite."""
     check_count(batch_size, "batch_size")
     check_seed(seed)
     named: Mapping[Any, PyTorchClassifier] = classifier if isinstance(classifier, Mapping) else {None: classifier}

@@ -151,8 +151,6 @@ def run_row(
 
     Only samples that are right naturally are attacked by the suite's own attacks, since the others count as wrong
     anyway; every attack judges all of these by itself, whatever the other rows found.
-
-    :raises ValueError: An ``x_adv`` that leaves the threat model, or an attack that cannot be run on the classifier.
     """
     start, notes = time.perf_counter(), tuple(health_flags(subject.health).values())
     right, bounds = subject.right, subject.bounds()
