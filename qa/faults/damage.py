@@ -11,7 +11,7 @@ from pathlib import Path
 
 from art_lbgat.engine.checkpoint import checkpoints
 from qa.faults.row import Row
-from qa.faults.training import Case
+from tests.trainers.cases import Case
 
 TEST = "bit flips, truncations, deletions, swaps, rubbish and files of other checkpoints in one or all checkpoints"
 ASKED = "the file is named and the checkpoint before it gives the same bits, or (all damaged) the run is refused"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qa.faults.row import Row
-from qa.faults.training import Case
+from tests.trainers.cases import Case
 from tests.trainers.cases import TRAINERS
 
 TEST = "SIGKILL at random moments of training (every trainer, also while a checkpoint is being written), then resumed"

@@ -13,7 +13,7 @@ import torch
 from art_lbgat.engine.nonfinite import NonFiniteError
 from art_lbgat.trainers import adversary
 from qa.faults.row import Row
-from qa.faults.training import HELD, Case, X, Y
+from tests.trainers.cases import HELD, TRAINERS, Case, X, Y
 from tests.trainers.cases import TRAINERS
 
 TEST = "NaN or Inf put into data, weights, gradients, logits and the attack at one step"
