@@ -178,7 +178,7 @@ def test_more_epochs_may_be_asked_for_and_fewer_are_refused(tmp_path):
     assert Case("lbgat", tmp_path, verbose=False, checkpoint_every=1).fit(nb_epochs=4).digest() == expected
     again = Case("lbgat", tmp_path).fit(nb_epochs=4)
     assert again.digest() == expected  # it had ended: nothing is trained
-    with pytest.raises(ValueError, match=r"nb_epochs: .*step-\d+ is in epoch 4 already; expected at least that, got 2"):
+    with pytest.raises(ValueError, match=r"nb_epochs: .*step-\d+\.safetensors is in epoch 4 already; expected at least that, got 2"):
         Case("lbgat", tmp_path).fit(nb_epochs=2)
 
 
@@ -224,7 +224,7 @@ def test_must_never_and_paths(tmp_path):
     assert len(there) >= 2
     with pytest.raises(ValueError, match=r"resume: 'never', but .* holds checkpoints of a run"):
         Case("lbgat", tmp_path / "run", resume="never").fit()
-    with pytest.raises(ValueError, match=r"is older than step-[\d]+.safetensors in .*, which the run would overwrite"):
+    with pytest.raises(ValueError, match=r"is older than step-\d+\.safetensors in .*, which the run would overwrite"):
         Case("lbgat", tmp_path / "run", resume=there[1]).fit()
     with pytest.raises(FileNotFoundError, match=r"resume: expected 'auto', .* got .*nowhere"):
         Case("lbgat", tmp_path / "run", resume=tmp_path / "nowhere").fit()
@@ -256,7 +256,7 @@ def test_changed_settings_are_refused_with_old_and_new(named, tmp_path):
     with pytest.raises(ValueError, match=r"resume: the settings are not those of") as error:
         Case("lbgat", tmp_path, **options).fit(**fit)
     assert named in str(error.value)
-    assert "What may change: nb_epochs, verbose, trackers, checkpoint_dir" in str(error.value)
+    assert "What may change: nb_epochs, verbose, trackers, on_step, checkpoint_dir" in str(error.value)
 
 
 def test_changed_models_attacks_optimizers_and_data_are_refused(tmp_path):
