@@ -1,4 +1,4 @@
-"""The engine by itself: the joint module, modes, randomness, selection, the optimizer step."""
+"""The engine by itself: models, modes, randomness, selection, averages, weight perturbation, the optimizer step."""
 
 import random
 import subprocess
@@ -7,22 +7,30 @@ import sys
 import numpy as np
 import pytest
 import torch
-from art_lbgat.engine.average import Average
-from art_lbgat.engine.awp import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
-from art_lbgat.engine.joint import Joint
-from art_lbgat.engine.selection import Selection
 from torch import nn
 
+from art_lbgat.classifier import TensorView
+from art_lbgat.engine.averaging import Average
 from art_lbgat.engine.cost import Cost
 from art_lbgat.engine.history import Meter
 from art_lbgat.engine.options import RunOptions
+from art_lbgat.engine.perturbation import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
 from art_lbgat.engine.schedule import StepSchedule
+from art_lbgat.engine.step import Method, Models
+from art_lbgat.engine.validation import Selection
 from art_lbgat.objectives import Term
 from art_lbgat.preserve import Key, Modes, draw_seed, evaluating, preserved_modes, preserved_randomness, seed_everything
-from tests.conftest import conv_net, optimizer_step
+from tests.conftest import conv_net, make_classifier, optimizer_step
 
 
-def test_joint_order_is_adversarial_then_natural_then_guides():
+def models(natural="graph", guides=1, train_guides=False, net=conv_net):
+    views = [TensorView(make_classifier(net())) for _ in range(1 + guides)]
+    method = Method("test", lambda logits, y, y_guide: {}, natural, train_guides)
+    modules = [view.module for view in views]
+    return Models(views[0], views[1:], method, [Modes(module) for module in modules], modules)
+
+
+def test_forwards_run_adversarial_then_natural_then_guides():
     calls = []
 
     class Named(nn.Linear):
@@ -30,28 +38,24 @@ def test_joint_order_is_adversarial_then_natural_then_guides():
             calls.append((id(self), float(x[0, 0])))
             return super().forward(x)
 
-    student, guides = Named(2, 3), [Named(2, 3), Named(2, 3)]
+    made = models(guides=2, net=lambda: Named(2, 4))
+    student, guides = made.student, list(made.guides)
     a, n = torch.full((1, 2), 1.0), torch.full((1, 2), 2.0)
-    outputs = Joint(student, guides)(a, n, [n, n + 1])
+    outputs = made(a, n, [n, n + 1])
     assert calls == [(id(student), 1.0), (id(student), 2.0), (id(guides[0]), 2.0), (id(guides[1]), 3.0)]
     assert list(outputs) == ["adversarial", "natural", "guide"]
-    expected = (
-        nn.functional.linear(n, guides[0].weight, guides[0].bias)
-        + nn.functional.linear(n + 1, guides[1].weight, guides[1].bias)
-    ) / 2
-    torch.testing.assert_close(outputs["guide"], expected)
+    torch.testing.assert_close(outputs["guide"], (guides[0](n) + guides[1](n + 1)) / 2)  # an ensemble: the mean
 
 
 @pytest.mark.parametrize("train_guides", [True, False])
-@pytest.mark.parametrize("natural_graph", [True, False])
-def test_joint_graphs_are_only_where_asked_for(train_guides, natural_graph):
-    joint = Joint(conv_net(), [conv_net()], train_guides)
-    x = torch.rand(4, 1, 8, 8)
-    outputs = joint(x, x, [x], natural_graph)
+@pytest.mark.parametrize("natural", ["graph", "value"])
+def test_graphs_are_only_where_asked_for(train_guides, natural):
+    made, x = models(natural, train_guides=train_guides), torch.rand(4, 1, 8, 8)
+    outputs = made(x, x, [x])
     assert outputs["adversarial"].requires_grad
-    assert outputs["natural"].requires_grad == natural_graph
+    assert outputs["natural"].requires_grad == (natural == "graph")
     assert outputs["guide"].requires_grad == train_guides
-    assert set(joint(None, x)) == {"natural"}
+    assert set(made(None, x, ())) == {"natural"}
 
 
 def test_modes_keep_what_the_user_froze_and_restore_everything():
@@ -228,10 +232,10 @@ def test_average_is_the_recursion_and_covers_buffers():
 def test_weight_perturbation_moves_layer_weights_by_gamma_of_their_length():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2), nn.Linear(2, 2))
-    net[4].weight.requires_grad_(False)
     unused = nn.Linear(2, 2)
     net.register_module("unused", unused)
-    parameters = perturbed_parameters(net)
+    head = [*net[0].parameters(), *net[1].parameters(), *net[3].parameters(), *unused.parameters()]
+    parameters = perturbed_parameters(net, [torch.optim.SGD(head, lr=0.1)])
     assert [id(p) for p in parameters] == [id(net[0].weight), id(net[3].weight), id(unused.weight)]
     x = torch.randn(5, 1, 4, 4)
     before = {k: v.clone() for k, v in net.state_dict().items()}

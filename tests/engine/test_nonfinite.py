@@ -73,5 +73,11 @@ def test_settings_that_differ_are_named():
     assert differences({"a": "0" * 64}, {"a": "1" * 64}) == ["a: '00000000000...' -> '11111111111...'"]
     values = {"a": (1, math.inf), "b": torch.float32, "c": described, "d": nn.ReLU(), "e": torch.tensor(2.5)}
     found = described(values)
-    assert {**found, "d": found["d"]["type"]} == {"a": [1, "inf"], "b": "dtype", "c": "described", "d": "ReLU", "e": 2.5}
+    assert {**found, "d": found["d"]["type"]} == {
+        "a": [1, "inf"],
+        "b": "dtype",
+        "c": "described",
+        "d": "ReLU",
+        "e": 2.5,
+    }
     assert described(torch.zeros(2)) != described(torch.ones(2))
