@@ -423,7 +423,6 @@ def test_input_shapes_are_compared_as_tuples():
     ("options", "match"),
     [
         ({"patience": 2}, "patience: expected validation_data with patience=2"),
-        ({"keep": "both"}, "keep: expected validation_data with keep='both'"),
         ({"on_collapse": "stop"}, "on_collapse: expected validation_data"),
     ],
 )
@@ -451,11 +450,3 @@ def test_a_loader_cannot_be_split():
         NaturalTrainer(make_classifier(), **OPTIONS).fit(
             loader(torch.from_numpy(X), torch.from_numpy(Y)), nb_epochs=1, validation_split=0.5
         )
-
-
-def test_a_guide_cannot_be_cached_where_its_images_change():
-    trainer = BGATTrainer(make_classifier(), make_classifier(seed=1), cache_guide=True, **OPTIONS)
-    with pytest.raises(ValueError, match="cache_guide: expected no augmentation"):
-        trainer.fit(X, Y, nb_epochs=1, augmentation="flip")
-    with pytest.raises(ValueError, match="cache_guide: expected arrays"):
-        trainer.fit(loader(torch.from_numpy(X), torch.from_numpy(Y)), nb_epochs=1)

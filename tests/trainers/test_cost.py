@@ -157,13 +157,3 @@ class Counting:
 
     def step(self):
         self.seen.append(self.passes.forwards)
-
-
-def test_a_cached_guide_is_run_in_the_first_epoch_only():
-    classifier, guide = make_classifier(), make_classifier(seed=1)
-    trainer = BGATTrainer(classifier, guide, pgd(classifier), cache_guide=True, **OPTIONS)
-    teacher, seen = Passes(guide.model), []
-    trainer.fit(*make_data(20), batch_size=8, nb_epochs=3, scheduler=Counting(teacher, seen))
-    assert seen[0] >= 3
-    assert seen[-1] == seen[0]
-    assert (trainer.cost.guide, str(trainer.cost)) == (0, "7 F")

@@ -178,7 +178,9 @@ def test_more_epochs_may_be_asked_for_and_fewer_are_refused(tmp_path):
     assert Case("lbgat", tmp_path, verbose=False, checkpoint_every=1).fit(nb_epochs=4).digest() == expected
     again = Case("lbgat", tmp_path).fit(nb_epochs=4)
     assert again.digest() == expected  # it had ended: nothing is trained
-    with pytest.raises(ValueError, match=r"nb_epochs: .*step-\d+\.safetensors is in epoch 4 already; expected at least that, got 2"):
+    with pytest.raises(
+        ValueError, match=r"nb_epochs: .*step-\d+\.safetensors is in epoch 4 already; expected at least that, got 2"
+    ):
         Case("lbgat", tmp_path).fit(nb_epochs=2)
 
 
