@@ -13,9 +13,9 @@ from art.data_generators import PyTorchDataGenerator
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
-import art_lbgat
 from art_lbgat import RunOptions, StepSchedule, attacks, objectives
 from art_lbgat.classifier import TensorView
+from art_lbgat.trainers import METHODS
 from qa.faults import wrong_values as wrong
 from qa.faults.call import Call
 from qa.faults.wrong_values import Strategy, changes, each, values
@@ -25,25 +25,14 @@ from tests.trainers.cases import TRAINERS, pgd
 N = 6
 LOGITS = {"adversarial", "natural", "guide"}
 _NAN = [each(lambda: math.nan, lambda: math.inf, lambda: -math.inf)]
-_CLASSES = {
-    "natural": "NaturalTrainer",
-    "madry": "MadryTrainer",
-    "alp": "ALPTrainer",
-    "trades": "TRADESTrainer",
-    "mart": "MARTTrainer",
-    "fast-at": "FastATTrainer",
-    "bgat": "BGATTrainer",
-    "lbgat": "LBGATTrainer",
-}
+_CLASSES = {name: trainer.__name__ for name, trainer in METHODS.items()}
 _RUN: dict[str, list[Strategy]] = {
     "eps_warmup_epochs": wrong.count(0),
-    "max_iter_warmup_epochs": wrong.count(0),
-    "warm_start": wrong.flag(),
     "max_grad_norm": wrong.number(exclusive=True, optional=True),
     "awp_gamma": wrong.number(exclusive=True, optional=True),
     "awp_start_epoch": wrong.count(),
     "ema_decay": wrong.share(optional=True),
-    "keep": wrong.choice("best", "last", "both"),
+    "keep": wrong.choice("best", "last"),
     "validate_every": wrong.count(),
     "patience": wrong.count(optional=True),
     "on_collapse": wrong.choice("warn", "stop"),
@@ -52,13 +41,12 @@ _RUN: dict[str, list[Strategy]] = {
     "attack_precision": wrong.choice("fp32", "bf16", "fp16", optional=True),
     "channels_last": wrong.flag(),
     "compile": wrong.flag(),
-    "tf32": wrong.flag(),
-    "on_nonfinite": wrong.choice("raise", "skip", "rollback"),
     "checkpoint_dir": wrong.no_path(optional=True)[:-1],
     "checkpoint_every": [*wrong.junk("text"), each(lambda: "often", lambda: 0, lambda: -1, lambda: "0 epochs")],
     "keep_checkpoints": wrong.count(),
     "resume": wrong.no_path()[:-1],
-    "sync_batchnorm": wrong.flag(),
+    "trackers": [*wrong.junk(), each(lambda: [None], lambda: ["csv"])],
+    "on_step": wrong.junk("none", "function", "type"),
     "seed": wrong.count(0, optional=True),
     "verbose": wrong.flag(),
 }
@@ -81,7 +69,7 @@ _GUIDANCE = [
 
 
 def _constructor(method: str) -> Call:
-    kind = getattr(art_lbgat, _CLASSES[method])
+    kind = METHODS[method]
     own: dict[str, Any] = {}
     wrongs: dict[str, list[Strategy]] = {"classifier": wrong.classifier()}
     if method != "natural":
@@ -96,11 +84,9 @@ def _constructor(method: str) -> Call:
         wrongs["regularizer"] = wrong.choice("alp", "trades", optional=True)
         wrongs["regularizer_weight"] = wrong.number(optional=True)
         own = {"regularizer": "trades", "regularizer_weight": 1.0}
-    weight = {"alp": "alp_weight", "trades": "beta", "mart": "mart_weight", "lbgat": "guide_ce_weight"}.get(method)
+    weight = "guide_ce_weight" if method == "lbgat" else kind.weight_name
     if weight:
         wrongs[weight] = wrong.number(exclusive=method in ("trades", "mart"))
-    if method == "bgat":
-        wrongs["cache_guide"] = wrong.flag()
     wrongs["options"] = wrong.junk("none")
     wrongs["seed"] = wrong.count(0, optional=True)
     wrongs["patience"] = wrong.count(optional=True)

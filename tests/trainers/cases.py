@@ -69,14 +69,17 @@ NOT_REPEATED = ["seconds", "images_per_second"]
 class Case:
     """One trainer with fresh models, always the same: two epochs of four steps."""
 
-    def __init__(self, name: str, directory: Path | None = None, **options: Any) -> None:
+    def __init__(
+        self, name: str, directory: Path | None = None, attack: Callable[[Any], Any] | None = None, **options: Any
+    ) -> None:
         torch.set_num_threads(1)
         self.classifier = make_classifier(lr=0.02)
         self.guide = another(self.classifier)
         every: dict[str, Any] = {"ema_decay": 0.8, "awp_gamma": 0.01, "awp_start_epoch": 2, "seed": None}
         if directory is not None:
             every |= {"checkpoint_dir": directory, "checkpoint_every": "1 step"}
-        self.trainer = TRAINERS[name](self.classifier, guide=self.guide, **{**every, **options})
+        made = None if attack is None else attack(self.classifier)
+        self.trainer = TRAINERS[name](self.classifier, self.guide, made, **{**every, **options})
 
     def fit(self, **changes: Any) -> Case:
         """Train from the first step, or from the newest checkpoint."""
