@@ -181,13 +181,3 @@ def test_tf32_is_off_on_cuda_and_as_found_afterwards():
         with executions([("m", nn.Linear(2, 2))], RunOptions(), device):
             assert switches() == inside
         assert switches() == found
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "error"),
-    [("precision", "half", ValueError), ("attack_precision", "fp8", ValueError), ("compile", 1, TypeError),
-     ("channels_last", "auto", TypeError)],
-)  # fmt: skip
-def test_bad_options_are_named(field, value, error):
-    with pytest.raises(error, match=f"^{field}: expected"):
-        RunOptions(**{field: value})

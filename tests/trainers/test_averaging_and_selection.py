@@ -172,17 +172,3 @@ def test_a_schedule_is_made_for_every_trained_optimizer():
     trainer.fit(X, Y, batch_size=16, nb_epochs=4, scheduler=StepSchedule((2,), first_epoch_factor=0.2))
     assert trainer.history.learning_rate.tolist() == pytest.approx([0.02, 0.1, 0.01, 0.01])
     assert trainer.history.guide_learning_rate.tolist() == pytest.approx([0.01, 0.05, 0.005, 0.005])
-
-
-def test_a_learnable_guide_may_start_from_trained_weights():
-    trained = make_classifier(seed=1, lr=0.05)
-    NaturalTrainer(trained, **OPTIONS).fit(X, Y, batch_size=16, nb_epochs=6)
-    losses = []
-    for guide in (trained, make_classifier(seed=1)):
-        before = copied_state(guide.model)
-        classifier = make_classifier()
-        trainer = LBGATTrainer(classifier, guide, pgd(classifier), **OPTIONS)
-        trainer.fit(X, Y, batch_size=32, nb_epochs=1)
-        losses.append(trainer.history.guide_ce[0])
-        assert not states_equal(before, guide.model.state_dict())
-    assert losses[0] < 0.5 * losses[1]
