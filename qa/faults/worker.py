@@ -80,7 +80,7 @@ def train(
         time.sleep(pause)
         if step.x_adv is not None:
             made.append(step.x_adv.numpy().copy())
-        if len(made) == die_at:
+        if die_at and len(made) == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     trainer = TRAINERS[name](classifier, guide=guide, attack=attack, on_step=on_step, **options)
