@@ -33,7 +33,7 @@ def described(value: Any) -> Any:
     if isinstance(value, np.generic):
         return described(value.item())
     if isinstance(value, (np.ndarray, Tensor)):
-        return described(value.item()) if value.size in (1, ()) and value.ndim == 0 else sha256_of([value])
+        return sha256_of([value]) if value.ndim else described(value.item())
     if isinstance(value, Path):
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -1,4 +1,4 @@
-"""Trainers, their options, attacks and losses."""
+"""Trainers, their options, attacks and objectives."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from art.data_generators import PyTorchDataGenerator
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
-import art_lbgat
-from art_lbgat import RunOptions, StepSchedule, attacks, losses
+from art_lbgat import RunOptions, StepSchedule, attacks, objectives
 from art_lbgat.classifier import TensorView
+from art_lbgat.trainers import METHODS
 from qa.faults import wrong_values as wrong
 from qa.faults.call import Call
 from qa.faults.wrong_values import Strategy, changes, each, values
@@ -25,25 +25,14 @@ from tests.trainers.cases import TRAINERS, pgd
 N = 6
 LOGITS = {"adversarial", "natural", "guide"}
 _NAN = [each(lambda: math.nan, lambda: math.inf, lambda: -math.inf)]
-_CLASSES = {
-    "natural": "NaturalTrainer",
-    "madry": "MadryTrainer",
-    "alp": "ALPTrainer",
-    "trades": "TRADESTrainer",
-    "mart": "MARTTrainer",
-    "fast-at": "FastATTrainer",
-    "bgat": "BGATTrainer",
-    "lbgat": "LBGATTrainer",
-}
+_CLASSES = {name: trainer.__name__ for name, trainer in METHODS.items()}
 _RUN: dict[str, list[Strategy]] = {
     "eps_warmup_epochs": wrong.count(0),
-    "max_iter_warmup_epochs": wrong.count(0),
-    "warm_start": wrong.flag(),
     "max_grad_norm": wrong.number(exclusive=True, optional=True),
     "awp_gamma": wrong.number(exclusive=True, optional=True),
     "awp_start_epoch": wrong.count(),
     "ema_decay": wrong.share(optional=True),
-    "keep": wrong.choice("best", "last", "both"),
+    "keep": wrong.choice("best", "last"),
     "validate_every": wrong.count(),
     "patience": wrong.count(optional=True),
     "on_collapse": wrong.choice("warn", "stop"),
@@ -52,13 +41,12 @@ _RUN: dict[str, list[Strategy]] = {
     "attack_precision": wrong.choice("fp32", "bf16", "fp16", optional=True),
     "channels_last": wrong.flag(),
     "compile": wrong.flag(),
-    "tf32": wrong.flag(),
-    "on_nonfinite": wrong.choice("raise", "skip", "rollback"),
     "checkpoint_dir": wrong.no_path(optional=True)[:-1],
     "checkpoint_every": [*wrong.junk("text"), each(lambda: "often", lambda: 0, lambda: -1, lambda: "0 epochs")],
     "keep_checkpoints": wrong.count(),
     "resume": wrong.no_path()[:-1],
-    "sync_batchnorm": wrong.flag(),
+    "trackers": [*wrong.junk(), each(lambda: [None], lambda: ["csv"])],
+    "on_step": wrong.junk("none", "function", "type"),
     "seed": wrong.count(0, optional=True),
     "verbose": wrong.flag(),
 }
@@ -81,7 +69,7 @@ _GUIDANCE = [
 
 
 def _constructor(method: str) -> Call:
-    kind = getattr(art_lbgat, _CLASSES[method])
+    kind = METHODS[method]
     own: dict[str, Any] = {}
     wrongs: dict[str, list[Strategy]] = {"classifier": wrong.classifier()}
     if method != "natural":
@@ -96,11 +84,9 @@ def _constructor(method: str) -> Call:
         wrongs["regularizer"] = wrong.choice("alp", "trades", optional=True)
         wrongs["regularizer_weight"] = wrong.number(optional=True)
         own = {"regularizer": "trades", "regularizer_weight": 1.0}
-    weight = {"alp": "alp_weight", "trades": "beta", "mart": "mart_weight", "lbgat": "guide_ce_weight"}.get(method)
+    weight = "guide_ce_weight" if method == "lbgat" else kind.weight_name
     if weight:
         wrongs[weight] = wrong.number(exclusive=method in ("trades", "mart"))
-    if method == "bgat":
-        wrongs["cache_guide"] = wrong.flag()
     wrongs["options"] = wrong.junk("none")
     wrongs["seed"] = wrong.count(0, optional=True)
     wrongs["patience"] = wrong.count(optional=True)
@@ -240,6 +226,7 @@ def _attacks() -> Iterator[Call]:
         "max_iter": wrong.count(0),
         "batch_size": wrong.count(),
         "verbose": wrong.flag(),
+        "early_stop_steps": wrong.count(0, optional=True),
     }
     own = {
         "PGDAttack": {"num_random_init": wrong.count(0), "objective": wrong.choice("ce", "cw", "kl")},
@@ -283,6 +270,7 @@ def _attacks() -> Iterator[Call]:
             "start_std": wrong.number(),
             "restarts": wrong.count(),
             "rule": wrong.choice("published", "art"),
+            "early_stop_steps": wrong.count(0, optional=True),
         },
     )
 
@@ -293,7 +281,7 @@ def _attacks() -> Iterator[Call]:
     yield Call("read_attack", read, {"attack": wrong.kind(), "view": [*wrong.kind(), each(make_classifier)]})
 
 
-def _losses() -> Iterator[Call]:
+def _objectives() -> Iterator[Call]:
     generator = torch.Generator().manual_seed(0)
     one, two = torch.randn(2, N, CLASSES, generator=generator)
     y = torch.arange(N) % CLASSES
@@ -321,31 +309,31 @@ def _losses() -> Iterator[Call]:
         yield Call(
             name,
             lambda name=name, names=names, right=right: (
-                getattr(losses, name),
+                getattr(objectives, name),
                 {each: right[each].clone() if isinstance(right[each], torch.Tensor) else right[each] for each in names},
             ),
             {each: {**wrongs, **more}.get(each) or wrong.logits(alone=len(LOGITS & set(names)) == 1) for each in names},
         )
-    terms = {"a": losses.Term(torch.tensor(1.0), 1.0)}
+    terms = {"a": objectives.Term(torch.tensor(1.0), 1.0)}
     bad = [
         *wrong.junk(),
         each(
             dict,
-            lambda: {"a": losses.Term(torch.tensor(1.0), 0.0)},
+            lambda: {"a": objectives.Term(torch.tensor(1.0), 0.0)},
             lambda: {"a": torch.tensor(1.0)},
-            lambda: {"a": losses.Term("1", 1.0)},
-            lambda: {"a": losses.Term(torch.tensor(1.0), "1")},
-            lambda: {"a": losses.Term(torch.tensor(1.0), math.nan)},
-            lambda: {"a": losses.Term(torch.ones(3), 1.0)},
-            lambda: [losses.Term(torch.tensor(1.0), 1.0)],
+            lambda: {"a": objectives.Term("1", 1.0)},
+            lambda: {"a": objectives.Term(torch.tensor(1.0), "1")},
+            lambda: {"a": objectives.Term(torch.tensor(1.0), math.nan)},
+            lambda: {"a": objectives.Term(torch.ones(3), 1.0)},
+            lambda: [objectives.Term(torch.tensor(1.0), 1.0)],
         ),
     ]
-    yield Call("total", lambda: (losses.total, {"terms": dict(terms)}), {"terms": bad})
+    yield Call("total", lambda: (objectives.total, {"terms": dict(terms)}), {"terms": bad})
     yield Call(
         "check_guidance",
         lambda: (
-            losses.check_guidance,
-            {"guidance": losses.mse, "nb_classes": 4, "device": torch.device("cpu")},
+            objectives.check_guidance,
+            {"guidance": objectives.mse, "nb_classes": 4, "device": torch.device("cpu")},
         ),
         {
             "guidance": [*wrong.junk(), *_GUIDANCE[-1:]],
@@ -358,4 +346,4 @@ def _losses() -> Iterator[Call]:
 def calls() -> list[Call]:
     """The part of the table."""
     trainers = [make(method) for make in (_constructor, _fit, _fit_generator) for method in TRAINERS]
-    return [*trainers, _fit_validated(), _fit_loader(), *_options(), *_attacks(), *_losses()]
+    return [*trainers, _fit_validated(), _fit_loader(), *_options(), *_attacks(), *_objectives()]

@@ -14,7 +14,7 @@ from unittest import mock
 
 from art_lbgat.engine.checkpoint import checkpoints, read_newest
 from qa.faults.row import Row
-from qa.faults.training import Case
+from tests.trainers.cases import Case
 
 TEST = "disk full, read-only directory, directory removed in mid-run, clock set back"
 ASKED = "no checkpoint lost, an error that names checkpoint_dir, the same bits afterwards"

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qa.faults.row import Row
-from qa.faults.training import Case
-from tests.trainers.cases import TRAINERS
+from tests.trainers.cases import TRAINERS, Case
 
 TEST = "SIGKILL at random moments of training (every trainer, also while a checkpoint is being written), then resumed"
 ASKED = "weights, optimizers, history and random state of the unkilled run, bit by bit"
@@ -48,7 +47,7 @@ def run(kills: int, seed: int = 0) -> Row:
                 if os.waitpid(child, 0)[1] == 0:
                     break  # it had ended already
                 here += 1
-                torn += bool(list(root.glob("run/fit-*/.tmp-*")))
+                torn += bool(list(root.glob("run/fit-*/.step-*")))
             if not (root / "result").exists():
                 _forked(lambda: _finish(name, root / "run", root / "result"))  # noqa: B023
             same = (root / "result").exists() and (root / "result").read_text() == digest

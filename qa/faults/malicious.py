@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -56,23 +54,19 @@ class Trap(NamedTuple):
 Place = Callable[[Path, Write, pytest.MonkeyPatch], Trap]
 
 
-def _checkpoint_file(file: str, resealed: bool) -> Place:
-    """A file of a checkpoint; ``resealed`` also with the checksums that fit, which whoever writes it can write too."""
+def _checkpoint(folder: Path, write: Write, _: pytest.MonkeyPatch) -> Trap:
+    path = write_checkpoint(folder, 1, {"w": torch.ones(2)}, {})
+    write(path)
+    return Trap(lambda: read_newest(folder), path.name)
 
-    def place(folder: Path, write: Write, _: pytest.MonkeyPatch) -> Trap:
-        path = write_checkpoint(folder, 1, {"student": {"w": torch.ones(2)}, "random": {"x": torch.ones(1)}}, {"n": 1})
-        write(path / file)
-        if resealed:
-            manifest = path / "manifest.json"
-            if file != "manifest.json":
-                body, data = json.loads(manifest.read_text()), (path / file).read_bytes()
-                body["files"][file] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-                manifest.write_text(json.dumps(body))
-            (path / "manifest.sha256").write_text(hashlib.sha256(manifest.read_bytes()).hexdigest())
-        reader = read_checkpoint if len(file) % 2 else lambda _: read_newest(folder)
-        return Trap(lambda: reader(path), path.name if resealed else file)
 
-    return place
+def _checkpoint_header(folder: Path, write: Write, _: pytest.MonkeyPatch) -> Trap:
+    """In place of the JSON of a checkpoint, with the length that fits."""
+    path = write_checkpoint(folder, 1, {"w": torch.ones(2)}, {})
+    write(folder / "header")
+    header = (folder / "header").read_bytes()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    return Trap(lambda: read_checkpoint(path), path.name)
 
 
 def _weights(load: Callable[[Path], Any]) -> Place:
@@ -205,10 +199,9 @@ def _corrupted_images(folder: Path, write: Write, _: pytest.MonkeyPatch) -> Trap
     return Trap(lambda: load(1, 1, "fog"), str(path))
 
 
-_FILES = ("student.safetensors", "random.safetensors", "state.json", "manifest.json", "manifest.sha256")
 PLACES: dict[str, Place] = {
-    **{f"{file} of a checkpoint": _checkpoint_file(file, resealed=False) for file in _FILES},
-    **{f"{file} of a checkpoint, resealed": _checkpoint_file(file, resealed=True) for file in _FILES[:4]},
+    "checkpoint": _checkpoint,
+    "header of a checkpoint": _checkpoint_header,
     "weights for load_weights": _weights(lambda path: load_weights(conv_net(), path)),
     "weights for create_model": _weights(lambda path: create_model("small-cnn", 10, (1, 8, 8), weights=path)),
     "weights of a guide": _weights(lambda path: RECIPES["digits-bgat"].build(guide_weights=path, verbose=False)),

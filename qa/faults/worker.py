@@ -18,12 +18,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_lbgat.attacks import PGDAttack, TRADESAttack
+from art_lbgat.engine.history import StepRecord
 from art_lbgat.processes import is_main_process
-from art_lbgat.trainers import adversary
 from tests.conftest import make_classifier, make_data
-from tests.trainers.cases import OPTIONS, TRAINERS
-
-_NOT_REPEATED = ["seconds", "images_per_second"]
+from tests.trainers.cases import NOT_REPEATED, TRAINERS
 
 
 class Net(nn.Module):
@@ -47,7 +45,16 @@ class Net(nn.Module):
 
 
 def train(
-    name: str, norm: str = "inf", *, double: bool = True, bn: bool = False, loader: bool = False, **settings: Any
+    name: str,
+    norm: str = "inf",
+    *,
+    double: bool = True,
+    bn: bool = False,
+    loader: bool = False,
+    nb_epochs: int = 4,
+    pause: float = 0.0,
+    die_at: int = 0,
+    **options: Any,
 ) -> dict[str, Any]:
     """Train one case, and say what came of it.
 
@@ -56,36 +63,34 @@ def train(
     :param double: Whether the models compute in float64.
     :param bn: Whether they are the convolutional nets with BatchNorm of the other tests.
     :param loader: Whether the data come from a torch loader instead of arrays.
-    :param settings: ``nb_epochs``, ``pause`` (seconds slept in each step), and options of the trainer.
-    :return: Weights, history, and this process's x_adv of each step and validation batch.
+    :param nb_epochs: Epochs of six steps.
+    :param pause: Seconds slept in each step.
+    :param die_at: The step in which this process kills itself; 0 for none.
+    :param options: Options of the trainer.
+    :return: Weights, history, and this process's x_adv of each training step.
     """
     torch.set_num_threads(1)
     models = [None, None] if bn else [Net(seed, double=double) for seed in (0, 1)]
     classifier, guide = (make_classifier(m, seed=i, lr=0.02) for i, m in enumerate(models))
     kind = TRADESAttack if name == "trades" else PGDAttack
     attack = kind(classifier, norm=float(norm), eps=0.03 if norm == "inf" else 0.3, eps_step=0.015, max_iter=2)
-    nb_epochs, pause = settings.pop("nb_epochs", 4), settings.pop("pause", 0.0)
     made: list[NDArray[Any]] = []
-    original = adversary.ascend
 
-    def ascend(*args: Any, **kwargs: Any) -> Tensor:
+    def on_step(step: StepRecord) -> None:
         time.sleep(pause)
-        x_adv = original(*args, **kwargs)
-        made.append(x_adv.numpy().copy())
-        return x_adv
+        if step.x_adv is not None:
+            made.append(step.x_adv.numpy().copy())
+        if die_at and len(made) == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    adversary.ascend = ascend
-    try:
-        trainer = TRAINERS[name](classifier, guide=guide, attack=attack, **{**OPTIONS, **settings})
-        # 43 samples in batches of 8: the last has three rows, too few for two processes with two each
-        x, y = make_data(43)
-        data = TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
-        source = (DataLoader(data, batch_size=8, shuffle=True), None) if loader else (x, y)
-        trainer.fit(*source, validation_data=make_data(15, seed=1), batch_size=8, nb_epochs=nb_epochs)
-    finally:
-        adversary.ascend = original
+    trainer = TRAINERS[name](classifier, guide=guide, attack=attack, on_step=on_step, **options)
+    # 43 samples in batches of 8: the last has three rows, too few for two processes with two each
+    x, y = make_data(43)
+    data = TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
+    source = (DataLoader(data, batch_size=8, shuffle=True), None) if loader else (x, y)
+    trainer.fit(*source, validation_data=make_data(15, seed=1), batch_size=8, nb_epochs=nb_epochs)
     weights = [value.double().flatten() for each in (classifier, guide) for value in each.model.state_dict().values()]
-    history = trainer.history.drop(columns=_NOT_REPEATED).to_json(orient="records", double_precision=15)
+    history = trainer.history.drop(columns=NOT_REPEATED).to_json(orient="records", double_precision=15)
     return {"weights": torch.cat(weights).numpy(), "history": json.loads(history), "x_adv": made}
 
 
@@ -105,20 +110,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("cases", type=Path)
     parser.add_argument("results", type=Path)
-    parser.add_argument("--die-at", type=int, default=0, help="rank that ends in mid-run, in the first attempt only")
+    parser.add_argument(
+        "--die-at", type=int, default=0, help="step in which the second process ends, in the first attempt only"
+    )
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    if given.die_at and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0" and os.environ["RANK"] == "1":
-        made, original = [], adversary.ascend
-
-        def die(*args: Any, **kwargs: Any) -> Tensor:
-            made.append(1)
-            if len(made) == given.die_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*args, **kwargs)
-
-        adversary.ascend = die
-    save([train(**case) for case in json.loads(given.cases.read_text())], given.results)
+    first = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0" and os.environ.get("RANK") == "1"
+    death = {"die_at": given.die_at} if given.die_at and first else {}
+    save([train(**case, **death) for case in json.loads(given.cases.read_text())], given.results)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The engine by itself: the joint module, modes, randomness, selection, the optimizer step."""
+"""The engine by itself: models, modes, randomness, selection, averages, weight perturbation, the optimizer step."""
 
 import random
 import subprocess
@@ -7,22 +7,29 @@ import sys
 import numpy as np
 import pytest
 import torch
-from art_lbgat.engine.joint import Joint
-from art_lbgat.engine.selection import Selection
 from torch import nn
 
-from art_lbgat.engine.averaging import Average
+from art_lbgat.classifier import TensorView
 from art_lbgat.engine.cost import Cost
 from art_lbgat.engine.history import Meter
 from art_lbgat.engine.options import RunOptions
-from art_lbgat.engine.perturbation import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
+from art_lbgat.engine.perturbation import weight_perturbation
 from art_lbgat.engine.schedule import StepSchedule
-from art_lbgat.losses import Term
+from art_lbgat.engine.step import Method, Models
+from art_lbgat.engine.validation import Selection
+from art_lbgat.objectives import Term
 from art_lbgat.preserve import Key, Modes, draw_seed, evaluating, preserved_modes, preserved_randomness, seed_everything
-from tests.conftest import conv_net, optimizer_step
+from tests.conftest import conv_net, make_classifier
 
 
-def test_joint_order_is_adversarial_then_natural_then_guides():
+def models(natural="graph", guides=1, train_guides=False, net=conv_net):
+    views = [TensorView(make_classifier(net())) for _ in range(1 + guides)]
+    method = Method("test", lambda logits, y, y_guide: {}, natural, train_guides)
+    modules = [view.module for view in views]
+    return Models(views[0], views[1:], method, [Modes(module) for module in modules], modules)
+
+
+def test_forwards_run_adversarial_then_natural_then_guides():
     calls = []
 
     class Named(nn.Linear):
@@ -30,28 +37,24 @@ def test_joint_order_is_adversarial_then_natural_then_guides():
             calls.append((id(self), float(x[0, 0])))
             return super().forward(x)
 
-    student, guides = Named(2, 3), [Named(2, 3), Named(2, 3)]
+    made = models(guides=2, net=lambda: Named(2, 4))
+    student, guides = made.student, list(made.guides)
     a, n = torch.full((1, 2), 1.0), torch.full((1, 2), 2.0)
-    outputs = Joint(student, guides)(a, n, [n, n + 1])
+    outputs = made(a, n, [n, n + 1])
     assert calls == [(id(student), 1.0), (id(student), 2.0), (id(guides[0]), 2.0), (id(guides[1]), 3.0)]
     assert list(outputs) == ["adversarial", "natural", "guide"]
-    expected = (
-        nn.functional.linear(n, guides[0].weight, guides[0].bias)
-        + nn.functional.linear(n + 1, guides[1].weight, guides[1].bias)
-    ) / 2
-    torch.testing.assert_close(outputs["guide"], expected)
+    torch.testing.assert_close(outputs["guide"], (guides[0](n) + guides[1](n + 1)) / 2)  # an ensemble: the mean
 
 
 @pytest.mark.parametrize("train_guides", [True, False])
-@pytest.mark.parametrize("natural_graph", [True, False])
-def test_joint_graphs_are_only_where_asked_for(train_guides, natural_graph):
-    joint = Joint(conv_net(), [conv_net()], train_guides)
-    x = torch.rand(4, 1, 8, 8)
-    outputs = joint(x, x, [x], natural_graph)
+@pytest.mark.parametrize("natural", ["graph", "value"])
+def test_graphs_are_only_where_asked_for(train_guides, natural):
+    made, x = models(natural, train_guides=train_guides), torch.rand(4, 1, 8, 8)
+    outputs = made(x, x, [x])
     assert outputs["adversarial"].requires_grad
-    assert outputs["natural"].requires_grad == natural_graph
+    assert outputs["natural"].requires_grad == (natural == "graph")
     assert outputs["guide"].requires_grad == train_guides
-    assert set(joint(None, x)) == {"natural"}
+    assert set(made(None, x, ())) == {"natural"}
 
 
 def test_modes_keep_what_the_user_froze_and_restore_everything():
@@ -203,71 +206,10 @@ def test_step_schedule_is_that_of_the_paper():
             StepSchedule(**bad)
 
 
-def test_average_is_the_recursion_and_covers_buffers():
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    average, expected = Average(net, 0.9), None
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
-    for _ in range(4):
-        optimizer_step(net(torch.randn(8, 3)).pow(3).sum(), [net], [optimizer], None)
-        average.update()
-        state = {k: v.detach().clone() for k, v in net.state_dict().items()}
-        if expected is None:
-            expected = state
-        expected = {k: 0.9 * e + 0.1 * state[k] if e.is_floating_point() else state[k] for k, e in expected.items()}
-    with average.applied():
-        for name, value in net.state_dict().items():
-            torch.testing.assert_close(value, expected[name])
-            assert name == "1.num_batches_tracked" or not torch.equal(value, state[name])
-    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
-    with pytest.raises(RuntimeError), average.applied():
-        raise RuntimeError
-    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
-
-
-def test_weight_perturbation_moves_layer_weights_by_gamma_of_their_length():
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2), nn.Linear(2, 2))
-    net[4].weight.requires_grad_(False)
-    unused = nn.Linear(2, 2)
-    net.register_module("unused", unused)
-    parameters = perturbed_parameters(net)
-    assert [id(p) for p in parameters] == [id(net[0].weight), id(net[3].weight), id(unused.weight)]
-    x = torch.randn(5, 1, 4, 4)
-    before = {k: v.clone() for k, v in net.state_dict().items()}
-    with buffers_kept(net):
-        loss = nn.functional.cross_entropy(net[:5](x), torch.tensor([0, 1, 0, 1, 1]))
-        moves = weight_perturbation(loss, parameters, 0.01)
-    assert moves[2] is None
-    assert all(p.grad is None for p in net.parameters())
-    with weights_perturbed(parameters, moves):
-        for parameter, name in ((net[0].weight, "0.weight"), (net[3].weight, "3.weight")):
-            assert ((parameter - before[name]).norm() / before[name].norm()).item() == pytest.approx(0.01, rel=1e-3)
-        assert torch.equal(net[3].bias, before["3.bias"])
-        risen = nn.functional.cross_entropy(net[:5](x), torch.tensor([0, 1, 0, 1, 1]))
-        assert risen > loss
-    for name in ("0.weight", "3.weight"):
-        torch.testing.assert_close(net.state_dict()[name], before[name], rtol=1e-6, atol=1e-7)
-    with pytest.raises(RuntimeError), weights_perturbed(parameters, moves):
-        raise RuntimeError
-    torch.testing.assert_close(net[3].weight, before["3.weight"], rtol=1e-6, atol=1e-7)
-
-
 def test_weight_perturbation_of_a_zero_gradient_is_zero():
     parameter = nn.Parameter(torch.ones(2, 2))
     (move,) = weight_perturbation((parameter * 0).sum(), [parameter], 0.1)
     assert torch.equal(move, torch.zeros(2, 2))
-
-
-def test_optimizer_step_clears_junk_first_and_leaves_unused_parameters():
-    net, unused = nn.Linear(2, 1), nn.Linear(2, 1)
-    optimizer = torch.optim.SGD([*net.parameters(), *unused.parameters()], lr=1.0, weight_decay=0.5)
-    before = unused.weight.detach().clone(), net.weight.detach().clone()
-    unused.weight.grad = torch.full_like(unused.weight, 100.0)
-    net.weight.grad = torch.full_like(net.weight, 100.0)
-    optimizer_step(net(torch.ones(1, 2)).sum(), [net, unused], [optimizer], None)
-    assert torch.equal(unused.weight, before[0])
-    torch.testing.assert_close(net.weight, before[1] - (1 + 0.5 * before[1]))
 
 
 def test_meter_weights_batches_by_their_size():

@@ -1,14 +1,15 @@
 """Trackers: told of every epoch once, also over a stop; CSV and TensorBoard read back."""
 
+import importlib.machinery
 import sys
+import types
 
 import pandas
 import pytest
 
 from art_lbgat.engine.signals import Interrupted
 from art_lbgat.engine.trackers import CSVTracker, ServiceTracker, Trackers
-from qa.faults.training import Case
-from tests.trainers.test_resume import stop_after
+from tests.trainers.cases import Case, stop_after
 
 
 class Notes:
@@ -101,7 +102,7 @@ def test_tensorboard_is_read_back(tmp_path):
     assert [each.step for each in loss] == [4, 8]
     assert [each.value for each in loss] == pytest.approx(case.trainer.history.loss.tolist(), rel=1e-6)
     assert len(events.Scalars("running/guidance_mse")) == 8
-    assert any((tmp_path / "digits").rglob("hparams.yml"))
+    assert "settings/text_summary" in events.Tags()["tensors"]
 
 
 def test_bad_trackers_are_refused(monkeypatch):
@@ -111,40 +112,55 @@ def test_bad_trackers_are_refused(monkeypatch):
             Case("lbgat", trackers=bad)
     with pytest.raises(ValueError, match=r"service: expected one of .*'tensorboard'"):
         ServiceTracker("tensorbord")
-    for package in ("wandb",):
-        monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(ImportError, match=r"service: wandb needs a package: pip install 'art-lbgat\[wandb\]'"):
-            ServiceTracker("wandb")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ImportError, match=r"service: wandb needs a package: pip install 'art-lbgat\[wandb\]'"):
+        ServiceTracker("wandb")
 
 
-def test_services_are_started_as_accelerate_starts_them(monkeypatch):
-    from accelerate import tracking
+class Service(types.ModuleType):
+    """Stands for the package of a service: notes which of its functions are called, and with what."""
 
-    seen = []
+    def __init__(self, name, functions):
+        super().__init__(name)
+        self.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        self.calls = []
+        for function in functions:
+            setattr(self, function, lambda *given, f=function, **named: self.calls.append((f, *given, named)) or self)
 
-    class Service:
-        requires_logging_directory = False
 
-        def __init__(self, project, **options):
-            seen.append((project, options))
+SETTINGS = {"ema_decay": 0.9, "trainer": "LBGAT", "fit": 1, "seed": 2, "nb_epochs": 3}
+SERVICES = {
+    "wandb": (
+        ["init", "log", "finish"],
+        [
+            ("init", {"project": "digits", "config": SETTINGS, "entity": "team"}),
+            ("log", {"loss": 0.5, "epoch": 2.0}, {"step": 10}),
+            ("finish", {}),
+        ],
+    ),
+    "mlflow": (
+        ["set_tracking_uri", "set_experiment", "start_run", "log_params", "log_metrics", "end_run"],
+        [
+            ("set_experiment", "digits", {}),
+            ("start_run", {"entity": "team"}),
+            ("log_params", SETTINGS, {}),
+            ("log_metrics", {"loss": 0.5, "epoch": 2.0}, 10, {}),
+            ("end_run", {}),
+        ],
+    ),
+}
 
-        def store_init_configuration(self, values):
-            seen.append(values)
 
-        def log(self, values, step):
-            seen.append((values, step))
-
-        def finish(self):
-            seen.append("finished")
-
-    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "wandb", Service)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    trackers = Trackers([ServiceTracker("wandb", "project", entity="team")])
+@pytest.mark.parametrize("name", SERVICES)
+def test_services_are_told_in_their_own_words(name, monkeypatch, tmp_path):
+    functions, expected = SERVICES[name]
+    service = Service(name, functions)
+    monkeypatch.setitem(sys.modules, name, service)
+    trackers = Trackers([ServiceTracker(name, "digits", tmp_path, entity="team")])
     trackers.finish("failed")  # before it was started: nothing to finish
-    trackers.start(
-        {"options": {"ema_decay": 0.9, "trackers": ()}, "trainer": "LBGAT", "fit": 1, "seed": 2, "nb_epochs": 3}
-    )
+    settings = {name: value for name, value in SETTINGS.items() if name != "ema_decay"}
+    trackers.start({**settings, "options": {"ema_decay": 0.9, "trackers": (), "patience": None}})
     trackers.epoch({"loss": 0.5, "selection": "validation"}, 10, 2)
     trackers.finish("finished")
-    settings = {"ema_decay": 0.9, "trainer": "LBGAT", "fit": 1, "seed": 2, "nb_epochs": 3}
-    assert seen == [("project", {"entity": "team"}), settings, ({"loss": 0.5, "epoch": 2}, 10), "finished"]
+    where = [("set_tracking_uri", tmp_path.resolve().as_uri(), {})] if name == "mlflow" else []
+    assert service.calls == where + expected

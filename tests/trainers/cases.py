@@ -1,32 +1,36 @@
-"""Every trainer in one table; a test over every trainer takes a line from here."""
+"""Every trainer in one table, and one small run that holds all that a checkpoint has to keep."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
-from art_lbgat import (
-    ALPTrainer,
-    BGATTrainer,
-    FastATTrainer,
-    LBGATTrainer,
-    MadryTrainer,
-    MARTTrainer,
-    NaturalTrainer,
-    TRADESTrainer,
-)
+from art_lbgat import StepSchedule
 from art_lbgat.attacks import PGDAttack, TRADESAttack
-from tests.conftest import make_classifier
+from art_lbgat.engine.checkpoint import read_newest
+from art_lbgat.fingerprint import module_weights
+from art_lbgat.trainers import METHODS
+from tests.conftest import make_classifier, make_data
 
-OPTIONS = {"seed": 3, "verbose": False}
+OPTIONS: dict[str, Any] = {"seed": 3, "verbose": False}
 
 
-def pgd(classifier, **kwargs):
+def pgd(classifier: Any, **kwargs: Any) -> PGDAttack:
     return PGDAttack(classifier, **{"eps": 0.03, "eps_step": 0.015, "max_iter": 2, **kwargs})
 
 
-def trades(classifier, **kwargs):
+def trades(classifier: Any, **kwargs: Any) -> TRADESAttack:
     return TRADESAttack(classifier, **{"eps": 0.03, "eps_step": 0.015, "max_iter": 2, **kwargs})
 
 
-def another(classifier):
+def another(classifier: Any) -> Any:
     """A guide for ``classifier``: the same declarations, other weights."""
     clip = classifier.clip_values
     if clip is not None:
@@ -36,47 +40,93 @@ def another(classifier):
     )
 
 
-def natural(classifier, guide=None, attack=None, **kwargs):
-    return NaturalTrainer(classifier, **{**OPTIONS, **kwargs})
+def _builder(name: str) -> Callable[..., Any]:
+    """``(classifier, guide, attack, **options) -> trainer``; a method takes what it has a use for."""
+
+    def build(classifier: Any, guide: Any = None, attack: Any = None, **kwargs: Any) -> Any:
+        options = {**OPTIONS, **kwargs}
+        if name == "natural":
+            return METHODS[name](classifier, **options)
+        if attack is None:
+            fast = {"eps_step": 0.0375, "max_iter": 1} if name == "fast-at" else {}
+            attack = trades(classifier) if name == "trades" else pgd(classifier, **fast)
+        if name in ("bgat", "lbgat"):
+            return METHODS[name](classifier, guide or another(classifier), attack, **options)
+        return METHODS[name](classifier, attack, **options)
+
+    return build
 
 
-def madry(classifier, guide=None, attack=None, **kwargs):
-    return MadryTrainer(classifier, attack or pgd(classifier), **{**OPTIONS, **kwargs})
-
-
-def alp(classifier, guide=None, attack=None, **kwargs):
-    return ALPTrainer(classifier, attack or pgd(classifier), **{**OPTIONS, **kwargs})
-
-
-def trades_trainer(classifier, guide=None, attack=None, **kwargs):
-    return TRADESTrainer(classifier, attack or trades(classifier), **{**OPTIONS, **kwargs})
-
-
-def mart(classifier, guide=None, attack=None, **kwargs):
-    return MARTTrainer(classifier, attack or pgd(classifier), **{**OPTIONS, **kwargs})
-
-
-def fast_at(classifier, guide=None, attack=None, **kwargs):
-    attack = attack or pgd(classifier, eps_step=0.0375, max_iter=1)
-    return FastATTrainer(classifier, attack, **{**OPTIONS, **kwargs})
-
-
-def bgat(classifier, guide=None, attack=None, **kwargs):
-    return BGATTrainer(classifier, guide or another(classifier), attack or pgd(classifier), **{**OPTIONS, **kwargs})
-
-
-def lbgat(classifier, guide=None, attack=None, **kwargs):
-    return LBGATTrainer(classifier, guide or another(classifier), attack or pgd(classifier), **{**OPTIONS, **kwargs})
-
-
-TRAINERS = {
-    "natural": natural,
-    "madry": madry,
-    "alp": alp,
-    "trades": trades_trainer,
-    "mart": mart,
-    "fast-at": fast_at,
-    "bgat": bgat,
-    "lbgat": lbgat,
-}
+TRAINERS = {name: _builder(name) for name in METHODS}
 ADVERSARIAL = {name: build for name, build in TRAINERS.items() if name != "natural"}
+
+X, Y = make_data(26)
+HELD = make_data(8, seed=1)
+#: What changes nothing in the bits of a run, and differs from one run to the next.
+NOT_REPEATED = ["seconds", "images_per_second"]
+
+
+class Case:
+    """One trainer with fresh models, always the same: two epochs of four steps."""
+
+    def __init__(
+        self, name: str, directory: Path | None = None, attack: Callable[[Any], Any] | None = None, **options: Any
+    ) -> None:
+        torch.set_num_threads(1)
+        self.classifier = make_classifier(lr=0.02)
+        self.guide = another(self.classifier)
+        every: dict[str, Any] = {"ema_decay": 0.8, "awp_gamma": 0.01, "awp_start_epoch": 2, "seed": None}
+        if directory is not None:
+            every |= {"checkpoint_dir": directory, "checkpoint_every": "1 step"}
+        made = None if attack is None else attack(self.classifier)
+        self.trainer = TRAINERS[name](self.classifier, self.guide, made, **{**every, **options})
+
+    def fit(self, **changes: Any) -> Case:
+        """Train from the first step, or from the newest checkpoint."""
+        torch.manual_seed(5)  # the seed of the run is drawn from here
+        settings: dict[str, Any] = {
+            "validation_data": HELD,
+            "batch_size": 8,
+            "nb_epochs": 2,
+            "scheduler": StepSchedule((1,)),
+            "augmentation": "crop+flip",
+        }
+        self.trainer.fit(X, Y, **{**settings, **changes})
+        return self
+
+    def randomness(self) -> str:
+        """The generators as the last step left them: what the newest checkpoint holds."""
+        newest = read_newest(Path(self.trainer.options.checkpoint_dir) / f"fit-{self.trainer.fits:03d}")
+        assert newest is not None
+        return _text(newest.state["randomness"])
+
+    def digest(self) -> str:
+        """One SHA-256 over the weights of all models, optimizers, history, kept weights and generators after a fit."""
+        history = self.trainer.history.drop(columns=NOT_REPEATED).to_csv()
+        kept = [str(sorted(self.trainer.kept_weights)), *map(_text, self.trainer.kept_weights.values())]
+        models = [module_weights(each.model) for each in (self.classifier, self.guide)]
+        optimizers = [_text(each.optimizer.state_dict()) for each in (self.classifier, self.guide)]
+        generators = str(torch.get_rng_state().sum().item()), str(torch.rand(3).tolist())
+        return hashlib.sha256("\n".join([history, *kept, *models, *optimizers, *generators]).encode()).hexdigest()
+
+
+def stop_after(case: Case, steps: int) -> Case:
+    """SIGTERM in the midst of the optimizer's step of this number."""
+    done = []
+
+    def hook(*_: object) -> None:
+        done.append(1)
+        if len(done) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    case.classifier.optimizer.register_step_post_hook(hook)
+    return case
+
+
+def _text(tree: Any) -> str:
+    """Every tensor of a tree, and everything else, as text."""
+    if isinstance(tree, torch.Tensor):
+        return f"{tree.dtype}{tree.flatten().tolist()}"
+    if isinstance(tree, dict):
+        return str({key: _text(value) for key, value in tree.items()})
+    return str([_text(value) for value in tree]) if isinstance(tree, (list, tuple)) else repr(tree)

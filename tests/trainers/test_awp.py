@@ -119,17 +119,14 @@ def test_the_attack_sees_the_unperturbed_weights():
 
 
 def test_awp_moves_only_what_the_optimizer_trains():
-    classifier = make_classifier()
-    head = list(classifier.model[7].parameters())
-    classifier._optimizer = torch.optim.SGD(head, lr=0.1)
-    before = copied_state(classifier.model)
-    trainer = MadryTrainer(classifier, pgd(classifier), **AWP, **OPTIONS)
-    trainer.fit(*make_data(16), batch_size=8, nb_epochs=2)
-    after = classifier.model.state_dict()
-    assert torch.equal(after["0.weight"], before["0.weight"])
-    assert not torch.equal(after["7.weight"], before["7.weight"])
-    for parameter in classifier.model.parameters():
+    model = make_classifier().model
+    classifier = make_classifier(model, optimizer=torch.optim.SGD(model[7].parameters(), lr=0.1))
+    before = copied_state(model)
+    MadryTrainer(classifier, pgd(classifier), **AWP, **OPTIONS).fit(*make_data(16), batch_size=8, nb_epochs=2)
+    assert torch.equal(model[0].weight, before["0.weight"])
+    assert not torch.equal(model[7].weight, before["7.weight"])
+    for parameter in model.parameters():
         parameter.requires_grad_(parameter.dim() == 1)
-    classifier._optimizer = torch.optim.SGD(classifier.model.parameters(), lr=0.1)
+    classifier = make_classifier(model)
     with pytest.raises(ValueError, match="awp_gamma: expected a model of which the optimizer trains a tensor"):
-        trainer.fit(*make_data(16), batch_size=8, nb_epochs=1)
+        MadryTrainer(classifier, pgd(classifier), **AWP, **OPTIONS).fit(*make_data(16), nb_epochs=1)

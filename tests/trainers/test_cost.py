@@ -1,18 +1,11 @@
 """``trainer.cost`` is what really happens, counted with hooks, and is the floor of unavoidable passes."""
 
 import pytest
+from art.attacks.evasion import DeepFool
 
-from art_lbgat import (
-    ALPTrainer,
-    BGATTrainer,
-    FastATTrainer,
-    LBGATTrainer,
-    MadryTrainer,
-    MARTTrainer,
-    NaturalTrainer,
-    TRADESTrainer,
-)
+from art_lbgat import MadryTrainer
 from art_lbgat.attacks import PGDAttack
+from art_lbgat.trainers import METHODS
 from tests.conftest import make_classifier, make_data
 from tests.trainers.cases import OPTIONS, pgd
 
@@ -36,70 +29,44 @@ class Passes:
             self.input_backwards += 1
 
 
-def lbgat(c, g, **kwargs):
-    return LBGATTrainer(c, g[0], **kwargs, **OPTIONS)
-
-
-def bgat(c, g, **kwargs):
-    return BGATTrainer(c, g, **kwargs, **OPTIONS)
-
-
 AWP = {"awp_gamma": 5e-3, "awp_start_epoch": 1}
+TRADES_0 = {"regularizer": "trades", "regularizer_weight": 0}
 
-# name: (trainer, number of guides, student F, guide Fg) with K = 10 as published
+# name: (method, options, number of guides, student F, guide Fg) with K = 10 as published
 CASES = {
-    "natural": (lambda c, g: NaturalTrainer(c, **OPTIONS), 0, 3, 0),
-    "madry": (lambda c, g: MadryTrainer(c, **OPTIONS), 0, 23, 0),
-    "alp": (lambda c, g: ALPTrainer(c, **OPTIONS), 0, 26, 0),
-    "alp weight 0": (lambda c, g: ALPTrainer(c, alp_weight=0, **OPTIONS), 0, 24, 0),
-    "trades": (lambda c, g: TRADESTrainer(c, **OPTIONS), 0, 27, 0),
-    "bgat": (lambda c, g: bgat(c, g[:1]), 1, 23, 1),
-    "bgat ensemble": (lambda c, g: bgat(c, g), 2, 23, 2),
-    "bgat trades 6": (lambda c, g: bgat(c, g[:1], regularizer="trades"), 1, 27, 1),
-    "lbgat": (lbgat, 1, 23, 3),
-    "lbgat alp": (lambda c, g: lbgat(c, g, regularizer="alp"), 1, 26, 3),
-    "lbgat trades 0": (lambda c, g: lbgat(c, g, regularizer="trades", regularizer_weight=0), 1, 25, 3),
-    "lbgat trades 6": (lambda c, g: lbgat(c, g, regularizer="trades"), 1, 27, 3),
-    "bgat alp": (lambda c, g: bgat(c, g[:1], regularizer="alp"), 1, 26, 1),
-    "bgat trades 0": (lambda c, g: bgat(c, g[:1], regularizer="trades", regularizer_weight=0), 1, 25, 1),
-    "mart": (lambda c, g: MARTTrainer(c, **OPTIONS), 0, 26, 0),
-    "fast-at": (lambda c, g: FastATTrainer(c, **OPTIONS), 0, 5, 0),
+    "natural": ("natural", {}, 0, 3, 0),
+    "madry": ("madry", {}, 0, 23, 0),
+    "alp": ("alp", {}, 0, 26, 0),
+    "alp weight 0": ("alp", {"alp_weight": 0}, 0, 24, 0),
+    "trades": ("trades", {}, 0, 27, 0),
+    "mart": ("mart", {}, 0, 26, 0),
+    "fast-at": ("fast-at", {}, 0, 5, 0),
+    "bgat": ("bgat", {}, 1, 23, 1),
+    "bgat ensemble": ("bgat", {}, 2, 23, 2),
     # AWP: one more forward and full backward for each graph of the student; the guide runs once.
-    "madry awp": (lambda c, g: MadryTrainer(c, **AWP, **OPTIONS), 0, 26, 0),
-    "trades awp": (lambda c, g: TRADESTrainer(c, **AWP, **OPTIONS), 0, 33, 0),
-    "bgat awp": (lambda c, g: bgat(c, g[:1], **AWP), 1, 26, 1),
-    "bgat alp awp": (lambda c, g: bgat(c, g[:1], regularizer="alp", **AWP), 1, 32, 1),
-    "bgat trades 0 awp": (lambda c, g: bgat(c, g[:1], regularizer="trades", regularizer_weight=0, **AWP), 1, 28, 1),
-    "bgat trades 6 awp": (lambda c, g: bgat(c, g[:1], regularizer="trades", **AWP), 1, 33, 1),
-    "bgat ensemble awp": (lambda c, g: bgat(c, g, **AWP), 2, 26, 2),
-    "lbgat awp": (lambda c, g: lbgat(c, g, **AWP), 1, 26, 3),
-    "lbgat alp awp": (lambda c, g: lbgat(c, g, regularizer="alp", **AWP), 1, 32, 3),
-    "lbgat trades 0 awp": (lambda c, g: lbgat(c, g, regularizer="trades", regularizer_weight=0, **AWP), 1, 28, 3),
-    "lbgat trades 6 awp": (lambda c, g: lbgat(c, g, regularizer="trades", **AWP), 1, 33, 3),
+    "madry awp": ("madry", AWP, 0, 26, 0),
+    "trades awp": ("trades", AWP, 0, 33, 0),
+    "bgat ensemble awp": ("bgat", AWP, 2, 26, 2),
 }
-# Neither the guidance loss nor the norm changes a pass.
-for _name in ("bgat", "lbgat"):
+for _method, _fg in (("bgat", 1), ("lbgat", 3)):
+    _floors = {"plain": ({}, 23, 26), "alp": ({"regularizer": "alp"}, 26, 32), "trades 0": (TRADES_0, 25, 28)}
+    for _name, (_options, _f, _f_awp) in {**_floors, "trades 6": ({"regularizer": "trades"}, 27, 33)}.items():
+        CASES[f"{_method} {_name}"] = (_method, _options, 1, _f, _fg)
+        CASES[f"{_method} {_name} awp"] = (_method, {**_options, **AWP}, 1, _f_awp, _fg)
+    # Neither the guidance loss nor the norm changes a pass.
     for _guidance in ("mse+ce", "kd", "kl"):
-        CASES[f"{_name} {_guidance}"] = (
-            lambda c, g, n=_name, k=_guidance: (bgat if n == "bgat" else lbgat)(c, g[:1], guidance=k),
-            1,
-            23,
-            CASES[_name][3],
-        )
-    CASES[f"{_name} L2"] = (
-        lambda c, g, n=_name: (bgat if n == "bgat" else lbgat)(c, g[:1], attack=pgd(c, norm=2, max_iter=10)),
-        1,
-        23,
-        CASES[_name][3],
-    )
+        CASES[f"{_method} {_guidance}"] = (_method, {"guidance": _guidance}, 1, 23, _fg)
+    CASES[f"{_method} L2"] = (_method, {"attack": lambda c: pgd(c, norm=2, max_iter=10)}, 1, 23, _fg)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_cost_is_counted_and_is_the_floor(name):
-    build, n_guides, student_floor, guide_floor = CASES[name]
-    classifier, guides = make_classifier(), [make_classifier(seed=1), make_classifier(seed=2)]
-    trainer = build(classifier, guides)
-    student, *others = (Passes(c.model) for c in (classifier, *guides[:n_guides]))
+    method, options, n_guides, student_floor, guide_floor = CASES[name]
+    classifier, guides = make_classifier(), [make_classifier(seed=1 + i) for i in range(n_guides)]
+    options = {key: value(classifier) if key == "attack" else value for key, value in options.items()}
+    given = [guides if n_guides > 1 else guides[0]] if guides else []
+    trainer = METHODS[method](classifier, *given, **options, **OPTIONS)
+    student, *others = (Passes(c.model) for c in (classifier, *guides))
     trainer.fit(*make_data(8), batch_size=8, nb_epochs=1)
     cost = trainer.cost
     assert student.forwards == cost.student_forwards
@@ -135,8 +102,6 @@ def test_cost_is_unknown_for_an_attack_that_goes_through_generate():
     trainer.fit(*make_data(8), nb_epochs=1)
     assert Other.calls == 1  # a subclass may change anything, so it is called
 
-    from art.attacks.evasion import DeepFool
-
     assert MadryTrainer(classifier, DeepFool(classifier, verbose=False), **OPTIONS).cost is None
 
 
@@ -157,13 +122,3 @@ class Counting:
 
     def step(self):
         self.seen.append(self.passes.forwards)
-
-
-def test_a_cached_guide_is_run_in_the_first_epoch_only():
-    classifier, guide = make_classifier(), make_classifier(seed=1)
-    trainer = BGATTrainer(classifier, guide, pgd(classifier), cache_guide=True, **OPTIONS)
-    teacher, seen = Passes(guide.model), []
-    trainer.fit(*make_data(20), batch_size=8, nb_epochs=3, scheduler=Counting(teacher, seen))
-    assert seen[0] >= 3
-    assert seen[-1] == seen[0]
-    assert (trainer.cost.guide, str(trainer.cost)) == (0, "7 F")

@@ -1,5 +1,6 @@
 """A run that was stopped anywhere ends in the bits of one never stopped; what is not the same run is refused."""
 
+import functools
 import json
 import logging
 import os
@@ -13,33 +14,19 @@ import numpy as np
 import pytest
 import torch
 from art.data_generators import PyTorchDataGenerator
-from art_lbgat.engine.checkpointer import INTERRUPTED
+from safetensors.torch import load_file
 from torch.optim import lr_scheduler as lr
 from torch.utils.data import DataLoader, TensorDataset
 
-from art_lbgat import LBGATTrainer, StepSchedule
+from art_lbgat import StepSchedule
 from art_lbgat.data import MixedData
-from art_lbgat.engine.checkpoint import checkpoints, locked, read_checkpoint, read_newest
+from art_lbgat.engine.checkpoint import INTERRUPTED, checkpoints, locked, read_newest
 from art_lbgat.engine.signals import Interrupted
-from qa.faults.training import HELD, Case, X, Y
 from tests.conftest import copied_state, make_classifier, make_data, states_equal
-from tests.trainers.cases import OPTIONS, TRAINERS, another, pgd
+from tests.trainers.cases import TRAINERS, Case, X, Y, another, pgd, stop_after
 
 ROOT = Path(__file__).parents[2]
-STEPS = 8  # of the run of qa.faults.training
-
-
-def stop_after(case, steps):
-    """SIGTERM in the midst of the optimizer's step of this number."""
-    done = []
-
-    def hook(*_):
-        done.append(1)
-        if len(done) == steps:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    case.classifier.optimizer.register_step_post_hook(hook)
-    return case
+STEPS = 8  # of the run of Case
 
 
 def stopped_and_gone_on(make, steps, fit=lambda case: case.fit()):
@@ -50,27 +37,28 @@ def stopped_and_gone_on(make, steps, fit=lambda case: case.fit()):
     return fit(make())
 
 
+@functools.cache
+def never_stopped(name="lbgat"):
+    """The digest of the run of a case without checkpoints."""
+    return Case(name).fit().digest()
+
+
 @pytest.mark.parametrize("step", range(1, STEPS))
 def test_stopped_at_any_step(step, tmp_path):
-    expected = Case("lbgat").fit().digest()
-    assert stopped_and_gone_on(lambda: Case("lbgat", tmp_path), [step]).digest() == expected
+    assert stopped_and_gone_on(lambda: Case("lbgat", tmp_path), [step]).digest() == never_stopped()
 
 
 @pytest.mark.parametrize("name", TRAINERS)
 def test_every_trainer_stopped_three_times(name, tmp_path):
-    expected = Case(name).fit().digest()
-    assert stopped_and_gone_on(lambda: Case(name, tmp_path), [2, 1, 3]).digest() == expected
+    assert stopped_and_gone_on(lambda: Case(name, tmp_path), [2, 1, 3]).digest() == never_stopped(name)
 
 
 VARIANTS = {
-    "warm start": ("madry", {"warm_start": True}, {"augmentation": None, "nb_epochs": 3}),
-    "kept guide": ("bgat", {"cache_guide": True}, {"augmentation": None, "nb_epochs": 3}),
-    "both weights": ("lbgat", {"keep": "both"}, {}),
     "last weights, clipped": ("lbgat", {"keep": "last", "max_grad_norm": 0.1, "ema_decay": None}, {}),
     "rare validation": ("madry", {"validate_every": 2}, {"nb_epochs": 3}),
     "patience": ("madry", {"patience": 1}, {"nb_epochs": 12}),
     "no validation": ("trades", {}, {"validation_data": None}),
-    "no scheduler": ("mart", {"eps_warmup_epochs": 2, "max_iter_warmup_epochs": 2}, {"scheduler": None}),
+    "no scheduler": ("mart", {"eps_warmup_epochs": 2}, {"scheduler": None}),
     "a plateau": ("madry", {}, {"scheduler": lambda o: lr.ReduceLROnPlateau(o), "nb_epochs": 3}),
     "one cycle": ("lbgat", {}, {"scheduler": lambda o: lr.OneCycleLR(o, 0.1, total_steps=9)}),
     "a warm-up, then steps": (
@@ -156,7 +144,7 @@ def test_a_loader_that_gives_other_batches_is_refused(tmp_path):
 
 
 def test_in_the_same_process_with_the_same_objects(tmp_path):
-    expected = Case("lbgat").fit().digest()
+    expected = never_stopped()
     case = stop_after(Case("lbgat", tmp_path), 5)
     with pytest.raises(Interrupted) as stopped:
         case.fit()
@@ -190,37 +178,55 @@ def test_more_epochs_may_be_asked_for_and_fewer_are_refused(tmp_path):
     assert Case("lbgat", tmp_path, verbose=False, checkpoint_every=1).fit(nb_epochs=4).digest() == expected
     again = Case("lbgat", tmp_path).fit(nb_epochs=4)
     assert again.digest() == expected  # it had ended: nothing is trained
-    with pytest.raises(ValueError, match=r"nb_epochs: .*step-\d+ is in epoch 4 already; expected at least that, got 2"):
+    with pytest.raises(
+        ValueError, match=r"nb_epochs: .*step-\d+\.safetensors is in epoch 4 already; expected at least that, got 2"
+    ):
         Case("lbgat", tmp_path).fit(nb_epochs=2)
 
 
-def test_a_signal_during_validation(tmp_path, monkeypatch):
-    from art_lbgat.trainers.validation import Validation
+def test_a_signal_during_validation(tmp_path):
+    def fit(case):
+        return case.fit(validation_data=make_data(16, seed=1))  # two batches
 
-    expected = Case("lbgat").fit().digest()
-    original, calls = Validation.accuracies, []
+    case, calls = Case("lbgat", tmp_path), []
 
-    def accuracies(self, *args):
-        calls.append(1)
-        if len(calls) == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, *args)
+    def validated(module, args):
+        if not module.training and not torch.is_grad_enabled():
+            calls.append(1)
+            if len(calls) == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Validation, "accuracies", accuracies)
+    case.classifier.model.register_forward_pre_hook(validated)
     with pytest.raises(Interrupted, match="in epoch 1 of 2 after 4 of its steps"):
-        Case("lbgat", tmp_path).fit()
-    assert Case("lbgat", tmp_path).fit().digest() == expected
+        fit(case)
+    assert fit(Case("lbgat", tmp_path)).digest() == fit(Case("lbgat")).digest()
+
+
+def test_a_signal_while_the_last_checkpoint_is_written(tmp_path):
+    case, steps = Case("lbgat", tmp_path, checkpoint_every="3 steps"), []
+
+    def asked(*_):
+        if len(steps) == STEPS:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    case.classifier.optimizer.register_step_post_hook(lambda *_: steps.append(1))
+    case.classifier.model.register_state_dict_pre_hook(asked)
+    with pytest.raises(Interrupted, match="after 0 of its steps"):
+        case.fit(validation_data=None)
+    again = Case("lbgat", tmp_path).fit(validation_data=None)
+    assert again.digest() == Case("lbgat").fit(validation_data=None).digest()
 
 
 def test_must_never_and_paths(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"resume: 'must', but there is no checkpoint in"):
         Case("lbgat", tmp_path / "run", resume="must").fit()
-    expected = Case("lbgat", tmp_path / "run", resume="never", keep_checkpoints=9).fit().digest()
+    expected = never_stopped()
+    assert Case("lbgat", tmp_path / "run", resume="never", keep_checkpoints=9).fit().digest() == expected
     there = checkpoints(tmp_path / "run" / "fit-001")
     assert len(there) >= 2
     with pytest.raises(ValueError, match=r"resume: 'never', but .* holds checkpoints of a run"):
         Case("lbgat", tmp_path / "run", resume="never").fit()
-    with pytest.raises(ValueError, match=r"is older than step-[\d-]+ in .*, which the run would overwrite"):
+    with pytest.raises(ValueError, match=r"is older than step-\d+\.safetensors in .*, which the run would overwrite"):
         Case("lbgat", tmp_path / "run", resume=there[1]).fit()
     with pytest.raises(FileNotFoundError, match=r"resume: expected 'auto', .* got .*nowhere"):
         Case("lbgat", tmp_path / "run", resume=tmp_path / "nowhere").fit()
@@ -252,7 +258,7 @@ def test_changed_settings_are_refused_with_old_and_new(named, tmp_path):
     with pytest.raises(ValueError, match=r"resume: the settings are not those of") as error:
         Case("lbgat", tmp_path, **options).fit(**fit)
     assert named in str(error.value)
-    assert "What may change: nb_epochs, verbose, trackers, checkpoint_dir" in str(error.value)
+    assert "What may change: nb_epochs, verbose, trackers, on_step, checkpoint_dir" in str(error.value)
 
 
 def test_changed_models_attacks_optimizers_and_data_are_refused(tmp_path):
@@ -302,14 +308,14 @@ def test_the_second_of_two_runs_in_a_directory_is_refused(tmp_path):
 
 def test_what_a_checkpoint_holds(tmp_path):
     case = Case("bgat", tmp_path, keep_checkpoints=3).fit()
-    newest = read_newest(tmp_path / "fit-001")
+    root = tmp_path / "fit-001"
+    newest = read_newest(root)
     assert newest.step == STEPS
-    assert states_equal(newest.parts["models"]["classifier"], case.trainer.kept_weights["raw"]["classifier"])
-    assert set(newest.parts) == {"models", "optimizers", "average", "selection", "randomness", "run"}
-    assert 2 <= len(checkpoints(tmp_path / "fit-001")) <= 3
+    assert states_equal(newest.state["models"]["classifier"], case.trainer.kept_weights["raw"]["classifier"])
+    assert [path.name for path in checkpoints(root)] == [f"step-00000000{step}.safetensors" for step in (8, 7, 6)]
     assert {"settings", "surroundings", "written"} == set(newest.facts)
-    guide = read_checkpoint(tmp_path / "fit-001" / "guides" / "step-000000000").parts["guide-0"]
-    assert states_equal(guide, copied_state(case.guide.model))  # a frozen guide, once
+    guide = {f"guide-0.{name}": value for name, value in copied_state(case.guide.model).items()}
+    assert states_equal(load_file(root / "guides.safetensors"), guide)  # frozen, so once
 
 
 def test_a_scheduler_that_cannot_be_kept_is_refused_before_the_first_step(tmp_path):
@@ -341,9 +347,9 @@ def test_handlers_are_as_found_and_untouched_without_checkpoints(tmp_path):
 
 
 SCRIPT = """
-    import logging, os, signal, sys, time
+    import os, signal, sys, time
     sys.path.insert(0, {root!r})
-    from qa.faults.training import Case
+    from tests.trainers.cases import Case
     case = Case("lbgat", sys.argv[1])
     number, again = int(sys.argv[2]), len(sys.argv) > 3
     done = []
@@ -368,7 +374,7 @@ def script(*arguments):
 
 
 def test_exit_codes_and_the_line_that_says_how_to_go_on(tmp_path):
-    expected = Case("lbgat").fit().digest()
+    expected = never_stopped()
     for number in (signal.SIGTERM, signal.SIGUSR1):
         done = script(tmp_path / "run", int(number))
         assert done.returncode == 130, done.stderr
@@ -386,33 +392,21 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
     assert read_newest(tmp_path / "run" / "fit-001").step <= 3
 
 
-def test_checkpoints_cost_nothing_in_bits(tmp_path):
-    assert Case("lbgat", tmp_path).fit().digest() == Case("lbgat").fit().digest()
-
-
-def test_resume_needs_no_options_object(tmp_path):
-    classifier = make_classifier()
-    trainer = LBGATTrainer(classifier, another(classifier), pgd(classifier), checkpoint_dir=str(tmp_path), **OPTIONS)
-    trainer.fit(X, Y, nb_epochs=1, batch_size=8, validation_data=HELD)
-    assert checkpoints(tmp_path / "fit-001")
-
-
 def test_a_damaged_newest_one_does_not_outlive_those_that_are_written_after_it(tmp_path, caplog):
-    expected = Case("lbgat").fit().digest()
+    expected = never_stopped()
     Case("lbgat", tmp_path, checkpoint_every="2 steps", keep_checkpoints=4).fit()
     root = tmp_path / "fit-001"
-    for path in root.glob("step-000000008*"):
-        (path / "models.safetensors").write_bytes(b"x")
+    (root / "step-000000008.safetensors").write_bytes(b"x")
     with pytest.raises(Interrupted):
         stop_after(Case("lbgat", tmp_path, keep_checkpoints=1), 1).fit()
-    assert len(list(root.glob("damaged-step-*"))) >= 1
+    assert [path.name for path in root.glob("damaged-*")] == ["damaged-step-000000008.safetensors"]
     assert "checkpoint set aside as" in caplog.text
     assert read_newest(root) is not None
     assert Case("lbgat", tmp_path, keep_checkpoints=1).fit().digest() == expected
 
 
 def test_a_path_is_where_a_run_begins_and_the_same_call_goes_on(tmp_path):
-    expected = Case("lbgat").fit().digest()
+    expected = never_stopped()
     with pytest.raises(Interrupted):
         stop_after(Case("lbgat", tmp_path / "a"), 3).fit()
 
@@ -440,33 +434,9 @@ def test_a_second_fit_is_trained_whatever_the_first_went_on_from(resume, tmp_pat
     assert case.trainer.history.loss.tolist() == expected.trainer.history.loss.tolist()
 
 
-def test_a_signal_while_the_last_checkpoint_is_written(tmp_path, monkeypatch):
-    from art_lbgat.engine import checkpointer
-
-    original = checkpointer.write_checkpoint
-
-    def write(root, step, *args):
-        if step == STEPS:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(root, step, *args)
-
-    monkeypatch.setattr(checkpointer, "write_checkpoint", write)
-    with pytest.raises(Interrupted, match="after 0 of its steps"):
-        Case("lbgat", tmp_path, checkpoint_every="3 steps").fit()
-    monkeypatch.undo()
-    assert Case("lbgat", tmp_path).fit().digest() == Case("lbgat").fit().digest()
-
-
-def test_the_same_run_stopped_and_rolled_back_goes_on_with_the_same_objects(tmp_path):
-    from qa.faults.nonfinite import in_gradients
-
-    case = Case("madry", tmp_path, on_nonfinite="rollback", awp_gamma=None)
-    in_gradients(case, float("nan"))
-    with pytest.raises(Interrupted):
-        stop_after(case, 9).fit(nb_epochs=4)
-    assert len(case.fit(nb_epochs=4).trainer.history) == 4
-    case = Case("madry", tmp_path / "cycle")
-    scheduler = lr.OneCycleLR(case.classifier.optimizer, 0.1, total_steps=9)  # moves the momentum too
+def test_the_same_objects_go_on_where_a_scheduler_moves_the_momentum_too(tmp_path):
+    case = Case("madry", tmp_path)
+    scheduler = lr.OneCycleLR(case.classifier.optimizer, 0.1, total_steps=9)
     with pytest.raises(Interrupted):
         stop_after(case, 6).fit(nb_epochs=4, scheduler=scheduler)
     assert len(case.fit(nb_epochs=4, scheduler=scheduler).trainer.history) == 4
