@@ -44,8 +44,8 @@ _DRAWN: Sequence[str | dict[str, Any]] = [
         "svg.fonttype": "none", "svg.hashsalt": "art-lbgat", "text.parse_math": False, "font.size": 13.5,
         "figure.facecolor": "none", "axes.facecolor": "none", "axes.edgecolor": _INK, "text.color": _INK,
         "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK, "grid.color": _RULE, "grid.linewidth": 1.0,
-        "axes.spines.top": False, "axes.spines.right": False, "lines.markersize": 8, "axes.labelpad": 6,
-        "ytick.major.size": 4,
+        "axes.spines.top": False, "axes.spines.right": False, "lines.markersize": 8, "axes.labelpad": 3,
+        "xtick.major.pad": 7, "ytick.major.size": 4,
     },
 ]  # fmt: skip
 
@@ -138,7 +138,8 @@ def scatter(
     for i, s in enumerate(sorted(series, key=lambda each: each.strong)):  # what is emphasised lies on top
         look = model_look(s.style)
         for ends in (([*s.x, *s.x], [*s.low, *s.high]), ([*s.x_low, *s.x_high], [*s.y, *s.y])):
-            ax.plot(*ends, color=look["color"], linewidth=1.4, solid_capstyle="butt", clip_on=False, zorder=3)
+            if len(ends[0]) == len(ends[1]):
+                ax.plot(*ends, color=look["color"], linewidth=1.4, solid_capstyle="butt", clip_on=False, zorder=3)
         look |= {"linestyle": "none"}
         ax.plot(s.x, s.y, clip_on=False, zorder=4, **look | {"markersize": 12 if s.strong else 8})
         legend.append(Entry(_swatch(f"{key}-{i}", **look), s.name, s.strong))
