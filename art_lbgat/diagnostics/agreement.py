@@ -1,39 +1,33 @@
-"""How far a model agrees with the guide: classes, logits, and who of the two is right."""
+"""What comes from logits on given images: agreement with the guide, margins, calibration; and the logits themselves."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 import torch
 from art.estimators.classification import PyTorchClassifier
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from art_lbgat.checks import check_inputs
+from art_lbgat.checks import as_array, check_count, check_inputs, check_labels
 from art_lbgat.classifier import TensorView
-from art_lbgat.diagnostics.subjects import (
-    ADVERSARIAL,
-    BATCH_SIZE,
-    NATURAL,
-    Models,
-    check_alike,
-    make_labels,
-    make_logits,
-    make_pairs,
-    make_views,
-)
-from art_lbgat.evaluation.results import Accuracy
+from art_lbgat.evaluation.accuracy import Accuracy
+from art_lbgat.evaluation.health import predict
+
+Models: TypeAlias = PyTorchClassifier | Mapping[str, PyTorchClassifier]
+Views: TypeAlias = dict[str, TensorView]
+
+NATURAL, ADVERSARIAL = "natural", "adversarial"
+BATCH_SIZE = 250
+_SEED = 0  # of models that draw at random: two calls give the same numbers
 
 
 def agreement(
-    guide: PyTorchClassifier,
-    models: Models,
-    x: Any,
-    y: Any,
-    x_adv: Any = None,
-    *,
-    batch_size: int = BATCH_SIZE,
+    guide: PyTorchClassifier, models: Models, x: Any, y: Any, x_adv: Any = None, *, batch_size: int = BATCH_SIZE
 ) -> pd.DataFrame:
     """``agreement = mean 1[argmax G = argmax M]``, ``mse = mean (G - M)^2``, ``kl = mean KL(softmax G || softmax M)``.
 
@@ -57,37 +51,210 @@ def agreement(
     """
     views = make_views(models)
     guide_view = TensorView(guide, "guide")
-    check_alike([guide_view, *views.values()])
-    pairs = make_pairs(x, x_adv, views)
+    _check_alike([guide_view, *views.values()])
+    pairs = _make_pairs(x, x_adv, views)
     for images in pairs.values():  # the guide's clip_values may be narrower
         for kind, each in images.items():
             check_inputs(each.numpy(), guide, "x" if kind == NATURAL else "x_adv")
-    first = next(iter(pairs.values()))
-    labels = make_labels(y, views, len(first[NATURAL]))
-    seen: dict[int, Tensor] = {}  # the guide's logits of each set of images, computed once
-
-    def _of_guide(images: Tensor) -> Tensor:
-        if id(images) not in seen:
-            seen[id(images)] = make_logits(guide_view, images, batch_size)
-        return seen[id(images)]
-
+    labels = _make_labels(y, views, pairs)
+    guide_logits: dict[int, Tensor] = {}  # models often share their images
     rows = []
     for name, view in views.items():
-        logits = {kind: make_logits(view, images, batch_size) for kind, images in pairs[name].items()}
+        for each in pairs[name].values():
+            if id(each) not in guide_logits:
+                guide_logits[id(each)] = make_logits(guide_view, each, batch_size)
+        logits = {kind: make_logits(view, each, batch_size) for kind, each in pairs[name].items()}
         for guide_kind, model_kind in ((NATURAL, NATURAL), (NATURAL, ADVERSARIAL), (ADVERSARIAL, ADVERSARIAL)):
             if model_kind in logits:
-                measured = compare_logits(_of_guide(pairs[name][guide_kind]), logits[model_kind], labels)
+                measured = _compare(guide_logits[id(pairs[name][guide_kind])], logits[model_kind], labels)
                 rows.append({"model": name, "guide_images": guide_kind, "model_images": model_kind, **measured})
     return pd.DataFrame(rows)
 
 
-def compare_logits(guide: Tensor, model: Tensor, y: Tensor) -> dict[str, float]:
-    """The columns of :func:`agreement` from ``n`` on.
+def margins(models: Models, x: Any, y: Any, x_adv: Any = None, *, batch_size: int = BATCH_SIZE) -> pd.DataFrame:
+    """``margin = M_y - max_{k != y} M_k``, in logits: positive where the image is classified as labelled.
 
-    :param guide: Logits, float64 ``(N, C)``.
-    :param model: Logits, float64 ``(N, C)``.
-    :param y: Class indices, ``(N,)``.
+    ``frame.groupby(["model", "images"]).margin.describe()`` is the short form.
+
+    :param models: One classifier, or several by name.
+    :param x: Raw natural images, ``(N, *input_shape)``.
+    :param y: Labels, indices or one-hot.
+    :param x_adv: As in :func:`agreement`.
+    :param batch_size: Images per pass.
+    :return: A row per model, kind of images and image: ``model``, ``images`` (``"natural"``, ``"adversarial"``),
+        ``sample``, ``label``, ``predicted``, ``margin``.
+    :raises TypeError: If a classifier is no ``PyTorchClassifier``.
+    :raises ValueError: Bad images or labels, NaN or Inf in logits.
     """
+    views = make_views(models)
+    pairs = _make_pairs(x, x_adv, views)
+    labels = _make_labels(y, views, pairs)
+    parts = []
+    for name, view in views.items():
+        for kind, images in pairs[name].items():
+            logits = make_logits(view, images, batch_size)
+            own = logits.gather(1, labels[:, None])[:, 0]
+            others = logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
+            columns = {
+                "model": name,
+                "images": kind,
+                "sample": range(len(labels)),
+                "label": labels.numpy(),
+                "predicted": logits.argmax(dim=1).numpy(),
+                "margin": (own - others).numpy(),
+            }
+            parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def calibration(
+    models: Models, x: Any, y: Any, x_adv: Any = None, *, bins: int = 15, batch_size: int = BATCH_SIZE
+) -> pd.DataFrame:
+    """``ECE = sum_m |B_m| / N * |acc(B_m) - conf(B_m)|`` with the bins of :func:`reliability`.
+
+    Source: Guo et al. 2017, arXiv 1706.04599, section 2; 15 bins as in its tables.
+
+    :param models: As :func:`reliability`, and so are ``x``, ``y``, ``x_adv``, ``bins`` and ``batch_size``.
+    :return: A row per model and kind of images: ``model``, ``images``, ``n``, ``accuracy``, ``confidence`` (mean),
+        ``overconfidence`` (``confidence - accuracy``), ``ece``, and ``mce``, the largest gap of a bin; all in [0, 1]
+        but ``overconfidence`` in [-1, 1].
+    :raises TypeError: If a classifier is no ``PyTorchClassifier``.
+    :raises ValueError: Bad images or labels, ``bins`` below 1, NaN or Inf in logits.
+    """
+    table = reliability(models, x, y, x_adv, bins=bins, batch_size=batch_size)
+    rows = []
+    for (name, kind), part in table[table["n"] > 0].groupby(["model", "images"], sort=False):
+        weight = part["n"] / part["n"].sum()
+        gap = (part["accuracy"] - part["confidence"]).abs()
+        accuracy, confidence = (float((weight * part[column]).sum()) for column in ("accuracy", "confidence"))
+        rows.append(
+            {
+                "model": name,
+                "images": kind,
+                "n": int(part["n"].sum()),
+                "accuracy": accuracy,
+                "confidence": confidence,
+                "overconfidence": confidence - accuracy,
+                "ece": float((weight * gap).sum()),
+                "mce": float(gap.max()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def reliability(
+    models: Models, x: Any, y: Any, x_adv: Any = None, *, bins: int = 15, batch_size: int = BATCH_SIZE
+) -> pd.DataFrame:
+    """``B_m = {i : conf_i in ((m - 1) / M, m / M]}``, ``conf_i = max_k softmax(M(x_i))_k``, ``m = 1 .. M``.
+
+    ``acc(B_m)`` is the share of ``B_m`` classified as labelled, ``conf(B_m)`` its mean confidence: the points of the
+    reliability diagram. Source: Guo et al. 2017, arXiv 1706.04599, section 2.
+
+    :param models: One classifier, or several by name.
+    :param x: Raw natural images, ``(N, *input_shape)``.
+    :param y: Labels, indices or one-hot.
+    :param x_adv: As in :func:`agreement`.
+    :param bins: ``M``, equal in width.
+    :param batch_size: Images per pass.
+    :return: A row per model, kind of images and bin: ``model``, ``images``, ``bin`` (from 1), ``low``, ``high``, ``n``,
+        ``accuracy``, ``confidence`` (NaN in empty bins).
+    :raises TypeError: If a classifier is no ``PyTorchClassifier``, or ``bins`` no whole number.
+    :raises ValueError: Bad images or labels, ``bins`` below 1, NaN or Inf in logits.
+    """
+    check_count(bins, "bins")
+    views = make_views(models)
+    pairs = _make_pairs(x, x_adv, views)
+    labels = _make_labels(y, views, pairs)
+    parts = []
+    for name, view in views.items():
+        for kind, images in pairs[name].items():
+            logits = make_logits(view, images, batch_size)
+            confidence = torch.softmax(logits, dim=1).amax(dim=1).numpy()
+            right = (logits.argmax(dim=1) == labels).numpy()
+            parts.append(pd.DataFrame({"model": name, "images": kind, **_bin(confidence, right, bins)}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def make_views(models: Models, minimum: int = 1, same_classes: bool = True) -> Views:
+    """At least ``minimum`` classifiers of the same inputs by name; one that has no name is called ``"model"``."""
+    several = isinstance(models, Mapping)
+    given: Mapping[Any, Any] = models if isinstance(models, Mapping) else {"model": models}
+    if len(given) < minimum:
+        raise ValueError(f"models: expected a mapping to at least {minimum} classifiers, got {len(given)}.")
+    views = {str(key): TensorView(each, f"models[{key!r}]" if several else "models") for key, each in given.items()}
+    _check_alike(list(views.values()), same_classes)
+    return views
+
+
+def make_images(x: Any, views: Views, name: str = "x", like: Tensor | None = None) -> Tensor:
+    """Raw inputs as a new float32 tensor, checked against every classifier and, one by one, against ``like``."""
+    array = as_array(x, name)
+    for view in views.values():
+        check_inputs(array, view.classifier, name)
+    if like is not None and len(array) != len(like):
+        raise ValueError(f"{name}: expected {len(like)} samples, one per sample of x, got {len(array)}.")
+    return to_tensor(array)
+
+
+def to_tensor(array: Any) -> Tensor:
+    """A new float32 tensor on the CPU, in C order, so that the memory format of the array changes no bit."""
+    with torch.inference_mode(False):
+        return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+
+
+def make_logits(view: TensorView, x: Tensor, batch_size: int) -> Tensor:
+    """Finite logits as float64 ``(N, C)`` on the CPU, of the model in eval mode; everything is left as found."""
+    check_count(batch_size, "batch_size")
+    with torch.inference_mode(False):
+        logits = predict(view, x, batch_size, _SEED).double()
+        bad = (~torch.isfinite(logits).all(dim=1)).nonzero()
+    if len(bad):
+        raise ValueError(
+            f"{view.name}: its logits are NaN or Inf for {len(bad)} of {len(x)} images, first in image "
+            f"{int(bad[0, 0])}; expected finite logits."
+        )
+    return logits
+
+
+def _check_alike(views: list[TensorView], same_classes: bool = True) -> None:
+    first = views[0]
+    for view in views[1:]:
+        for attribute in ("input_shape", "nb_classes") if same_classes else ("input_shape",):
+            found, expected = (getattr(v.classifier, attribute) for v in (view, first))
+            if found != expected:
+                raise ValueError(
+                    f"{view.name}: expected {attribute}={expected} as that of {first.name}, got {found}; "
+                    "only classifiers of the same inputs and classes can be compared."
+                )
+
+
+def _make_pairs(x: Any, x_adv: Any, views: Views) -> dict[str, dict[str, Tensor]]:
+    """The images that each model sees: ``{model: {"natural": ..., "adversarial": ...}}``."""
+    natural = make_images(x, views)
+    pairs = {name: {NATURAL: natural} for name in views}
+    if isinstance(x_adv, Mapping):
+        if set(x_adv) != set(views):
+            raise ValueError(f"x_adv: expected a key for each of the models {sorted(views)}, got {sorted(x_adv)}.")
+        for name, view in views.items():
+            pairs[name][ADVERSARIAL] = make_images(x_adv[name], {name: view}, f"x_adv[{name!r}]", natural)
+    elif x_adv is not None:
+        adversarial = make_images(x_adv, views, "x_adv", natural)
+        for images in pairs.values():
+            images[ADVERSARIAL] = adversarial
+    return pairs
+
+
+def _make_labels(y: Any, views: Views, pairs: dict[str, dict[str, Tensor]]) -> Tensor:
+    n = len(next(iter(pairs.values()))[NATURAL])
+    labels = check_labels(y, next(iter(views.values())).classifier.nb_classes, length=n)
+    if labels.ndim == 2:
+        raise ValueError("y: expected hard labels (indices or one-hot), got soft ones.")
+    with torch.inference_mode(False):
+        return torch.from_numpy(labels)
+
+
+def _compare(guide: Tensor, model: Tensor, y: Tensor) -> dict[str, float]:
+    """The columns of :func:`agreement` from ``n`` on."""
     same = guide.argmax(dim=1) == model.argmax(dim=1)
     share = Accuracy(int(same.sum()), len(same))
     low, high = share.interval
@@ -111,3 +278,15 @@ def compare_logits(guide: Tensor, model: Tensor, y: Tensor) -> dict[str, float]:
         "cosine": float(functional.cosine_similarity(centred[0], centred[1], dim=1).mean()),
         **{name: float(each.to(torch.float64).mean()) for name, each in shares.items()},
     }
+
+
+def _bin(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int) -> dict[str, NDArray[Any]]:
+    """The columns of :func:`reliability` from ``bin`` on."""
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    n = np.bincount(place, minlength=bins)
+    sums = (np.bincount(place, weights=w, minlength=bins) for w in (right.astype(float), confidence))
+    with np.errstate(invalid="ignore"):
+        accuracy, mean = (total / n for total in sums)
+    return {"bin": np.arange(1, bins + 1), "low": edges[:-1], "high": edges[1:], "n": n, "accuracy": accuracy,
+            "confidence": mean}  # fmt: skip

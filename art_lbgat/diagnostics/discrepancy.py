@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from art_lbgat.checks import as_array, check_choice, check_count, check_labels, check_number
-from art_lbgat.diagnostics.features import FeaturesLike, make_features
-from art_lbgat.diagnostics.subjects import BATCH_SIZE, Models, Views, make_images, make_views
+from art_lbgat.classifier import TensorView
+from art_lbgat.diagnostics.agreement import BATCH_SIZE, Models, Views, make_images, make_views
+from art_lbgat.memory import in_chunks
+from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness, seed_everything
 
+FeaturesLike: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
 Head = Literal["least_squares", "logistic"]
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -72,8 +76,9 @@ def transferred_discrepancy(
     if check_number(held_out, "held_out", exclusive=True) >= 1:
         raise ValueError(f"held_out: expected a share in (0, 1), got {held_out}.")
     check_count(seed, "seed", minimum=0)
+    check_count(batch_size, "batch_size")
     extractors = _extractors(features, views)
-    read = [_read_task(name, task, views) for name, task in _checked(tasks).items()]
+    read = _read_tasks(tasks, views)
     rows = []
     known: dict[tuple[str, int], Array] = {}  # tasks often share their inputs
     for task in read:
@@ -84,28 +89,48 @@ def transferred_discrepancy(
         for name, view in views.items():
             key = (name, id(task.source))
             if key not in known:
-                known[key] = make_features(view, task.x, extractors[name], batch_size)
+                known[key] = _features(view, task.x, extractors[name], batch_size)
             scores[name] = fit_head(known[key][train], task.y[train], known[key][test], task.nb_classes, head, name)
         for first, second in itertools.combinations(views, 2):
             compared = compare_heads(scores[first], scores[second], task.y[train], task.y[test])
             rows.append({"first": first, "second": second, "task": task.name, "n_train": len(train), **compared})
     table = pd.DataFrame(rows)
-    return pd.concat([table, _means(table)], ignore_index=True)
+    means = table.drop(columns="task").groupby(["first", "second"], sort=False, as_index=False).mean().assign(task=MEAN)
+    means = means.assign(**{column: means[column].round().astype(int) for column in ("n_train", "n")})
+    return pd.concat([table, means[table.columns]], ignore_index=True)
+
+
+def penultimate_features(module: nn.Module, inputs: Tensor) -> Tensor:
+    """The input of the last ``nn.Linear`` that runs in ``module(inputs)``.
+
+    :param module: A network; not changed.
+    :param inputs: Preprocessed inputs, ``(n, ...)``.
+    :return: ``(n, ...)``.
+    :raises ValueError: If no ``nn.Linear`` runs.
+    """
+    seen: list[Tensor] = []
+
+    def _hook(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen[:] = [inputs[0]]
+
+    handles = [m.register_forward_pre_hook(_hook) for m in module.modules() if isinstance(m, nn.Linear)]
+    try:
+        module(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not seen:
+        raise ValueError(
+            f"features: {type(module).__name__} runs no nn.Linear, so its penultimate features are not known; expected "
+            "features=a function (module, inputs) -> features."
+        )
+    return seen[-1]
 
 
 def fit_head(train: Array, y: Labels, test: Array, nb_classes: int, head: Head, name: str = "model") -> Array:
-    """The scores of a linear head on held-out features.
+    """The scores ``(m, nb_classes)`` of a linear head on the held-out features ``test``, ``(m, d)``.
 
     ``least_squares``: ``W = argmin ||[1 F] W - onehot(y)||^2``, scores ``[1 F'] W``. ``logistic``: probabilities.
-
-    :param train: ``F``, ``(n, d)``.
-    :param y: Class indices, ``(n,)``.
-    :param test: ``F'``, ``(m, d)``.
-    :param nb_classes: ``C``.
-    :param head: Which head.
-    :param name: Of the model, for the error.
-    :return: Scores, ``(m, C)``.
-    :raises ValueError: If a least-squares head can fit any labels.
     """
     centre, spread = train.mean(axis=0), train.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
@@ -128,13 +153,7 @@ def fit_head(train: Array, y: Labels, test: Array, nb_classes: int, head: Head, 
 
 
 def compare_heads(first: Array, second: Array, y_train: Labels, y_test: Labels) -> dict[str, float]:
-    """The columns of :func:`transferred_discrepancy` from ``n`` on.
-
-    :param first: Scores of a head on held-out samples, ``(m, C)``.
-    :param second: Those of another.
-    :param y_train: Labels of the training samples, whose class frequencies are what a head knows without features.
-    :param y_test: Labels of the held-out samples.
-    """
+    """The columns of :func:`transferred_discrepancy` from ``n`` on, of the scores of two heads."""
     frequencies = np.bincount(y_train, minlength=first.shape[1]) / len(y_train)
     parts = [_normalised(scores - frequencies) for scores in (first, second)]
     classes = [scores.argmax(axis=1) for scores in (first, second)]
@@ -160,27 +179,24 @@ def _normalised(values: Array) -> Array:
     return values / size if size > 0 else values
 
 
-def _checked(tasks: Any) -> Tasks:
+def _read_tasks(tasks: Any, views: Views) -> list[_Task]:
     if not isinstance(tasks, Mapping):
         raise TypeError(f"tasks: expected a mapping from names to pairs (x, y), got {type(tasks).__name__}.")
     if not tasks or MEAN in tasks:
         raise ValueError(f"tasks: expected at least one task, none of them named {MEAN!r}, got {list(tasks)}.")
+    read = []
     for name, task in tasks.items():
+        title = f"tasks[{name!r}]"
         if not isinstance(task, tuple) or len(task) != 2:
-            raise TypeError(f"tasks[{name!r}]: expected a pair (x, y), got {type(task).__name__}.")
-    return tasks
-
-
-def _read_task(name: str, task: tuple[Any, Any], views: Views) -> _Task:
-    x, y = task
-    title = f"tasks[{name!r}]"
-    images = make_images(x, views, f"{title} x")
-    labels = as_array(y, f"{title} y")
-    classes = labels.shape[1] if labels.ndim == 2 and labels.shape[1] > 1 else int(labels.max(initial=0)) + 1
-    hard = check_labels(labels, classes, f"{title} y", len(images))
-    if hard.ndim == 2:
-        raise ValueError(f"{title} y: expected hard labels (indices or one-hot), got soft ones.")
-    return _Task(name, x, images, hard, classes)
+            raise TypeError(f"{title}: expected a pair (x, y), got {type(task).__name__}.")
+        images = make_images(task[0], views, f"{title} x")
+        labels = as_array(task[1], f"{title} y")
+        classes = labels.shape[1] if labels.ndim == 2 and labels.shape[1] > 1 else int(labels.max(initial=0)) + 1
+        hard = check_labels(labels, classes, f"{title} y", len(images))
+        if hard.ndim == 2:
+            raise ValueError(f"{title} y: expected hard labels (indices or one-hot), got soft ones.")
+        read.append(_Task(name, task[0], images, hard, classes))
+    return read
 
 
 def _split(n: int, held_out: float, seed: int, name: str) -> tuple[Labels, Labels]:
@@ -193,22 +209,29 @@ def _split(n: int, held_out: float, seed: int, name: str) -> tuple[Labels, Label
     return np.sort(order[first:]), np.sort(order[:first])
 
 
-def _extractors(features: Any, views: Views) -> dict[str, Callable[..., Tensor] | None]:
-    if isinstance(features, Mapping):
-        if set(features) != set(views):
-            raise ValueError(f"features: expected a key for each of {sorted(views)}, got {sorted(features)}.")
-        found = {name: features[name] for name in views}
-    else:
-        found = dict.fromkeys(views, features)
+def _extractors(features: Any, views: Views) -> dict[str, FeaturesLike]:
+    found = features if isinstance(features, Mapping) else dict.fromkeys(views, features)
+    if set(found) != set(views):
+        raise ValueError(f"features: expected a key for each of {sorted(views)}, got {sorted(found)}.")
     for each in found.values():
         if each is not None and not callable(each):
             raise TypeError(f"features: expected a function (module, inputs) -> tensor, got {type(each).__name__}.")
-    return found
+    return {name: found[name] or penultimate_features for name in views}
 
 
-def _means(table: pd.DataFrame) -> pd.DataFrame:
-    means = table.drop(columns="task").groupby(["first", "second"], sort=False, as_index=False).mean()
-    means["task"] = MEAN
-    for column in ("n_train", "n"):
-        means[column] = means[column].round().astype(int)
-    return means[table.columns]
+def _features(view: TensorView, x: Tensor, extract: FeaturesLike, batch_size: int) -> Array:
+    """``f(preprocessing(x))`` as float64 ``(N, d)``, of the model in eval mode; everything is left as found."""
+
+    def _chunk(rows: Tensor) -> Tensor:
+        found: Any = extract(view.module, view.predict_inputs(x[rows].to(view.device)))
+        if not isinstance(found, Tensor) or found.ndim < 2 or len(found) != len(rows):
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"features: expected a tensor of shape ({len(rows)}, ...) from {view.name}, got {got}.")
+        return found.flatten(1).cpu().double()
+
+    with plain_autograd(view.device), evaluating(view.module), torch.no_grad(), preserved_randomness():
+        seed_everything(0)
+        array = in_chunks(_chunk, torch.arange(len(x)), batch_size).numpy()
+    if not np.isfinite(array).all():
+        raise ValueError(f"features: expected finite values, got NaN or Inf from {view.name}.")
+    return np.asarray(array)

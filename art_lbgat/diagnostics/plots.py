@@ -7,34 +7,28 @@ for classes, which are told apart in the common kinds of colour blindness; line 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from art_lbgat.diagnostics.subjects import ADVERSARIAL, NATURAL
+from art_lbgat.diagnostics.agreement import ADVERSARIAL, NATURAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MODEL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINE_STYLES = ("-", "--", ":", "-.")
+MODEL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#333333")
+LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 2, 1, 2, 1, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+CLASS_COLOURS = ("#CC6677", "#332288", "#DDCC77", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499",
+                 "#BBBBBB")  # fmt: skip
 _KINDS = {NATURAL: "-", ADVERSARIAL: "--"}
 _GREY = "#777777"
-
-
-def pyplot() -> Any:
-    """``matplotlib.pyplot``.
-
-    :raises ImportError: If matplotlib is not installed, with the command that installs it.
-    """
-    try:
-        from matplotlib import pyplot as module
-    except ImportError as error:
-        raise ImportError('plots need matplotlib: pip install "art-lbgat[plots]"') from error
-    return module
+_SLICE = ("model", "u", "v", "predicted", "confidence", "inside")
+_PALEST = 0.25  # strength of a class's colour where the confidence is 0
+_ROOM = 0.037  # share of the width that the name of a class needs around its middle
 
 
 def plot_agreement(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -44,10 +38,9 @@ def plot_agreement(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     :param ax: Where to draw; None makes a figure.
     :return: The axes.
     :raises ValueError: If it is another table.
-    :raises ImportError: Without matplotlib.
     """
-    check_table(frame, "agreement", ("model", "guide_images", "model_images", "agreement", "low", "high"))
-    ax = make_axes(ax)
+    _check_table(frame, "agreement", ("model", "guide_images", "model_images", "agreement", "low", "high"))
+    ax = _make_axes(ax)
     kinds = _unique(zip(frame["guide_images"], frame["model_images"], strict=True))
     models = _unique(frame["model"])
     width = 0.8 / len(models)
@@ -59,7 +52,7 @@ def plot_agreement(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.bar(place, height, width, yerr=np.maximum(errors, 0), capsize=3, color=_colour(i), label=name)
     ax.set_xticks(range(len(kinds)), [f"guide: {guide}\nmodel: {model}" for guide, model in kinds])
     ax.set(xlabel="images", ylabel="same class as the guide (%)", ylim=(0, 105), title="Agreement with the guide")
-    outside_legend(ax)
+    _outside_legend(ax)
     return ax
 
 
@@ -70,10 +63,9 @@ def plot_margins(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     :param ax: Where to draw; None makes a figure.
     :return: The axes.
     :raises ValueError: If it is another table.
-    :raises ImportError: Without matplotlib.
     """
-    check_table(frame, "margins", ("model", "images", "margin"))
-    ax = make_axes(ax)
+    _check_table(frame, "margins", ("model", "images", "margin"))
+    ax = _make_axes(ax)
     for i, name in enumerate(_unique(frame["model"])):
         for kind, part in frame[frame["model"] == name].groupby("images", sort=False):
             values = np.sort(part["margin"].to_numpy())
@@ -81,7 +73,7 @@ def plot_margins(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
             ax.step(values, share, where="post", color=_colour(i), linestyle=_KINDS[str(kind)], label=f"{name}, {kind}")
     ax.axvline(0, color=_GREY, linewidth=0.8)
     ax.set(xlabel="margin m of the label (logits)", ylabel="images with margin ≤ m (%)", title="Margins", ylim=(0, 101))
-    outside_legend(ax)
+    _outside_legend(ax)
     return ax
 
 
@@ -92,10 +84,9 @@ def plot_boundary_distance(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     :param ax: Where to draw; None makes a figure.
     :return: The axes.
     :raises ValueError: If it is another table.
-    :raises ImportError: Without matplotlib.
     """
-    check_table(frame, "boundary_distance", ("model", "direction", "distance"))
-    ax = make_axes(ax)
+    _check_table(frame, "boundary_distance", ("model", "direction", "distance"))
+    ax = _make_axes(ax)
     styles = dict(zip(_unique(frame["direction"]), itertools.cycle(LINE_STYLES), strict=False))
     finite = frame["distance"][np.isfinite(frame["distance"])]
     end = 1.05 * float(finite.max()) if len(finite) else float(frame.attrs.get("max_distance", 1.0))
@@ -110,7 +101,7 @@ def plot_boundary_distance(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
             ax.step(x, y, where="post", color=_colour(i), linestyle=styles[str(direction)], label=label)
     ax.set(xlabel=f"distance t along the direction ({_unit(frame)})", ylabel="boundary farther than t (%)")
     ax.set(title="Distance to the decision boundary", xlim=(0, end), ylim=(0, 101))
-    outside_legend(ax)
+    _outside_legend(ax)
     return ax
 
 
@@ -122,15 +113,14 @@ def plot_boundary_shift(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     :param ax: Where to draw; None makes a figure.
     :return: The axes.
     :raises ValueError: If it is another table.
-    :raises ImportError: Without matplotlib.
     """
-    check_table(frame, "boundary_shift", ("direction", "before", "after", "shift"))
-    ax = make_axes(ax)
+    _check_table(frame, "boundary_shift", ("direction", "before", "after", "shift"))
+    ax = _make_axes(ax)
     end = 0.0
     for i, (direction, part) in enumerate(frame.groupby("direction", sort=False)):
         both = part[np.isfinite(part["before"]) & np.isfinite(part["after"])]
         label = f"{direction} ({len(both)} of {len(part)})"
-        ax.scatter(both["before"], both["after"], s=14, alpha=0.6, color=_colour(i), marker=_cycled(MARKERS, i),
+        ax.scatter(both["before"], both["after"], s=14, alpha=0.6, color=_colour(i), marker=MARKERS[i % len(MARKERS)],
                    linewidths=0, label=label)  # fmt: skip
         end = max(end, float(both[["before", "after"]].max().max()) if len(both) else 0.0)
     end = 1.05 * end or 1.0
@@ -138,7 +128,7 @@ def plot_boundary_shift(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set(xlabel=f"natural model: distance ({_unit(frame)})", ylabel=f"guide after LBGAT: distance ({_unit(frame)})")
     ax.set(title="How the guide's boundary moved", xlim=(0, end), ylim=(0, end))
     ax.set_aspect("equal")
-    outside_legend(ax)
+    _outside_legend(ax)
     return ax
 
 
@@ -149,10 +139,9 @@ def plot_discrepancy(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     :param ax: Where to draw; None makes a figure.
     :return: The axes.
     :raises ValueError: If it is another table.
-    :raises ImportError: Without matplotlib.
     """
-    check_table(frame, "transferred_discrepancy", ("first", "second", "task", "discrepancy"))
-    ax = make_axes(ax)
+    _check_table(frame, "transferred_discrepancy", ("first", "second", "task", "discrepancy"))
+    ax = _make_axes(ax)
     tasks = _unique(frame["task"])
     pairs = _unique(zip(frame["first"], frame["second"], strict=True))
     width = 0.8 / len(pairs)
@@ -162,7 +151,7 @@ def plot_discrepancy(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.bar(place, part["discrepancy"].to_numpy(), width, color=_colour(i), label=f"{first} / {second}")
     ax.set_xticks(range(len(tasks)), tasks)
     ax.set(xlabel="downstream task", ylabel="discrepancy (0 alike, 2 unrelated)", title="Transferred discrepancy")
-    outside_legend(ax)
+    _outside_legend(ax)
     return ax
 
 
@@ -173,50 +162,172 @@ def plot_calibration(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     :param ax: Where to draw; None makes a figure.
     :return: The axes.
     :raises ValueError: If it is another table.
-    :raises ImportError: Without matplotlib.
     """
-    check_table(frame, "reliability", ("model", "images", "n", "accuracy", "confidence"))
-    ax = make_axes(ax)
+    _check_table(frame, "reliability", ("model", "images", "n", "accuracy", "confidence"))
+    ax = _make_axes(ax)
     ax.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, label="calibrated")
     for i, name in enumerate(_unique(frame["model"])):
         for kind, part in frame[(frame["model"] == name) & (frame["n"] > 0)].groupby("images", sort=False):
             ax.plot(part["confidence"], part["accuracy"], color=_colour(i), linestyle=_KINDS[str(kind)],
-                    marker=_cycled(MARKERS, i), markersize=4, label=f"{name}, {kind}")  # fmt: skip
+                    marker=MARKERS[i % len(MARKERS)], markersize=4, label=f"{name}, {kind}")  # fmt: skip
     ax.set(xlabel="confidence (mean of the bin)", ylabel="accuracy", title="Reliability", xlim=(0, 1), ylim=(0, 1.02))
-    outside_legend(ax)
+    _outside_legend(ax)
     return ax
 
 
-def outside_legend(ax: Axes, **options: Any) -> None:
-    """The legend at the right of ``ax``, where it hides nothing.
+def plot_slice(
+    frame: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    model: str | None = None,
+    legend: bool = True,
+    class_names: Sequence[str] = (),
+) -> Axes:
+    """The regions of one model: colour is the class, its strength the confidence, black lines the boundaries.
 
-    :param ax: The axes.
-    :param options: More arguments of ``ax.legend``.
+    The white line is the border of the valid images (``clip_values``); the markers are the three images.
+
+    :param frame: The table of :func:`art_lbgat.diagnostics.decision_slices`.
+    :param ax: Where to draw; None makes a figure.
+    :param model: Which model; None where there is only one.
+    :param legend: Whether to draw the legend, at the right of the axes.
+    :param class_names: A name for each class; empty writes the indices.
+    :return: The axes.
+    :raises ValueError: Another table, or a model that is not in it.
     """
+    _check_table(frame, "decision_slices", _SLICE)
+    names = _unique(frame["model"])
+    if model is None and len(names) > 1:
+        raise ValueError(f"model: expected one of {names}, got None; plot_slices draws all of them.")
+    model = names[0] if model is None else model
+    if model not in names:
+        raise ValueError(f"model: expected one of {names}, got {model!r}.")
+    ax = _make_axes(ax)
+    part = frame[frame["model"] == model].sort_values(["v", "u"])
+    u, v = np.unique(part["u"]), np.unique(part["v"])
+    shape = (len(v), len(u))
+    predicted, confidence, inside = (part[c].to_numpy().reshape(shape) for c in ("predicted", "confidence", "inside"))
+    image = _paint(predicted, confidence, class_colours(frame["predicted"]))
+    half = (u[1] - u[0]) / 2
+    extent = (u[0] - half, u[-1] + half, v[0] - half, v[-1] + half)
+    ax.imshow(image, origin="lower", extent=extent, interpolation="none")
+    for each in np.unique(predicted):
+        if (predicted != each).any():
+            ax.contour(u, v, predicted == each, levels=[0.5], colors="black", linewidths=0.6)
+    if inside.any() and not inside.all():
+        for width, colour in ((2.6, "black"), (1.2, "white")):
+            ax.contour(u, v, inside, levels=[0.5], colors=colour, linewidths=width)
+    anchors = frame.attrs.get("anchors", {})
+    for (name, (x, y)), marker in zip(anchors.items(), MARKERS, strict=False):
+        ax.plot(x, y, marker, color="white", markeredgecolor="black", markeredgewidth=1.2, markersize=10, label=name)
+    for k, (i, j) in _places(predicted, u, v, anchors, class_names).items():
+        dark = image[i, j] @ (0.2126, 0.7152, 0.0722) < 0.45
+        ax.text(u[j], v[i], class_title(k, class_names), ha="center", va="center", weight="bold",
+                color="white" if dark else "black")  # fmt: skip
+    ax.set(xlabel="u (L2, input units)", ylabel="v (L2, input units)", title=model)
+    ax.set_aspect("equal")
+    if legend:
+        _slice_legend(frame, ax, class_names)
+    return ax
+
+
+def plot_slices(
+    frame: pd.DataFrame, axes: Sequence[Axes] | None = None, *, class_names: Sequence[str] = ()
+) -> list[Axes]:
+    """:func:`plot_slice` of every model, side by side on the same scale, with one legend.
+
+    :param frame: The table of :func:`art_lbgat.diagnostics.decision_slices`.
+    :param axes: One for each model, in the order of the table; None makes a figure.
+    :param class_names: A name for each class; empty writes the indices.
+    :return: The axes.
+    :raises ValueError: Another table, or another number of axes than of models.
+    """
+    _check_table(frame, "decision_slices", _SLICE)
+    names = _unique(frame["model"])
+    if axes is None:
+        from matplotlib import pyplot
+
+        size = (3.4 * len(names) + 1.6, 3.8)
+        made = pyplot.subplots(1, len(names), figsize=size, layout="constrained", sharey=True, squeeze=False)[1]
+        axes = list(made[0])
+    if len(axes) != len(names):
+        raise ValueError(f"axes: expected one for each of {names}, got {len(axes)}.")
+    for ax, name in zip(axes, names, strict=True):
+        plot_slice(frame, ax, model=name, legend=False, class_names=class_names)
+        ax.label_outer()
+    _slice_legend(frame, axes[-1], class_names)
+    return list(axes)
+
+
+def class_colours(predicted: Any) -> dict[int, str]:
+    """A colour for each class that occurs, in the order of the classes; beyond ten they repeat."""
+    return {int(k): CLASS_COLOURS[i % len(CLASS_COLOURS)] for i, k in enumerate(np.unique(predicted))}
+
+
+def class_title(index: Any, class_names: Sequence[str]) -> str:
+    """The name of a class, or its index where it has none."""
+    known = isinstance(index, (int, np.integer)) and 0 <= index < len(class_names)
+    return str(class_names[index]) if known else str(index)
+
+
+def _paint(predicted: NDArray[Any], confidence: NDArray[Any], colours: Mapping[int, str]) -> NDArray[np.float64]:
+    from matplotlib.colors import to_rgb
+
+    image = np.zeros((*predicted.shape, 3))
+    for each, colour in colours.items():
+        image[predicted == each] = to_rgb(colour)
+    strength = (_PALEST + (1 - _PALEST) * confidence)[..., None]
+    return np.asarray(1 - strength * (1 - image))
+
+
+def _places(
+    predicted: NDArray[Any], u: NDArray[Any], v: NDArray[Any], anchors: Mapping[str, Any], class_names: Sequence[str]
+) -> dict[int, tuple[int, int]]:
+    """Row and column where the name of each class has room: in its largest region, away from the three images."""
+    from scipy.ndimage import distance_transform_edt
+
+    taken = np.zeros(predicted.shape, dtype=bool)
+    for x, y in anchors.values():
+        taken |= np.hypot(u[None, :] - x, v[:, None] - y) < 2 * _ROOM * (u[-1] - u[0])
+    found = {}
+    for k in np.unique(predicted):
+        room = distance_transform_edt(np.pad((predicted == k) & ~taken, 1))[1:-1, 1:-1] / len(u)
+        i, j = np.unravel_index(int(room.argmax()), room.shape)
+        if room[i, j] >= _ROOM * max(1.0, 0.38 * len(class_title(k, class_names))):
+            found[int(k)] = (int(i), int(j))
+    return found
+
+
+def _slice_legend(frame: pd.DataFrame, ax: Axes, class_names: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+    from matplotlib.patheffects import withStroke
+
+    colours = class_colours(frame["predicted"])
+    patches: list[Any] = [Patch(color=c, label=f"class {class_title(k, class_names)}") for k, c in colours.items()]
+    lines: list[Any] = [Line2D([], [], color="black", linewidth=0.6, label="boundary")]
+    if not frame["inside"].all():
+        outline = [withStroke(linewidth=2.6, foreground="black")]
+        lines.append(Line2D([], [], color="white", linewidth=1.2, path_effects=outline, label="end of clip_values"))
+    _outside_legend(ax, handles=[*ax.get_legend_handles_labels()[0], *patches, *lines])
+
+
+def _outside_legend(ax: Axes, **options: Any) -> None:
+    """The legend at the right of ``ax``, where it hides nothing."""
     ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, fontsize="small", **options)
 
 
-def make_axes(ax: Axes | None, size: tuple[float, float] = (7.2, 4.2)) -> Axes:
-    """``ax``, or the axes of a new figure of ``size`` inches.
-
-    :param ax: Axes that are there, or None.
-    :param size: Width and height of a new figure, in inches.
-    """
+def _make_axes(ax: Axes | None) -> Axes:
+    """``ax``, or the axes of a new figure, which a notebook shows by itself."""
     if ax is not None:
         return ax
-    made: Axes = pyplot().subplots(figsize=size, layout="constrained")[1]
+    from matplotlib import pyplot
+
+    made: Axes = pyplot.subplots(figsize=(7.2, 4.2), layout="constrained")[1]
     return made
 
 
-def check_table(frame: Any, source: str, columns: Iterable[str]) -> None:
-    """Refuse a table that is not the one a plot draws.
-
-    :param frame: What came.
-    :param source: The function whose table it should be.
-    :param columns: Columns it must have.
-    :raises TypeError: If it is no DataFrame.
-    :raises ValueError: If it is empty or columns are missing.
-    """
+def _check_table(frame: Any, source: str, columns: Iterable[str]) -> None:
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(f"frame: expected the table of {source}, got {type(frame).__name__}.")
     missing = [column for column in columns if column not in frame.columns]
@@ -234,8 +345,4 @@ def _unique(values: Iterable[Any]) -> list[Any]:
 
 
 def _colour(i: int) -> str:
-    return _cycled(MODEL_COLOURS, i)
-
-
-def _cycled(values: tuple[str, ...], i: int) -> str:
-    return values[i % len(values)]
+    return MODEL_COLOURS[i % len(MODEL_COLOURS)]

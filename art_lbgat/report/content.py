@@ -1,23 +1,75 @@
-"""What a page is made of: tables and arrays as the rest of the package returns them."""
+"""What a page says: natural and robust accuracy out of any table, and everything else as the package returns it."""
 
 from __future__ import annotations
 
+import math
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas
+import torch
+from art.estimators.classification import PyTorchClassifier
+from numpy.typing import NDArray
 
-from art_lbgat.checks import as_array, check_indices, check_kind, check_text
-from art_lbgat.report.results import as_results
+import art_lbgat
+from art_lbgat.checks import (
+    as_array,
+    check_count,
+    check_indices,
+    check_kind,
+    check_labels,
+    check_number,
+    check_seed,
+    check_text,
+)
+from art_lbgat.data import balanced_order
+from art_lbgat.diagnostics import decision_slices
+from art_lbgat.diagnostics.plots import class_title
+from art_lbgat.evaluation import robustness_curve, sanity_checks
+from art_lbgat.evaluation.examples import make_examples
+from art_lbgat.evaluation.health import predict
+from art_lbgat.evaluation.identity import data_sha256, weights_sha256
+from art_lbgat.evaluation.plan import Threat, check_threat, norm_name, plan_attacks
+from art_lbgat.evaluation.rows import as_table
+from art_lbgat.evaluation.subject import Subject, make_subject, make_subjects
+from art_lbgat.evaluation.suite import run_plans
+from art_lbgat.evaluation.transfer import Sources
+from art_lbgat.evaluation.verify import verify
 
 if TYPE_CHECKING:
-    import pandas
-
     from art_lbgat.robustbench import Comparison
 
 MAX_PICTURES = 12
-_CHANNELS = (1, 3)
+NORMS = {"inf": "Linf", "2": "L2"}
+OVER_IMAGES = "95 % interval over images (Wilson)"
+OVER_SEEDS = "95 % interval of the mean over seeds (Student's t)"
+_ACCURACIES = ["natural", "natural_low", "natural_high", "robust", "robust_low", "robust_high", "n", "n_natural"]
+_EXPECTED = (
+    "columns model, natural, robust (as BenchmarkResult.to_frame has them), or the table of evaluate (attack, "
+    "accuracy, with a row 'natural' and another attack for each model), or that of summarize (arm, natural_mean, ...)"
+)
+_NEEDED = {
+    "attacks": ("attack", "accuracy"),
+    "leaderboard": ("model_id", "clean_acc", "robust_acc", "dataset", "threat_model"),
+    "curve": ("eps", "accuracy"),
+    "per_class": ("class",),
+    "slices": ("model", "u", "v", "predicted", "confidence"),
+    "sanity": ("check", "passed"),
+}
+_PICTURED = "pgd-20"
+_LIBRARIES = (
+    "adversarial-robustness-toolbox",
+    "torch",
+    "torchvision",
+    "numpy",
+    "pandas",
+    "pyautoattack",
+    "robustbench",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +99,7 @@ class Pictures:
 
     def __post_init__(self) -> None:
         shape = as_array(self.x, "pictures.x").shape
-        if len(shape) != 4 or shape[1] not in _CHANNELS or not 1 <= shape[0] <= MAX_PICTURES:
+        if len(shape) != 4 or shape[1] not in (1, 3) or not 1 <= shape[0] <= MAX_PICTURES:
             raise ValueError(
                 f"pictures.x: expected (n, C, H, W) with 1 or 3 channels and n in [1, {MAX_PICTURES}], got shape "
                 f"{shape}."
@@ -121,15 +173,7 @@ class ReportContent:
             if isinstance(getattr(self, name), str):
                 raise TypeError(f"{name}: expected a sequence of texts, got the text {getattr(self, name)!r}.")
         as_results(self.results, self.ours)
-        needed = {
-            "attacks": ("attack", "accuracy"),
-            "leaderboard": ("model_id", "clean_acc", "robust_acc", "dataset", "threat_model"),
-            "curve": ("eps", "accuracy"),
-            "per_class": ("class",),
-            "slices": ("model", "u", "v", "predicted", "confidence"),
-            "sanity": ("check", "passed"),
-        }
-        for name, columns in needed.items():
+        for name, columns in _NEEDED.items():
             if getattr(self, name) is not None:
                 _check_table(getattr(self, name), name, columns)
         for name, frame in self.histories.items():
@@ -151,22 +195,329 @@ class ReportContent:
         return {str(names[0]) if len(names) == 1 else "training": self.history}
 
 
-def class_title(index: Any, class_names: Sequence[str]) -> str:
-    """The name of a class, or its index where it has none.
+class Results(NamedTuple):
+    """What the page answers its question from.
 
-    :param index: The class.
-    :param class_names: A name for each class, or none.
+    :param table: Columns ``model``, ``natural``, ``robust``, each with ``_low`` and ``_high``, ``n``, ``n_natural``,
+        ``flags`` and ``ours``; a row per model, most robust first; accuracies in [0, 1], NaN where there is none.
+    :param attack: What ``robust`` was measured with, or an empty text.
+    :param interval: What ``_low`` and ``_high`` are.
     """
-    known = isinstance(index, (int, np.integer)) and 0 <= index < len(class_names)
-    return str(class_names[index]) if known else str(index)
+
+    table: pandas.DataFrame
+    attack: str
+    interval: str
+
+
+def as_results(table: Any, ours: Sequence[str] = ()) -> Results:
+    """Natural and robust accuracy of each model.
+
+    :param table: What :func:`~art_lbgat.evaluation.evaluate` gives (robust is its row ``"worst"``, else that of
+        AutoAttack, else the lowest), ``BenchmarkResult.to_frame()`` (several of them concatenated), the table of
+        :func:`~art_lbgat.study.summarize` (robust is AutoAttack's, else PGD-20's; columns ``n``, ``n_natural``
+        and ``flags`` if there are such), or any with the columns ``model``,
+        ``natural``, ``robust`` in [0, 1] and, if there are such, the other columns of :class:`Results`.
+    :param ours: Names of the models that the page is about; empty takes the column ``ours``, else none is.
+    :raises TypeError: If it is no DataFrame.
+    :raises ValueError: If it is another table, is empty, has a model twice or accuracies outside [0, 1].
+    """
+    if not isinstance(table, pandas.DataFrame):
+        raise TypeError(f"results: expected a DataFrame with {_EXPECTED}, got {type(table).__name__}.")
+    if len(table) == 0:
+        raise ValueError(f"results: expected {_EXPECTED}, got no rows.")
+    columns = set(table.columns)
+    interval, attack = OVER_IMAGES, ""
+    if {"attack", "accuracy"} <= columns:
+        rows, attack = _of_evaluate(table)
+    elif {"arm", "natural_mean"} <= columns and {"autoattack_mean", "pgd-20_mean"} & columns:
+        rows, attack, interval = *_of_summary(table), OVER_SEEDS
+    elif {"model", "natural", "robust"} <= columns:
+        rows = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+    else:
+        raise ValueError(f"results: expected {_EXPECTED}, got columns {sorted(map(str, columns))}.")
+    made = pandas.DataFrame(rows)
+    made = made.assign(**{name: math.nan for name in _ACCURACIES if name not in made})
+    if "flags" not in made:
+        made["flags"] = ""
+    made["ours"] = made["model"].isin(list(ours)) if ours or "ours" not in made else made["ours"].astype(bool)
+    _check_results(made, ours)
+    made = made.sort_values(["robust", "natural"], ascending=False, ignore_index=True, kind="stable")
+    return Results(made[["model", *_ACCURACIES, "flags", "ours"]], attack, interval)
+
+
+def evaluate_for_report(
+    classifier: PyTorchClassifier,
+    x: Any,
+    y: Any,
+    *,
+    eps: float,
+    norm: float | str = math.inf,
+    name: str = "ours",
+    title: str = "Robustness report",
+    baselines: Mapping[str, PyTorchClassifier] | None = None,
+    guide: PyTorchClassifier | None = None,
+    history: pandas.DataFrame | Mapping[str, pandas.DataFrame] | None = None,
+    leaderboard: pandas.DataFrame | None = None,
+    attacks: Sequence[str] = ("natural", "pgd-20", "autoattack"),
+    autoattack: str | Sequence[str] = "standard",
+    curve_eps: Sequence[float] | None = None,
+    n_curve: int = 500,
+    n_sanity: int = 100,
+    sanity_attacks: Sequence[str] = ("apgd-ce", "square"),
+    n_pictures: int = 6,
+    resolution: int = 80,
+    class_names: Sequence[str] = (),
+    config: Mapping[str, Any] | None = None,
+    commands: Sequence[str] = (),
+    batch_size: int = 250,
+    seed: int = 0,
+) -> ReportContent:
+    """Judge classifiers, measure curves and slices, make pictures, check the attacks, note what was judged with what.
+
+    ``robust`` is the worst case over the attacks, or the one attack there is. Smaller parts are balanced over classes
+    and the same for every model. The guide is no model of the table (name it in ``baselines`` too if it is to be one).
+
+    :param classifier: The model that the page is about.
+    :param x: Raw natural inputs, ``(n, *input_shape)``.
+    :param y: Hard labels, indices or one-hot.
+    :param eps: Radius, in raw input units, > 0.
+    :param norm: ``np.inf``, ``"inf"`` or 2.
+    :param name: What the model is called.
+    :param title: Title of the page.
+    :param baselines: Other classifiers by name.
+    :param guide: The guide; its boundaries are drawn beside those of the others.
+    :param history: ``trainer.history``, or several by name.
+    :param leaderboard: The rows to draw behind the results, or None.
+    :param attacks: As in :func:`~art_lbgat.evaluation.evaluate`, names only, ``"natural"`` and at least one other.
+    :param autoattack: What ``"autoattack"`` runs.
+    :param curve_eps: Radii of the curve; None is 0, 1/2, 1, 3/2, 2 and 3 times ``eps``; ``()`` leaves it out.
+    :param n_curve: Samples of the curve.
+    :param n_sanity: Samples of the sanity checks of ``classifier``, run at ``eps``; 0 leaves them out.
+    :param sanity_attacks: Attacks of AutoAttack among them; ``()`` for none.
+    :param n_pictures: Images shown with their PGD-20 examples, at most 12; 0 leaves them out, and so do inputs that are
+        no images of 1 or 3 channels or have no ``clip_values``.
+    :param resolution: Points along the longer side of a slice; 0 leaves the slices out, and so do fewer than 3 samples.
+    :param class_names: A name for each class.
+    :param config: Settings to be written down, such as those of the training.
+    :param commands: What made this, as typed.
+    :param batch_size: Samples per batch.
+    :param seed: Seed of every random draw; the global generators are left as found.
+    :return: What :func:`~art_lbgat.report.write_report` takes.
+    :raises TypeError: Arguments of the wrong type.
+    :raises ValueError: Bad arguments, natural logits with NaN or Inf, or an ``x_adv`` that leaves the threat model.
+    """
+    threat = check_threat(check_number(eps, "eps", exclusive=True), norm)
+    check_count(n_curve, "n_curve")
+    check_count(n_sanity, "n_sanity", minimum=0)
+    if check_count(n_pictures, "n_pictures", minimum=0) > MAX_PICTURES:
+        raise ValueError(f"n_pictures: expected at most {MAX_PICTURES}, got {n_pictures}.")
+    if check_count(resolution, "resolution", minimum=0) == 1:
+        raise ValueError("resolution: expected 0 or at least 2, got 1.")
+    seed = check_seed(seed)
+    if name in (baselines or {}):
+        raise ValueError(f"baselines: expected names other than {name!r}, which is that of classifier, got it too.")
+    models = {name: classifier, **(baselines or {})}
+    x, labels = as_array(x, "x"), check_labels(y, classifier.nb_classes)
+    names = _attack_names(attacks)
+    if class_names and len(class_names) != classifier.nb_classes:
+        raise ValueError(f"class_names: expected {classifier.nb_classes} names, got {len(class_names)}.")
+    judged = _judge(models, x, labels, names, threat, autoattack, batch_size, seed)
+    order = balanced_order(labels, seed)
+    shared = {"norm": norm, "batch_size": batch_size, "seed": seed}
+    curve = sanity = slices = None
+    radii = [eps * k for k in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)] if curve_eps is None else list(curve_eps)
+    if radii:
+        part = order[:n_curve]
+        curve = robustness_curve(models, x[part], labels[part], radii, **shared)  # type: ignore[arg-type]
+    if n_sanity:
+        part, source = order[:n_sanity], guide if guide is not None else next(iter((baselines or {}).values()), None)
+        sanity = sanity_checks(classifier, x[part], labels[part], eps=eps, source=source, autoattack=sanity_attacks,
+                               **shared).assign(model=name)  # type: ignore[arg-type]  # fmt: skip
+    if resolution and len(order) >= 3:
+        anchors = [f"image {i}, class {class_title(int(labels[k]), class_names)}" for i, k in enumerate(order[:3], 1)]
+        drawn = {**({} if guide is None else {f"guide of {name}": guide}), **models}
+        slices = decision_slices(drawn, x[order[:3]], names=anchors, resolution=resolution, batch_size=batch_size)
+    right = judged.natural[name][order]
+    pictured = np.concatenate([order[right], order[~right]])[:n_pictures]  # an attack on what is wrong shows nothing
+    attacked = [each for each in names if each not in ("natural", "worst")]
+    return ReportContent(
+        title=title,
+        results=judged.table,
+        ours=(name,),
+        threat=_threat_text(judged.table, threat),
+        attacks=judged.table,
+        leaderboard=leaderboard,
+        history={name: history} if history is not None and not isinstance(history, Mapping) else history,
+        curve=curve,
+        per_class=_per_class(labels, judged).assign(attack=" and ".join(attacked)),
+        pictures=_pictures(judged.subjects[name], pictured, threat, name, class_names) if n_pictures else None,
+        slices=slices,
+        class_names=tuple(class_names),
+        sanity=sanity,
+        provenance={
+            "settings": {
+                "eps": threat.eps, "norm": norm_name(threat.norm), "attacks": names, "autoattack": autoattack,
+                "images": len(labels), "images of the curve": min(n_curve, len(labels)),
+                "images of the checks": min(n_sanity, len(labels)),
+                "batch size": batch_size, "seed": seed, "device": str(judged.subjects[name].view.device),
+            },
+            **({"configuration": dict(config)} if config else {}),
+            "SHA-256": judged.hashes,
+            "versions": {
+                "art_lbgat": art_lbgat.__version__, "Python": platform.python_version(), "system": platform.system(),
+                **{library: version(library) for library in _LIBRARIES},
+            },
+            "commands": list(commands),
+        },
+    )  # fmt: skip
+
+
+class _Judged(NamedTuple):
+    table: pandas.DataFrame
+    subjects: Mapping[Any, Subject]
+    natural: Mapping[Any, NDArray[np.bool_]]  # who is right on natural images
+    robust: Mapping[Any, NDArray[np.bool_]]  # and under every attack
+    hashes: Mapping[str, str]
+
+
+def _judge(
+    models: Mapping[str, PyTorchClassifier],
+    x: NDArray[Any],
+    labels: NDArray[Any],
+    names: Sequence[str],
+    threat: Threat,
+    autoattack: str | Sequence[str],
+    batch_size: int,
+    seed: int,
+) -> _Judged:
+    """Every model under every attack: this and :func:`_pictures` are all that is taken from inside ``evaluation``."""
+    plans = plan_attacks(names)
+    subjects = make_subjects(models, x, labels, batch_size, seed)
+    none = Sources(None, subjects, threat)
+    rows = {key: run_plans(subject, plans, threat, none, autoattack) for key, subject in subjects.items()}
+    first = next(iter(subjects.values()))
+    hashes = {f"weights of {key}": weights_sha256(subject.view.module) for key, subject in subjects.items()}
+    return _Judged(
+        as_table(rows),
+        subjects,
+        {key: subject.right.numpy() for key, subject in subjects.items()},
+        {key: torch.stack([row.right for row in each]).all(dim=0).numpy() for key, each in rows.items()},
+        {"images and labels": data_sha256(first.x, first.y), **hashes},
+    )
+
+
+def _pictures(
+    subject: Subject, chosen: NDArray[np.int64], threat: Threat, name: str, class_names: Sequence[str]
+) -> Pictures | None:
+    """Some images with their PGD-20 examples; None where inputs are no images or have no range."""
+    bounds, shape = subject.bounds(), tuple(subject.x.shape[1:])
+    if bounds is None or len(shape) != 3 or shape[0] not in (1, 3):
+        return None
+    few = make_subject(subject.view, subject.x[chosen], subject.y[chosen].numpy(), subject.batch_size, subject.seed)
+    (plan,) = plan_attacks(_PICTURED)
+    made = make_examples(few, plan, threat, Sources(None, {None: few}, threat), "standard", torch.ones_like(few.right))
+    verify(few.x, made.x_adv, threat.eps, threat.norm, bounds, subject.view.value_range(), f"attack {_PICTURED!r}")
+    predicted, predicted_adv = (
+        predict(few.view, each, few.batch_size, few.seed).argmax(dim=1).numpy() for each in (few.x, made.x_adv)
+    )
+    return Pictures(
+        few.x.numpy(), made.x_adv.numpy(), few.y.numpy(), predicted, predicted_adv, tuple(class_names),
+        (float(bounds[0].min()), float(bounds[1].max())), name,
+        f"{_PICTURED}, L{norm_name(threat.norm)}, eps {threat.eps:.4g}",
+    )  # fmt: skip
+
+
+def pareto_front(x: Sequence[float], y: Sequence[float]) -> list[int]:
+    """Indices, ``x`` rising, of the points that no other is at least as good as in both and better in one; no NaN."""
+    order = sorted(
+        (i for i in range(len(x)) if math.isfinite(x[i]) and math.isfinite(y[i])), key=lambda i: (-x[i], -y[i])
+    )
+    front: list[int] = []
+    for i in order:
+        if not front or y[i] > y[front[-1]]:
+            front.append(i)
+    return front[::-1]
+
+
+def _of_evaluate(table: pandas.DataFrame) -> tuple[list[dict[str, Any]], str]:
+    named = table if "model" in table else table.assign(model="model")
+    rows, attacks = [], []
+    for name, part in named.groupby("model", sort=False):
+        natural, others = part[part["attack"] == "natural"], part[part["attack"] != "natural"]
+        if len(natural) != 1 or len(others) == 0:
+            raise ValueError(
+                f"results: expected a row 'natural' and another attack for {name!r}, got {list(part.attack)}."
+            )
+        if len(set(others["eps"])) > 1:
+            raise ValueError(f"results: expected one eps for {name!r}, got {sorted(set(others['eps']))}.")
+        preferred = [others[others["attack"] == "worst"], others[others["attack"].str.startswith("autoattack")]]
+        chosen = next((p for p in preferred if len(p)), others.nsmallest(1, "accuracy")).iloc[0]
+        row: dict[str, Any] = {"model": name, "n": chosen["n"], "flags": chosen["flags"]}
+        row["n_natural"] = natural["n"].iloc[0]
+        for kind, found in (("natural", natural.iloc[0]), ("robust", chosen)):
+            row |= {kind: found["accuracy"], f"{kind}_low": found["low"], f"{kind}_high": found["high"]}
+        rows.append(row)
+        norm = NORMS.get(str(chosen["norm"]), str(chosen["norm"]))
+        attacks.append(f"{chosen['attack']}, {norm}, eps {chosen['eps']:.4g}")
+    return rows, " / ".join(dict.fromkeys(attacks))
+
+
+def _of_summary(table: pandas.DataFrame) -> tuple[list[dict[str, Any]], str]:
+    robust = "autoattack" if "autoattack_mean" in table else "pgd-20"
+    several, rows = len(set(table["eps"])) > 1, []
+    for each in table.to_dict("records"):
+        row: dict[str, Any] = {"model": f"{each['arm']}, eps {each['eps']:.4g}" if several else str(each["arm"])}
+        for kind, source in (("natural", "natural"), ("robust", robust)):
+            mean, half = each[f"{source}_mean"] / 100, each.get(f"{source}_ci", math.nan) / 100
+            low, high = max(0.0, mean - half), min(1.0, mean + half)
+            ends = (math.nan, math.nan) if math.isnan(half) else (low, high)
+            row |= {kind: mean, f"{kind}_low": ends[0], f"{kind}_high": ends[1]}
+        rows.append(row | {name: each[name] for name in ("n", "n_natural", "flags") if name in each})
+    radius = "several eps" if several else f"eps {table['eps'].iloc[0]:.4g}"
+    return rows, f"{'AutoAttack' if robust == 'autoattack' else 'PGD-20'}, {radius}"
+
+
+def _check_results(made: pandas.DataFrame, ours: Sequence[str]) -> None:
+    twice = sorted(map(str, made["model"][made["model"].duplicated()]))
+    if twice:
+        raise ValueError(f"results: expected each model once, got {twice} twice.")
+    unknown = [name for name in ours if name not in set(made["model"])]
+    if unknown:
+        raise ValueError(f"ours: expected some of the models {list(made['model'])}, got {unknown}.")
+    for kind in ("natural", "robust"):
+        values = made[kind].astype(float)
+        if not values.between(0, 1).all():
+            raise ValueError(f"results: expected {kind} in [0, 1], got {values[~values.between(0, 1)].tolist()}.")
 
 
 def _check_table(frame: Any, name: str, columns: Sequence[str]) -> None:
-    import pandas
-
     if not isinstance(frame, pandas.DataFrame):
         raise TypeError(f"{name}: expected a DataFrame, got {type(frame).__name__}.")
     missing = [column for column in columns if column not in frame]
     if missing or len(frame) == 0:
         found = f"no columns {missing}" if missing else "no rows"
         raise ValueError(f"{name}: expected a table with the columns {list(columns)}, got {found}.")
+
+
+def _attack_names(attacks: Any) -> list[str]:
+    if isinstance(attacks, str) or not isinstance(attacks, Sequence):
+        raise TypeError(f"attacks: expected a sequence of names, got {attacks!r}.")
+    names = ["natural", *(check_text(attack, "attacks") for attack in attacks if attack != "natural")]
+    if set(names) <= {"natural", "worst"}:
+        raise ValueError(f"attacks: expected at least one attack beside 'natural', got {list(attacks)}.")
+    return [*names, "worst"] if len(names) > 2 and "worst" not in names else names
+
+
+def _threat_text(table: pandas.DataFrame, threat: Threat) -> str:
+    attacked = [a for a in dict.fromkeys(table["attack"]) if a not in ("natural", "worst")]
+    names = attacked[0] if len(attacked) == 1 else f"worst of {', '.join(attacked)}"
+    return f"{names}, L{norm_name(threat.norm)}, eps {threat.eps:.4g}, n = {int(table['n'].iloc[0]):,}"
+
+
+def _per_class(labels: NDArray[Any], judged: _Judged) -> pandas.DataFrame:
+    return pandas.DataFrame(
+        {"model": name, "class": int(label), "n": int((labels == label).sum()),
+         "natural": float(judged.natural[name][labels == label].mean()),
+         "robust": float(judged.robust[name][labels == label].mean())}
+        for name in judged.natural for label in np.unique(labels)
+    )  # fmt: skip

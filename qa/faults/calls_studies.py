@@ -28,7 +28,6 @@ _FIELDS: dict[str, list[Strategy]] = {
     "guides": [*wrong.junk(), each(tuple, lambda: ("a", "b"), lambda: (3,), lambda: "small-cnn", lambda: (None,))],
     "guide_recipe": wrong.text(optional=True),
     "sub_block1": wrong.flag(),
-    "cache_guide": wrong.flag(),
     "guidance": wrong.choice("mse", "mse+ce", "kd", "kl"),
     "kd_temperature": wrong.number(exclusive=True),
     "kd_weight": wrong.number(maximum=1.0),

@@ -226,7 +226,6 @@ def _attacks() -> Iterator[Call]:
         "max_iter": wrong.count(0),
         "batch_size": wrong.count(),
         "verbose": wrong.flag(),
-        "early_stop_steps": wrong.count(0, optional=True),
     }
     own = {
         "PGDAttack": {"num_random_init": wrong.count(0), "objective": wrong.choice("ce", "cw", "kl")},
@@ -270,7 +269,6 @@ def _attacks() -> Iterator[Call]:
             "start_std": wrong.number(),
             "restarts": wrong.count(),
             "rule": wrong.choice("published", "art"),
-            "early_stop_steps": wrong.count(0, optional=True),
         },
     )
 

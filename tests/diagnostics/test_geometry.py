@@ -5,14 +5,12 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from art_lbgat.diagnostics import boundary_distance, boundary_gap, boundary_shift, decision_slices, directions
-from art_lbgat.diagnostics.rays import nearest_of_another_class
-from art_lbgat.diagnostics.slices import grid, plane_through
+from art_lbgat.diagnostics.boundary import plane_through
 from tests.conftest import make_data
 from tests.diagnostics.cases import linear
 
@@ -144,9 +142,8 @@ def test_nearest_of_another_class_is_the_nearest(x, y):
     assume(len(np.unique(y)) > 1)
     distance = np.linalg.norm(x[:, None] - x[None], axis=2)
     distance[y[:, None] == y[None]] = np.inf
-    found = nearest_of_another_class(x, y)
-    assert (y[found] != y).all()
-    np.testing.assert_allclose(distance[np.arange(70), found], distance.min(axis=1), atol=1e-12)
+    leads = directions(x, y)["other class"]
+    np.testing.assert_allclose(np.linalg.norm(leads, axis=1), distance.min(axis=1), atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -183,63 +180,38 @@ def test_boundary_distance_refuses(arguments, message):
 ANCHORS = np.array([[0.0, 0.0, 0.0], [0.6, 0.0, 0.8], [0.0, 0.5, 0.0]], dtype=np.float32)
 
 
-def test_plane_by_hand():
-    plane = plane_through(ANCHORS)
-    np.testing.assert_allclose(plane.coordinates, [[0, 0], [1, 0], [0, 0.5]], atol=1e-7)
-    np.testing.assert_allclose(plane.axes, [[0.6, 0, 0.8], [0, 1, 0]], atol=1e-7)
-
-
 @given(arrays(np.float64, (3, 2, 3), elements=st.floats(0, 1)))
 @settings(max_examples=80, deadline=None)
 def test_plane_is_orthonormal_and_goes_through_the_images(anchors):
     edges = (anchors[1:] - anchors[0]).reshape(2, -1)
     assume(np.linalg.svd(edges, compute_uv=False).min() > 1e-3)
-    plane = plane_through(anchors)
-    axes = plane.axes.flatten(1)
+    origin, axes, corners = plane_through(anchors)
     np.testing.assert_allclose(axes @ axes.T, np.eye(2), atol=1e-12)
-    np.testing.assert_allclose(plane.points(plane.coordinates), anchors, atol=1e-9)
-    sides = [np.linalg.norm(anchors[i] - anchors[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
-    flat = [np.linalg.norm(plane.coordinates[i] - plane.coordinates[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
-    np.testing.assert_allclose(flat, sides, atol=1e-9)
+    np.testing.assert_allclose(origin + corners @ axes, anchors.reshape(3, -1), atol=1e-9)
+    assert corners[:2, 1].tolist() == [0, 0]
 
 
 def test_axes_of_a_flat_triangle_are_orthogonal():
-    generator = np.random.default_rng(0)
-    a, b, off = generator.random((3, 50))
-    plane = plane_through(np.stack([a, b, (a + b) / 2 + 1e-5 * off]))
-    axes = plane.axes.flatten(1)
+    a, b, off = np.random.default_rng(0).random((3, 50))
+    _, axes, _ = plane_through(np.stack([a, b, (a + b) / 2 + 1e-5 * off]))
     assert abs(float(axes[0] @ axes[1])) < 1e-15
 
 
-@pytest.mark.parametrize(
-    ("anchors", "message"),
-    [
-        (ANCHORS[:2], r"anchors: expected three images \(3, ...\), got an array of shape \(2, 3\)"),
-        (ANCHORS[[0, 0, 1]], "anchors: expected three images that are not on a line"),
-        (np.array([[0.0, 0], [0.25, 0.25], [1, 1]]), "anchors: expected three images that are not on a line"),
-        (ANCHORS + np.inf, "anchors: expected finite values"),
-    ],
-)
-def test_no_plane(anchors, message):
-    with pytest.raises(ValueError, match=message):
-        plane_through(anchors)
-
-
-@given(arrays(np.float64, (3, 2), elements=st.floats(-5, 5)), st.integers(2, 40), st.floats(0, 1))
-@settings(max_examples=60, deadline=None)
-def test_grid_is_square_and_covers_the_images(coordinates, resolution, border):
-    span = np.ptp(coordinates, axis=0).max()
-    assume(span > 0.1)
-    uv = grid(torch.from_numpy(coordinates), resolution, border).numpy()
-    u, v = np.unique(uv[:, 0]), np.unique(uv[:, 1])
-    assert len(uv) == len(u) * len(v)
+@given(st.integers(2, 40), st.floats(0, 1), st.floats(0.2, 1), st.floats(0.2, 1))
+@settings(max_examples=30, deadline=None)
+def test_grid_is_square_and_covers_the_images(resolution, border, along, above):
+    anchors = np.array([[0, 0, 0], [along, 0, 0], [0, above, 0]], dtype=np.float32)
+    table = decision_slices(linear([[0, 0, 0], [1, 0, 0]]), anchors, resolution=resolution, border=border)
+    u, v = np.unique(table["u"]), np.unique(table["v"])
+    assert len(table) == len(u) * len(v)
     assert max(len(u), len(v)) == resolution
-    spacing = span * (1 + 2 * border) / (resolution - 1)
-    for axis, values in enumerate((u, v)):
-        np.testing.assert_allclose(np.diff(values), spacing, rtol=1e-6)
-        assert values[0] == pytest.approx(coordinates[:, axis].min() - border * span)
-        assert values[-1] >= coordinates[:, axis].max() + border * span - spacing / 2 - 1e-9
-    assert (np.diff(uv[:, 1]) >= 0).all()  # row by row from below
+    longer = max(along, above)
+    spacing = longer * (1 + 2 * border) / (resolution - 1)
+    for values, corner in ((u, along), (v, above)):
+        np.testing.assert_allclose(np.diff(values), spacing, rtol=1e-5)
+        assert values[0] == pytest.approx(-border * longer, abs=1e-6)
+        assert values[-1] >= corner + border * longer - spacing / 2 - 1e-6
+    assert (np.diff(table["v"]) >= 0).all()  # row by row from below
 
 
 def test_slice_of_a_linear_model_is_its_line():
@@ -287,6 +259,13 @@ def test_a_grid_point_on_an_image_is_the_image(classifier):
         ({"border": -0.1}, "border: expected a finite number >= 0"),
         ({"batch_size": 0}, "batch_size: expected a whole number >= 1"),
         ({"anchors": 2 * ANCHORS}, "anchors: values lie in"),
+        ({"anchors": ANCHORS[:2]}, r"anchors: expected three images \(3, ...\), got an array of shape \(2, 3\)"),
+        ({"anchors": ANCHORS[[0, 0, 1]]}, "anchors: expected three images that are not on a line"),
+        (
+            {"anchors": ANCHORS[:1] + np.array([[0], [0.25], [1]])},
+            "anchors: expected three images that are not on a line",
+        ),
+        ({"anchors": ANCHORS + np.inf}, "anchors: expected finite values"),
     ],
 )
 def test_slices_refuse(arguments, message):

@@ -1,7 +1,5 @@
 """Plots: they draw what the table says, on the axes they are given, with labels and units."""
 
-import sys
-
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -28,7 +26,7 @@ from art_lbgat.diagnostics import (
     reliability,
     transferred_discrepancy,
 )
-from art_lbgat.diagnostics.slice_plots import CLASS_COLOURS, class_colours
+from art_lbgat.diagnostics.plots import CLASS_COLOURS
 from tests.conftest import make_classifier, make_data
 from tests.diagnostics.cases import fixed, indices, linear
 
@@ -93,14 +91,6 @@ def test_each_refuses_another_table(plot, table):
         plot(table.iloc[:0])
     with pytest.raises(TypeError, match=r"frame: expected the table of .*, got list"):
         plot([1])
-
-
-@EVERY
-def test_each_says_what_to_install(plot, table, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match=r'plots need matplotlib: pip install "art-lbgat\[plots\]"'):
-        plot(table)
 
 
 def test_agreement_bars_are_the_shares():
@@ -195,6 +185,12 @@ def test_slice_paints_the_classes_and_marks_the_images():
     assert below < v[0] < v[-1] < above
     markers = [line.get_xydata()[0].tolist() for line in ax.lines]
     np.testing.assert_allclose(markers, [[0, 0], [1, 0], [0, 0.5]], atol=1e-7)
+    assert [text.get_text() for text in ax.texts] == ["0", "1"]
+    named = plot_slice(
+        table, class_names=["zero", "a name that is far too long for its region, so that it is left out"]
+    )
+    assert [text.get_text() for text in named.texts] == ["zero"]
+    assert named.get_legend().get_texts()[3].get_text() == "class zero"
 
 
 def test_slice_of_valid_images_only_has_no_border():
@@ -213,9 +209,3 @@ def test_slice_needs_to_know_which_model():
     assert plot_slice(slices(), model="0.7", legend=False).get_legend() is None
     with pytest.raises(ValueError, match=r"axes: expected one for each of \['0.5', '0.7'\], got 1"):
         plot_slices(slices(), [plt.subplots()[1]])
-
-
-def test_class_colours_keep_their_order_and_repeat_after_ten():
-    assert class_colours([7, 3, 7]) == {3: CLASS_COLOURS[0], 7: CLASS_COLOURS[1]}
-    assert class_colours(range(12))[11] == CLASS_COLOURS[1]
-    assert len(set(CLASS_COLOURS)) == 10

@@ -17,7 +17,7 @@ from art_lbgat.engine.perturbation import weight_perturbation
 from art_lbgat.engine.schedule import StepSchedule
 from art_lbgat.engine.step import Method, Models
 from art_lbgat.engine.validation import Selection
-from art_lbgat.objectives import Term
+from art_lbgat.losses import Term
 from art_lbgat.preserve import Key, Modes, draw_seed, evaluating, preserved_modes, preserved_randomness, seed_everything
 from tests.conftest import conv_net, make_classifier
 

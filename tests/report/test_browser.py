@@ -20,15 +20,16 @@ const ratio = (a, b) => { const [x, y] = [light(a), light(b)].sort((p, q) => q -
 const found = {};
 for (const e of document.querySelectorAll(arguments[0])) {
   const style = getComputedStyle(e), name = e.closest("svg") ? style.fill : style.color;
-  if (e.closest(".regions") || !e.textContent.trim()) continue;
+  if (e.getAttribute("font-weight") || !e.textContent.trim()) continue;
   found[e.tagName + " " + name] = ratio(numbers(name), ground(e));
 }
 return found;
 """
 MARKS = """
 const found = {};
-for (const e of document.querySelectorAll("[class*='c0'],[class*='c1'],[class*='c2'],[class*='c3'],.board,.front"))
-  found[e.getAttribute("class")] = getComputedStyle(e).color;
+for (const e of document.querySelectorAll(".chart path, .chart use"))
+  for (const name of ["fill", "stroke"]) if ((e.getAttribute(name) || "").match(/--(c|dot)|currentColor/))
+    found[e.getAttribute(name)] = getComputedStyle(e)[name];
 return [found, getComputedStyle(document.body).backgroundColor];
 """
 OUTSIDE = """
@@ -37,7 +38,7 @@ for (const svg of document.querySelectorAll("svg[role=img]")) {
   const box = svg.getBoundingClientRect(), texts = [...svg.querySelectorAll("text")].map(t => [t.textContent, t.getBoundingClientRect()]);
   for (const [text, r] of texts)
     if (r.left < box.left - 1 || r.right > box.right + 1 || r.top < box.top - 1 || r.bottom > box.bottom + 1) bad.push("clipped: " + text);
-  const ticks = [...svg.querySelectorAll(".ticks text, .labels text")].map(t => [t.textContent, t.getBoundingClientRect()]);
+  const ticks = [...svg.querySelectorAll("text:not([font-weight])")].map(t => [t.textContent, t.getBoundingClientRect()]);
   for (let i = 0; i < ticks.length; i++) for (let j = i + 1; j < ticks.length; j++) {
     const [a, b] = [ticks[i][1], ticks[j][1]];
     if (a.left < b.right && b.left < a.right && a.top + 3 < b.bottom && b.top + 3 < a.bottom) bad.push(ticks[i][0] + " over " + ticks[j][0]);

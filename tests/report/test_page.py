@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import itertools
+import math
 import re
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from art_lbgat.report import ReportContent, render_report, write_report
 from art_lbgat.report.page import LIMIT_BYTES
 from art_lbgat.robustbench import compare
-from tests.report.cases import Reader, curve, digits, full, history, pictures, results, sanity, slices
+from tests.report.cases import Reader, curve, digits, evaluated, full, history, pictures, results, sanity, slices
 
 SECTIONS = {"models", "attacks", "training", "curve", "classes", "pictures", "slices", "sanity", "provenance"}
 
@@ -168,9 +169,11 @@ def test_long_histories_are_thinned_so_that_the_page_stays_small():
 
 def test_a_model_has_one_style_in_every_chart():
     page = render_report(full(leaderboard=None))
-    entries = re.findall(r'class="swatch (c\d d\d)"(?:(?!</li>).)*<span>(ours|base)</span>', page, re.DOTALL)
+    entries = re.findall(
+        r'class="swatch"(?:(?!</li>).)*var\((--c\d)\)(?:(?!</li>).)*<span>(ours|base)</span>', page, re.DOTALL
+    )
     assert len(entries) > 6
-    assert len(set(entries)) == 2
+    assert set(entries) == {("--c0", "ours"), ("--c1", "base")}
 
 
 def test_the_same_content_gives_the_same_bytes_and_a_file_is_replaced_whole(tmp_path, monkeypatch):
@@ -190,7 +193,7 @@ def test_the_same_content_gives_the_same_bytes_and_a_file_is_replaced_whole(tmp_
 
 
 def test_a_page_that_would_be_too_large_is_refused():
-    noise = slices(resolution=400)
+    noise = slices(resolution=200)
     noise["predicted"] = np.random.default_rng(0).integers(0, 10, len(noise))
     with pytest.raises(ValueError, match=r"content: expected a page under 2,000,000 bytes, got .*lower resolution"):
         render_report(ReportContent("t", results(), slices=noise))
@@ -250,6 +253,31 @@ def test_notes_stand_below_the_answer_and_long_tables_are_folded():
     assert "<summary>Data: settings</summary>" not in page
     with pytest.raises(TypeError, match="notes: expected a sequence of texts, got the text"):
         ReportContent("A page", results(), notes="one")
+
+
+def test_pictures_and_slices_say_what_is_wrong_and_how_much_of_the_plane_a_class_takes():
+    page = read(full())
+    captions = [data for tag, data in page.texts if tag == "figcaption"]
+    assert captions[captions.index("natural: zero") :][:3] == [
+        "natural: zero",
+        "adversarial: one (wrong)",
+        "change ×\xa05",
+    ]
+    assert [a.get("class") for a in page.tags("figcaption")].count("wrong") == 3
+    cells = [data for tag, data in page.texts if tag in ("td", "th")]
+    start = cells.index("share of the plane (%)")
+    assert cells[start + 2 :][:9] == ["zero", "25.0", "80.0", "one", "50.0", "80.0", "two", "25.0", "80.0"]
+    assert "class one takes the largest share, 50.0 %" in page.text("desc")
+    assert "Outside the white line" in page.text("p")
+
+
+def test_numbers_are_written_in_one_way():
+    table = results().assign(natural=[0.9, 0.004], natural_low=math.nan, n=[1234, 400])
+    cells = [data for tag, data in read(ReportContent("t", table)).texts if tag == "td"]
+    assert {"0.4", "90.0", "1,234", "[45.0,\xa055.0]"} <= set(cells)
+    signs = evaluated().assign(eps=0.031373, seconds=[math.nan, -0.04, -1.25, 2])
+    cells = [data for tag, data in read(ReportContent("t", table, attacks=signs)).texts if tag == "td"]
+    assert {"0.03137", "–", "0.0", "−1.2"} <= set(cells)
 
 
 def test_models_with_the_same_flag_have_one_warning_which_says_what_it_means():

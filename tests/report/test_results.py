@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.report import as_results
-from art_lbgat.report.results import pareto_front
+from art_lbgat.report.content import pareto_front
 from art_lbgat.robustbench import BenchmarkResult
 from art_lbgat.study import summarize
 from tests.report.cases import evaluated, results

@@ -19,8 +19,7 @@ from art_lbgat.engine.signals import Interrupted
 from art_lbgat.evaluation.record import weights_sha256
 from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.recipes import RECIPES
-from art_lbgat.report import render_report
-from art_lbgat.report.results import as_results
+from art_lbgat.report import as_results, render_report
 from art_lbgat.study import StudyOptions, plan, run_study, study_content, summarize
 from art_lbgat.study.page import wilson
 from art_lbgat.study.run import Task, finished, initialize, run

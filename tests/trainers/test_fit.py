@@ -14,7 +14,7 @@ from art_lbgat.classifier import TensorView
 from art_lbgat.data import RandomCropFlip
 from art_lbgat.engine.adversary import Adversary, validation_adversary
 from art_lbgat.engine.validation import Validation
-from art_lbgat.objectives import Term
+from art_lbgat.losses import Term
 from art_lbgat.preserve import Key, Modes, preserved_randomness
 from art_lbgat.processes import Processes
 from tests.conftest import copied_state, make_classifier, make_data, mlp, states_equal
