@@ -1,4 +1,4 @@
-"""The directory of a run: which files are in it, its configuration, and the trained classifier that :func:`load` reads."""
+"""The directory of a run: its files, its configuration, and :func:`load`, which reads the trained classifier."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from art.estimators.classification import PyTorchClassifier
 
-from art_lbgat.checks import check_choice, check_kind, check_path, check_seed
+from art_lbgat.checks import check_choice, check_count, check_kind, check_path, check_seed
 from art_lbgat.engine.checkpoint import read_checkpoint, read_newest
 from art_lbgat.fingerprint import MAY_CHANGE, differences
 from art_lbgat.preserve import preserved_randomness
@@ -53,6 +53,9 @@ class Config:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if self.n_test is not None:
+            check_count(self.n_test, "n_test")
+        check_count(self.n_autoattack, "n_autoattack", minimum=0)
 
     @property
     def title(self) -> str:

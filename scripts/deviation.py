@@ -18,8 +18,7 @@ from torch import Tensor
 
 from art_lbgat.engine.execution import executions
 from art_lbgat.evaluation import evaluate
-from art_lbgat.recipes import RECIPES
-from art_lbgat.recipes.experiment import Experiment
+from art_lbgat.recipes import RECIPES, Experiment
 from art_lbgat.trainers.adversary import Adversary
 
 VARIANTS: dict[str, dict[str, Any]] = {

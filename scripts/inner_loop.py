@@ -15,8 +15,7 @@ import torch
 
 from art_lbgat.data import balanced_order
 from art_lbgat.evaluation import evaluate
-from art_lbgat.recipes import RECIPES
-from art_lbgat.recipes.experiment import Experiment
+from art_lbgat.recipes import RECIPES, Experiment
 
 STEPS, AUTOATTACK_IMAGES = 10, 100
 

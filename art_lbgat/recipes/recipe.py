@@ -6,9 +6,10 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from numbers import Number
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from art_lbgat.checks import (
     check_choice,
@@ -394,6 +395,19 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"path: {path} is no TOML file ({error or type(error).__name__}).") from error
 
 
+def read_value(text: str, argument: str) -> Any:
+    """A value as a command line has it: TOML, or text without quotes.
+
+    :raises ValueError: A list or a quotation that does not end.
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except ValueError:
+        if text.strip()[:1] in ("[", "{", '"', "'"):
+            raise ValueError(f"{argument}: expected a value as in TOML, got {text!r}.") from None
+        return text.strip()
+
+
 def write_toml(path: str | Path, values: Mapping[str, Any]) -> None:
     """Write plain values as TOML; a file that exists is replaced, as a whole or not at all."""
     import tomli_w
@@ -422,7 +436,7 @@ def _plain(name: str, value: Any) -> Any:
         return PublishedResult(**value)
     if "tuple" in kind:
         return tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    if "float" in kind and isinstance(value, Number) and not isinstance(value, bool):
+    if "float" in kind and isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
         return float(value)  # numpy's numbers cannot be written to a file
     return value
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from art.estimators.classification import PyTorchClassifier
+from art_lbgat.recipes.experiment import guide_recipe, training_images
 
 from art_lbgat.data import DataSet, Images
 from art_lbgat.models import create_model
 from art_lbgat.objectives import GUIDANCE
 from art_lbgat.recipes import ABLATIONS, PUBLISHED, RECIPES, SMALL, PublishedResult, Recipe, ablation
-from art_lbgat.recipes.experiment import guide_recipe, training_images
 from art_lbgat.trainers import BGATTrainer, FastATTrainer, LBGATTrainer, MARTTrainer, TRADESTrainer
 from tests.conftest import copied_state, states_equal
 

@@ -13,6 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from art_lbgat.study.page import wilson
+from art_lbgat.study.run import Task, finished, initialize, run
+from art_lbgat.study.table import cell, half_interval
 from safetensors.torch import load_file
 
 from art_lbgat.engine.signals import Interrupted
@@ -22,9 +25,6 @@ from art_lbgat.recipes import RECIPES
 from art_lbgat.report import render_report
 from art_lbgat.report.results import as_results
 from art_lbgat.study import StudyOptions, plan, run_study, study_content, summarize
-from art_lbgat.study.page import wilson
-from art_lbgat.study.run import Task, finished, initialize, run
-from art_lbgat.study.table import cell, half_interval
 from art_lbgat.weights import load_weights
 from tests.conftest import states_equal
 

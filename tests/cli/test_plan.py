@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from art_lbgat.commands.choosing import complete_recipe, read_settings
 from art_lbgat.commands.plan import RUN_FIELDS, Plan, make_plan
 from art_lbgat.commands.run_directory import RunDirectory
-from art_lbgat.recipes import RECIPES, Recipe
 from art_lbgat.recipes.files import read_mapping, write_mapping
+
+from art_lbgat.recipes import RECIPES, Recipe
 
 RECIPE = RECIPES["digits-lbgat"]
 

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
-
 from art_lbgat.commands import benchmark as benchmark_command
 from art_lbgat.commands import targets
 from art_lbgat.commands.judging import published_rows
+from safetensors.torch import load_file
+
 from art_lbgat.data import balanced_order, load_digits
 from art_lbgat.evaluation import evaluate
 from art_lbgat.evaluation.accuracy import Accuracy

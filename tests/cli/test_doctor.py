@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-
 from art_lbgat.commands import checkup
+
 from tests.commands.conftest import done, invoke
 
 

@@ -14,14 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
-
 from art_lbgat.commands import training
 from art_lbgat.commands.plan import make_plan
 from art_lbgat.commands.run_directory import RunDirectory
+from art_lbgat.recipes.files import read_mapping
+from safetensors.torch import load_file
+
 from art_lbgat.engine.checkpoint import locked
 from art_lbgat.recipes import RECIPES, Recipe
-from art_lbgat.recipes.files import read_mapping
 from tests.commands.conftest import SHORT, done, invoke
 from tests.conftest import states_equal
 

@@ -8,11 +8,10 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
-
 from art_lbgat.commands import reporting
 from art_lbgat.commands.live import Live, epoch_row
 from art_lbgat.commands.reporting import JSONLines, Lines, Reporter, duration, make_reporter, summary
+from rich.console import Console
 
 ROW = {"fit": 1, "epoch": 2, "guidance_mse": 0.5, "guide_ce": 0.25, "loss": 1.5, "train_robust_accuracy": 0.4,
        "guide_accuracy": 0.9, "learning_rate": 0.1, "seconds": 2.0, "images_per_second": 640.0,
