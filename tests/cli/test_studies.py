@@ -9,18 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
 import art_lbgat
-from art_lbgat import cli
+from art_lbgat.cli.main import main
 from art_lbgat.data import read_images
 from art_lbgat.models import create_classifier
 from art_lbgat.recipes import RECIPES, Recipe
+from tests.cli.conftest import invoke
 from tests.data.test_data import write_tree
-
-
-def invoke(*arguments):
-    return CliRunner().invoke(cli.app, list(arguments))
 
 
 def test_help_lists_the_commands():
@@ -45,10 +41,10 @@ def test_help_lists_the_commands():
 def test_help_and_version_import_neither_torch_nor_art():
     """So that they answer in a fraction of a second; completion of options and commands too."""
     code = (
-        "import sys; from typer.testing import CliRunner; from art_lbgat.cli import app\n"
+        "import sys; from typer.testing import CliRunner; from art_lbgat.cli.main import app\n"
         "for arguments in (['--help'], ['--version'], *([c, '--help'] for c in ('train', 'evaluate', 'benchmark', 'doctor'))):\n"
         "    assert CliRunner().invoke(app, arguments).exit_code == 0\n"
-        "print([m for m in ('torch', 'art', 'numpy', 'pandas', 'robustbench', 'yaml') if m in sys.modules])"
+        "print([m for m in ('torch', 'art', 'numpy', 'pandas', 'robustbench') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -188,7 +184,7 @@ def test_bad_options_end_with_code_2_and_one_message(arguments, message, tmp_pat
         (["--recipe", "digits-lbgat", "--set", "epz=1"], "did you mean 'eps'"),
         (["--recipe", "digits-lbgat", "--set", "eps"], "set: expected field=value, got 'eps'"),
         (["--recipe", "digits-lbgat", "--set", "eps=big"], "eps: expected a finite number > 0, got 'big'"),
-        (["--recipe", "nothing.yaml"], "nothing.yaml"),
+        (["--recipe", "nothing.toml"], "nothing.toml"),
         (["--recipe", "digits-lbgat", "--recipe", "lbgat-cifar10-wrn34-10"], "arms: expected recipes on the same data"),
     ],
 )
@@ -212,11 +208,11 @@ def test_missing_data_of_a_study_are_named(tmp_path):
 
 def without_page(monkeypatch):
     """Runs that are replaced leave no networks to show; the paths of the pages that were asked for."""
-    monkeypatch.setattr("art_lbgat.commands.study_models.keep_models", lambda *args: [Path("models/one")])
-    monkeypatch.setattr("art_lbgat.study.run.first_data", lambda options: None)
+    monkeypatch.setattr("art_lbgat.cli.study.keep_models", lambda *args: [Path("models/one")])
+    monkeypatch.setattr("art_lbgat.study.first_data", lambda options: None)
     pages = []
     monkeypatch.setattr(
-        "art_lbgat.commands.study_tables.write_study_page", lambda path, *args, **kwargs: pages.append(path) or path
+        "art_lbgat.cli.study.write_study_page", lambda path, *args, **kwargs: pages.append(path) or path
     )
     return pages
 
@@ -274,13 +270,15 @@ def test_recipes_prints_the_table_one_recipe_and_a_file(tmp_path):
     one = invoke("recipes", "lbgat9-awp-cifar100-wrn34-10")
     assert "awp_gamma: 0.005" in one.output
     assert "passes per step: 33 F + 3 Fg" in one.output
-    path = tmp_path / "mine.yaml"
+    path = tmp_path / "mine.toml"
     assert invoke("recipes", "digits-lbgat", "--save", str(path)).exit_code == 0
     assert Recipe.read(path) == RECIPES["digits-lbgat"]
-    toml = tmp_path / "mine.toml"
-    assert invoke("recipes", "digits-lbgat", "--save", str(toml)).exit_code == 0
-    assert Recipe.read(toml) == RECIPES["digits-lbgat"]
-    for arguments in (["digits-lbgat", "--save", str(path)], ["--save", str(tmp_path / "b.yaml")], ["digits-lbga"]):
+    for arguments in (
+        ["digits-lbgat", "--save", str(path)],
+        ["--save", str(tmp_path / "b.toml")],
+        ["digits-lbgat", "--save", str(tmp_path / "b.yaml")],
+        ["digits-lbga"],
+    ):
         result = invoke("recipes", *arguments)
         assert result.exit_code == 2
         assert result.output.startswith("error: ")
@@ -354,5 +352,5 @@ def test_an_interrupt_ends_with_code_130(tmp_path, monkeypatch):
 def test_main_is_the_entry_point(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["art-lbgat", "--help"])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        main()
     assert stop.value.code == 0
