@@ -13,18 +13,29 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from art_lbgat.study.page import wilson
-from art_lbgat.study.run import Task, finished, initialize, run
-from art_lbgat.study.table import cell, half_interval
 from safetensors.torch import load_file
 
+from art_lbgat import study as module
 from art_lbgat.engine.signals import Interrupted
 from art_lbgat.evaluation.accuracy import Accuracy
 from art_lbgat.evaluation.identity import weights_sha256
 from art_lbgat.recipes import RECIPES
 from art_lbgat.report import render_report
 from art_lbgat.report.results import as_results
-from art_lbgat.study import StudyOptions, run_study, study_content, summarize
+from art_lbgat.study import (
+    StudyOptions,
+    Task,
+    cell,
+    finished,
+    half_interval,
+    initialize,
+    plan_runs,
+    run,
+    run_study,
+    study_content,
+    summarize,
+    wilson,
+)
 from art_lbgat.weights import load_weights
 from tests.conftest import states_equal
 
