@@ -9,14 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from art_lbgat import load
 from art_lbgat.cli.judge import find_target, published_rows
 from art_lbgat.data import balanced_order, load_digits
 from art_lbgat.evaluation import evaluate
 from art_lbgat.evaluation.accuracy import Accuracy
 from art_lbgat.models import create_classifier
+from art_lbgat.recipes import RECIPES
 from art_lbgat.robustbench import BenchmarkResult, compare, leaderboard
 from art_lbgat.weights import save_weights
-from tests.cli.conftest import done, invoke
+from tests.cli.conftest import SHORT, done, invoke
 from tests.conftest import states_equal
 
 MODULE = """
@@ -123,19 +125,7 @@ def test_evaluate_writes_a_page(run, tmp_path):
 
 def test_report_makes_the_page_again_with_a_baseline(run, tmp_path):
     other = tmp_path / "other"
-    done(
-        "train",
-        "digits-madry",
-        "--set",
-        "nb_epochs=1",
-        "--n-test",
-        "20",
-        "--no-report",
-        "--limit",
-        "100",
-        "--output",
-        other,
-    )
+    done("train", "digits-madry", *SHORT, "--limit", "100", "--output", other)
     before = sorted(path.name for path in run.iterdir())
     page = tmp_path / "page.html"
     assert (
@@ -202,10 +192,21 @@ def test_compare_shows_a_published_row_and_its_neighbours(tmp_path):
     assert len(pd.read_csv(tmp_path / "c.csv")) == 3
 
 
-def test_weights_of_a_guide_are_judged_as_that_guide(run):
-    found = find_target(str(run / "guide-0.safetensors"), device_type="cpu")
+def test_load_gives_a_run(run):
+    found = load(run, "cpu")
+    recipe = RECIPES["digits-lbgat"].override(nb_epochs=1)
+    assert (found.recipe, found.eps, found.norm, found.class_names) == (recipe, 0.3, "inf", [])
+    assert states_equal(found.classifier.model.state_dict(), load_file(run / "model.safetensors"))
+    (guide,) = found.guides
+    weights = load_file(run / "guide-0.safetensors")
+    assert states_equal(guide.model.state_dict(), weights)
+    found = load(str(run / "guide-0.safetensors"), device_type="cpu")
     assert found.name == "guide 0 of LBGAT"
-    assert states_equal(found.classifier.model.state_dict(), load_file(run / "guide-0.safetensors"))
+    assert states_equal(found.classifier.model.state_dict(), weights)
+    with pytest.raises(FileNotFoundError, match=r"^path: there is no file or directory"):
+        load(run / "nothing")
+    with pytest.raises(ValueError, match=r"^path: there is no config.toml in or above"):
+        load("/")
 
 
 def test_a_run_that_has_not_ended_is_said_to_be_so(run, tmp_path, caplog):
