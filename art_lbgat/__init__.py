@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from art_lbgat.engine.options import RunOptions
     from art_lbgat.engine.schedule import StepSchedule
+    from art_lbgat.runs import load
     from art_lbgat.trainers import (
         ALPTrainer,
         BGATTrainer,
@@ -33,9 +34,14 @@ __all__ = [
     "StepSchedule",
     "TRADESTrainer",
     "__version__",
+    "load",
 ]
 
-_OTHERS = {"RunOptions": "art_lbgat.engine.options", "StepSchedule": "art_lbgat.engine.schedule"}
+_OTHERS = {
+    "RunOptions": "art_lbgat.engine.options",
+    "StepSchedule": "art_lbgat.engine.schedule",
+    "load": "art_lbgat.runs",
+}
 
 
 def __getattr__(name: str) -> Any:

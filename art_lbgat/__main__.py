@@ -1,6 +1,6 @@
 """``python -m art_lbgat``, and ``torchrun -m art_lbgat``: the command line."""
 
-from art_lbgat.cli import main
+from art_lbgat.cli.main import main
 
 if __name__ == "__main__":
     main()

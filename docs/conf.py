@@ -14,7 +14,7 @@ from sphinx.writers.html5 import HTML5Translator
 from typer.cli import get_docs_for_click
 
 from art_lbgat import __version__
-from art_lbgat.cli import app as cli
+from art_lbgat.cli.main import app as cli
 from art_lbgat.recipes import RECIPES, Recipe
 
 project, author, release = "art-lbgat", "The art-lbgat developers", __version__

@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from typer.testing import CliRunner
 
-from art_lbgat.cli import app
+from art_lbgat.cli.main import app
 
 # Where a run is needed it is the finished one in RUN; BUSY is a directory of other things, NEW does not exist.
 COMMANDS = """

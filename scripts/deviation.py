@@ -17,8 +17,7 @@ from torch import Tensor
 
 from art_lbgat.engine.history import StepRecord
 from art_lbgat.evaluation import evaluate
-from art_lbgat.recipes import RECIPES
-from art_lbgat.recipes.experiment import Experiment
+from art_lbgat.recipes import RECIPES, Experiment
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "exact": {},

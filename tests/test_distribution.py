@@ -49,7 +49,7 @@ def test_the_wheel_holds_the_package_its_data_and_nothing_else(wheel):
     assert {f"art_lbgat/{name}" for name in data} <= names
     assert {name.split("/")[0] for name in names} == {"art_lbgat", f"{NAME}.dist-info"}
     assert f"{NAME}.dist-info/licenses/LICENSE" in names
-    assert "art-lbgat = art_lbgat.cli:main" in wheel.read(f"{NAME}.dist-info/entry_points.txt").decode()
+    assert "art-lbgat = art_lbgat.cli.main:main" in wheel.read(f"{NAME}.dist-info/entry_points.txt").decode()
 
 
 def test_the_leaderboard_arrives_whole(wheel):

@@ -13,7 +13,7 @@ import pytest
 import typer
 from PIL import Image
 
-from art_lbgat.cli import app
+from art_lbgat.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "reference").glob("*.md")])
@@ -109,7 +109,7 @@ def test_tutorial_runs(photos):
     for line in lines:
         words = f"{line.replace(' --attack autoattack', '')} {quick[line.split()[0]]}".split()
         check_runs(
-            f"import sys\nsys.argv[1:] = {words}\nfrom art_lbgat.cli import app\n"
+            f"import sys\nsys.argv[1:] = {words}\nfrom art_lbgat.cli.main import app\n"
             "if __name__ == '__main__':\n    app(standalone_mode=False)",
             photos,
         )

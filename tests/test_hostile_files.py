@@ -307,13 +307,3 @@ def test_recipes_and_results_that_are_no_text(content, tmp_path, monkeypatch):
         with pytest.raises((ValueError, TypeError), match=r"path: .*file (is no|holds)"):
             read(tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system ['touch marker']", "!!python/name:os.system",
-                                 "!!python/module:os", "!!python/object/new:os.system [touch marker]"])  # fmt: skip
-def test_tags_of_yaml(tag, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "recipe.yaml").write_text(f"id: {tag}\nmethod: natural\n")
-    with pytest.raises(ValueError, match=r"path: .*recipe.yaml is no YAML file .*could not determine a constructor"):
-        Recipe.read(tmp_path / "recipe.yaml")
-    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]

@@ -5,8 +5,8 @@ import json
 from dataclasses import replace
 
 import pytest
+import tomli_w
 import torch
-import yaml
 from PIL import Image
 
 from art_lbgat.checks import check_name
@@ -16,8 +16,7 @@ from art_lbgat.evaluation.record import Record
 from art_lbgat.models import create_model
 from art_lbgat.recipes import RECIPES, Recipe
 from art_lbgat.robustbench import load_classifier
-from art_lbgat.study import StudyOptions, run_study
-from art_lbgat.study.run import Task
+from art_lbgat.study import StudyOptions, Task, run_study
 from tests.robustbench.test_submission import export, judged, tiny
 
 BAD_NAMES = ["../up", "..", ".", "a/b", "/etc/passwd", "a\\b", "..\\up", "C:\\x", "a\0b", "", " ", "a\nb", "C:x", "~root",
@@ -49,9 +48,9 @@ def test_ids_of_recipes(name, tmp_path):
         replace(RECIPE, id=name)
     with pytest.raises(ValueError, match=r"^id: expected letters"):
         RECIPE.override(id=name)
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE.as_dict(), "id": name}), encoding="utf-8")
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps({**RECIPE.as_toml(), "id": name}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"^id: expected letters"):
-        Recipe.read(tmp_path / "recipe.yaml")
+        Recipe.read(tmp_path / "recipe.toml")
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)

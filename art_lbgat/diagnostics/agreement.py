@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from art_lbgat.checks import as_array, check_count, check_inputs, check_labels
 from art_lbgat.classifier import TensorView
-from art_lbgat.evaluation.accuracy import Accuracy
-from art_lbgat.evaluation.health import predict
+from art_lbgat.evaluation.results import Accuracy
+from art_lbgat.evaluation.subject import predict
 
 Models: TypeAlias = PyTorchClassifier | Mapping[str, PyTorchClassifier]
 Views: TypeAlias = dict[str, TensorView]

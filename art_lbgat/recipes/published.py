@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from art_lbgat.engine.options import RunOptions
 from art_lbgat.recipes.recipe import PublishedResult, Recipe
 
 _LBGAT = "arXiv 2011.11164 and its code"
@@ -23,8 +24,7 @@ _GENTLE: dict[str, Any] = {"first_epoch_factor": 0.2, "source": _LBGAT}
 _EPS_8: dict[str, Any] = {"eps": 8 / 255, "eps_step": 2 / 255}
 # lr / 10 at epochs 100 and 150 (counted from 1), so after 99 and 149.
 _WITH_AWP: dict[str, Any] = {
-    "awp_gamma": 5e-3,
-    "awp_start_epoch": 10,
+    "run": RunOptions(awp_gamma=5e-3, awp_start_epoch=10),
     "nb_epochs": 200,
     "milestones": (99, 149),
     "first_epoch_factor": 1.0,

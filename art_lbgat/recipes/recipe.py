@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from art_lbgat.checks import (
     check_choice,
@@ -17,22 +19,29 @@ from art_lbgat.checks import (
     check_name,
     check_norm,
     check_number,
+    check_path,
     check_text,
 )
 from art_lbgat.data import make_augmentation
 from art_lbgat.data.datasets import LOADERS
 from art_lbgat.engine.cost import Cost, step_cost
-from art_lbgat.engine.options import RunOptions, run_options
+from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.schedule import StepSchedule
+from art_lbgat.files import write_text
 from art_lbgat.losses import GUIDANCE, REGULARIZERS
-from art_lbgat.recipes.files import NONE, is_toml, read_mapping, without_null, write_mapping
+from art_lbgat.recipes.build import CALL_FIELDS, METHODS, Experiment, build
 
-if TYPE_CHECKING:
-    from art_lbgat.recipes.experiment import Experiment
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
-Method = Literal["natural", "madry", "alp", "trades", "mart", "fast-at", "bgat", "lbgat"]
-METHODS: tuple[Method, ...] = ("natural", "madry", "alp", "trades", "mart", "fast-at", "bgat", "lbgat")
-_DEFAULT_WEIGHTS = {"alp": 1.0, "trades": 6.0, "mart": 5.0}
+NONE = "none"
+"""How None is written in TOML, which has no null, and on a command line."""
+
+RUN_FIELDS = tuple(each.name for each in fields(RunOptions) if each.name not in CALL_FIELDS)
+
+_HOST_FIELDS = ("precision", "channels_last", "compile", "checkpoint_every", "keep_checkpoints")
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,6 @@ class Recipe:
     :param guides: The guides' models: one for ``lbgat``, one or several for ``bgat``, none otherwise.
     :param guide_recipe: Id of the recipe that trains the frozen guides of ``bgat``.
     :param sub_block1: Build ``wrn-*`` models with the unused block that released LBGAT weights hold.
-    :param cache_guide: See :class:`~art_lbgat.BGATTrainer`.
     :param guidance: ``"mse"``, ``"mse+ce"``, ``"kd"`` or ``"kl"``.
     :param kd_temperature: Temperature ``T`` of ``"kd"``.
     :param kd_weight: Weight ``b`` of ``"kd"``.
@@ -86,26 +94,17 @@ class Recipe:
     :param attack_mode: The mode of the model while it is attacked: ``"eval"`` (running batch-norm statistics) always.
     :param batch_size: Samples per step.
     :param nb_epochs: Epochs.
-    :param learning_rate: Of SGD.
-    :param momentum: Of SGD.
-    :param weight_decay: Of SGD, on every parameter.
-    :param nesterov: Of SGD.
+    :param learning_rate: Of SGD, like the next three.
+    :param momentum: Momentum.
+    :param weight_decay: Weight decay, on every parameter.
+    :param nesterov: Nesterov momentum.
     :param milestones: Epochs after which the learning rate falls.
     :param lr_gamma: Its factor at each milestone.
     :param first_epoch_factor: Its factor in the first epoch.
     :param augmentation: A name that :func:`art_lbgat.data.make_augmentation` knows.
     :param image_size: Images are resized to this by the loader of the data, where it can (Tiny ImageNet); or None.
-    :param eps_warmup_epochs: See :class:`~art_lbgat.RunOptions`, like what follows up to ``selection``.
-    :param max_grad_norm: Gradient clipping.
-    :param awp_gamma: Adversarial weight perturbation.
-    :param awp_start_epoch: Its first epoch.
-    :param ema_decay: Moving average of the weights.
-    :param keep: Which epoch is kept.
-    :param patience: Early stopping.
-    :param on_collapse: What a collapse of robust accuracy does.
-    :param validate_every: How often an epoch is validated.
-    :param selection: ``"validation"`` selects on held-out data; ``"test"`` on the test set, as some papers did, and
-        then all training data are trained on.
+    :param run: How to run (AWP, weight averaging, which epoch is kept, precision, ...); its ``selection="test"``
+        chooses the epoch on the test set, as some papers did, and then all training data are trained on.
     :param published: What was reported, or None.
     :param source: Where the hyper-parameters come from.
     :param notes: What a reader must know.
@@ -114,13 +113,12 @@ class Recipe:
     """
 
     id: str
-    method: Method
+    method: str
     data: str
     model: str
     guides: tuple[str, ...] = ()
     guide_recipe: str | None = None
     sub_block1: bool = False
-    cache_guide: bool = False
     guidance: str = "mse"
     kd_temperature: float = 4.0
     kd_weight: float = 0.1
@@ -131,7 +129,7 @@ class Recipe:
     eps: float = 0.031
     eps_step: float | None = 0.007
     max_iter: int = 10
-    attack_mode: Literal["eval"] = "eval"
+    attack_mode: str = "eval"
     batch_size: int = 128
     nb_epochs: int = 100
     learning_rate: float = 0.1
@@ -143,16 +141,7 @@ class Recipe:
     first_epoch_factor: float = 1.0
     augmentation: str = "crop+flip"
     image_size: int | None = None
-    eps_warmup_epochs: int = 0
-    max_grad_norm: float | None = None
-    awp_gamma: float | None = None
-    awp_start_epoch: int = 10
-    ema_decay: float | None = None
-    keep: Literal["best", "last", "both"] = "best"
-    patience: int | None = None
-    on_collapse: Literal["warn", "stop"] = "warn"
-    validate_every: int = 1
-    selection: Literal["validation", "test"] = "validation"
+    run: RunOptions = field(default_factory=RunOptions)
     published: PublishedResult | None = None
     source: str = ""
     notes: str = ""
@@ -166,13 +155,17 @@ class Recipe:
         object.__setattr__(self, "norm", "inf" if norm == math.inf else "2")
         check_name(self.id, "id")
         self._check_types()
+        self._check_run()
         check_choice(self.data, "data", LOADERS)
         make_augmentation(self.augmentation, 2, argument="augmentation")
         self._check_method()
         for name in ("eps", "learning_rate", "kd_temperature"):
             check_number(getattr(self, name), name, exclusive=True)
-        for name in ("guide_ce_weight", "momentum", "weight_decay", "kd_weight"):
+        for name in ("guide_ce_weight", "momentum", "weight_decay"):
             check_number(getattr(self, name), name)
+        for name, exclusive in (("lr_gamma", True), ("kd_weight", False)):
+            if check_number(getattr(self, name), name, exclusive=exclusive) > 1:
+                raise ValueError(f"{name}: expected at most 1, got {getattr(self, name)}.")
         for name in ("weight", "eps_step"):
             if getattr(self, name) is not None:
                 check_number(getattr(self, name), name, exclusive=name == "eps_step")
@@ -180,44 +173,41 @@ class Recipe:
             check_count(getattr(self, name), name)
         if self.eps > 1 and self.norm != "2":
             raise ValueError(f"eps: expected units of [0, 1], got {self.eps:g}; divide 0-255 units by 255.")
-        _ = self.run_options(), self.schedule  # checked there
+        _ = self.schedule  # checked there
 
     def _check_types(self) -> None:
-        """What the checks that follow take for granted."""
         for name in ("data", "model", "augmentation", "source", "notes"):
             check_text(getattr(self, name), name)
         if not self.model:
             raise ValueError("model: expected the name of a network, got ''.")
-        if self.guide_recipe is not None:
-            check_text(self.guide_recipe, "guide_recipe")
-        for name in ("sub_block1", "cache_guide", "nesterov"):
+        check_text("" if self.guide_recipe is None else self.guide_recipe, "guide_recipe")
+        for name in ("sub_block1", "nesterov"):
             check_flag(getattr(self, name), name)
         if self.image_size is not None:
             check_count(self.image_size, "image_size")
-        self._check_values()
-
-    def _check_values(self) -> None:
         if not isinstance(self.guides, tuple) or not all(isinstance(each, str) for each in self.guides):
             raise TypeError(f"guides: expected a tuple of names of networks, got {self.guides!r}.")
         if not isinstance(self.milestones, tuple):
             raise TypeError(f"milestones: expected a tuple of epochs, got {self.milestones!r}.")
         if self.published is not None:
             check_kind(self.published, "published", PublishedResult)
-        for name, value, exclusive in (("lr_gamma", self.lr_gamma, True), ("kd_weight", self.kd_weight, False)):
-            if check_number(value, name, exclusive=exclusive) > 1:
-                raise ValueError(f"{name}: expected at most 1, got {value}.")
+
+    def _check_run(self) -> None:
+        check_kind(self.run, "run", RunOptions)
+        for name in CALL_FIELDS:
+            if getattr(self.run, name, None) != _DEFAULTS.get(name):
+                raise ValueError(f"run: {name} belongs to one run, not to a recipe; expected it in build({name}=...).")
 
     def _check_method(self) -> None:
         """Refuse what the method would ignore, so that no recipe says one thing and trains another."""
-        guides = {"lbgat": self.guides[1:] == () and len(self.guides) == 1, "bgat": len(self.guides) >= 1}
-        if not guides.get(self.method, not self.guides):
+        fits = {"lbgat": len(self.guides) == 1, "bgat": len(self.guides) >= 1}
+        if not fits.get(self.method, not self.guides):
             expected = {"lbgat": "one guide", "bgat": "one guide or several"}.get(self.method, "no guide")
             raise ValueError(f"guides: expected {expected} for method {self.method!r}, got {self.guides}.")
-        guided, weighted = self.method in ("bgat", "lbgat"), self.method in _DEFAULT_WEIGHTS
+        guided, weighted = self.method in fits, METHODS[self.method].weight_name is not None
         foreign = {
             "regularizer": self.regularizer is not None and not guided,
             "guidance": self.guidance != "mse" and not guided,
-            "cache_guide": self.cache_guide and self.method != "bgat",
             "weight": self.weight is not None and not weighted and self.regularizer is None,
         }
         for name in (name for name, wrong in foreign.items() if wrong):
@@ -227,9 +217,7 @@ class Recipe:
     @property
     def attack(self) -> Literal["trades", "pgd"] | None:
         """Which attack makes the training examples: TRADES' for its objective and regularizer, else PGD, or none."""
-        if self.method == "natural":
-            return None
-        return "trades" if self.method == "trades" or self.regularizer == "trades" else "pgd"
+        return "trades" if self.regularizer == "trades" else METHODS[self.method].attack
 
     @property
     def step(self) -> float:
@@ -241,22 +229,20 @@ class Recipe:
     @property
     def regularizer_weight(self) -> float | None:
         """The weight in force; None for methods without one."""
-        kind = self.regularizer or self.method
-        return self.weight if self.weight is not None else _DEFAULT_WEIGHTS.get(kind)
+        return METHODS[self.regularizer or self.method].default_weight if self.weight is None else self.weight
 
     @property
     def objective(self) -> str:
         """The objective in words of the field, such as ``"LBGAT + TRADES (a=6) + AWP"``."""
-        names = {"natural": "Natural", "madry": "PGD-AT", "fast-at": "Fast-AT"}
-        text = names.get(self.method, self.method.upper())
-        if self.method in _DEFAULT_WEIGHTS and self.method != "alp":
+        text = METHODS[self.method].title
+        if METHODS[self.method].weight_name is not None and self.method != "alp":
             text += f" (a={self.regularizer_weight:g})"
         if self.guidance != "mse":
             text += f" [{self.guidance}]"
         if self.regularizer is not None:
             text += f" + {self.regularizer.upper()}"
             text += f" (a={self.regularizer_weight:g})" if self.regularizer == "trades" or self.weight else ""
-        return text + (" + AWP" if self.awp_gamma else "") + (" + EMA" if self.ema_decay else "")
+        return text + (" + AWP" if self.run.awp_gamma else "") + (" + EMA" if self.run.ema_decay else "")
 
     @property
     def schedule(self) -> StepSchedule:
@@ -266,10 +252,9 @@ class Recipe:
     @property
     def cost(self) -> Cost:
         """Passes of one training step (with AWP, from its first epoch on)."""
-        kind = self.regularizer or self.method
-        natural: Literal["none", "value", "graph"] = "none"
-        if self.method in ("natural", "trades", "mart") or kind in ("alp", "trades"):
-            natural = "graph" if self.method in ("natural", "mart") or self.regularizer_weight else "value"
+        natural = METHODS[self.regularizer or self.method].natural
+        if natural == "weighted":
+            natural = "graph" if self.regularizer_weight else "value"
         attacked = self.attack is not None
         return step_cost(
             attack_forwards=(self.max_iter + (self.attack == "trades")) if attacked else 0,
@@ -278,35 +263,21 @@ class Recipe:
             natural=natural,
             guides=len(self.guides),
             train_guides=self.method == "lbgat",
-            cached_guides=self.cache_guide,
-            perturbs_weights=self.awp_gamma is not None,
+            perturbs_weights=self.run.awp_gamma is not None,
         )
-
-    def run_options(self, seed: int | None = None, verbose: bool = True, **run: Any) -> RunOptions:
-        """How to run, as the trainers take it.
-
-        :param seed: Seed of the run.
-        :param verbose: Whether a progress bar is shown.
-        :param run: Fields of :class:`~art_lbgat.RunOptions` that are none of the recipe, such as ``checkpoint_dir``.
-        :raises TypeError: A field of the recipe, which ``override`` changes, or no field at all.
-        """
-        names = {field.name for field in fields(RunOptions)} & {field.name for field in fields(self)}
-        own = [name for name in run if name in names]
-        if own:
-            raise TypeError(f"run: {own[0]} is a field of the recipe; expected it in override({own[0]}=...).")
-        values: Any = {**{name: getattr(self, name) for name in names}, "seed": seed, "verbose": verbose, **run}
-        return run_options(None, values)
 
     def override(self, **changes: Any) -> Recipe:
         """The recipe with other values in some fields; without its published result, which is no longer its own.
 
-        :param changes: Fields and their new values.
+        :param changes: Fields of the recipe and of its ``run``, by name, and their new values.
         :raises TypeError: A field that does not exist, with the nearest that does.
         :raises ValueError: A value that does not fit.
         """
-        _check_fields(changes)
+        for name in changes:
+            _check_field(name, [*_DEFAULTS, "run"])
         values = {name: _plain(name, value) for name, value in changes.items()}
-        found = replace(self, **values)
+        run = {name: values.pop(name) for name in list(values) if name in RUN_FIELDS or name in CALL_FIELDS}
+        found = replace(self, **{**values, "run": replace(values.get("run", self.run), **run)})
         same = replace(found, id=self.id, notes=self.notes) == self  # compared once each value is known to fit
         return found if same or "published" in values else replace(found, published=None)
 
@@ -319,84 +290,164 @@ class Recipe:
         """
         check_count(nb_epochs, "nb_epochs")
         share = nb_epochs / self.nb_epochs
-        milestones = sorted({max(1, round(m * share)) for m in self.milestones})
         return self.override(
             nb_epochs=nb_epochs,
-            milestones=tuple(milestones),
-            eps_warmup_epochs=round(self.eps_warmup_epochs * share),
-            awp_start_epoch=max(1, round(self.awp_start_epoch * share)),
+            milestones=tuple(sorted({max(1, round(each * share)) for each in self.milestones})),
+            eps_warmup_epochs=round(self.run.eps_warmup_epochs * share),
+            awp_start_epoch=max(1, round(self.run.awp_start_epoch * share)),
         )
 
+    def for_guide(self, model: str | None = None) -> Recipe:
+        """The recipe that trains a frozen guide of this one: the same data, run as this one runs.
+
+        :param model: Which of the guides; None leaves the model of the guide's recipe.
+        :raises ValueError: If ``guide_recipe`` names none.
+        """
+        if self.guide_recipe not in RECIPES:
+            raise ValueError(
+                f"guide_recipe: {self.id} has frozen guides, so it needs trained weights (guide_weights=...) or the id "
+                f"of a recipe to train them by; got {self.guide_recipe!r}."
+            )
+        found = RECIPES[self.guide_recipe]
+        run = {name: getattr(self.run, name) for name in (*_HOST_FIELDS, "selection")}
+        return found.override(model=model or found.model, data=self.data, image_size=self.image_size, **run)
+
     def build(self, root: str | Path | None = None, **options: Any) -> Experiment:
-        """Classifier, guides, trainer and data, ready to ``fit``.
+        """Classifier, guides, trainer and data, ready to ``fit``; global random generators are left as found.
 
         :param root: Where the data lies; None for the digits.
-        :param options: What ``art_lbgat.recipes.experiment.build`` takes: ``seed``, ``data``, ``limit``,
-            ``guide_weights``, ``device_type``, ``verbose``, and ``run``, fields of :class:`~art_lbgat.RunOptions`.
-        :return: The experiment.
+        :param options: ``seed``, ``data`` (a :class:`~art_lbgat.data.DataSet` in place of ``root``), ``limit`` (so many
+            training images), ``guide_weights`` (a file or state dict, or one for each guide), ``device_type``, and what
+            of :class:`~art_lbgat.RunOptions` belongs to one run: ``verbose``, ``checkpoint_dir``, ``resume``,
+            ``trackers``.
+        :raises FileNotFoundError: Missing data or weights.
+        :raises TypeError: An option that does not exist, or is a field of the recipe.
+        :raises ValueError: Weights that do not fit.
         """
-        from art_lbgat.recipes.experiment import build
-
         return build(self, root, **options)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as they are saved."""
-        values = asdict(self)
+        """Plain values; those of ``run`` in a dictionary of their own."""
+        values = {name: getattr(self, name) for name in _OWN_FIELDS}
+        values["run"] = {name: getattr(self.run, name) for name in RUN_FIELDS}
+        values["published"] = None if self.published is None else asdict(self.published)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def as_toml(self) -> dict[str, Any]:
         """Plain values without None, which TOML lacks: left out, or ``"none"`` where the default is another value."""
-        defaults = {field.name: field.default for field in fields(self)}
-        values = {k: NONE if v is None and defaults[k] is not None else v for k, v in self.as_dict().items()}
-        return without_null(values)
+        return _without_null(self.as_dict())
 
     def save(self, path: str | Path) -> None:
-        """Write the recipe as YAML, or as TOML where the name ends in ``.toml``; every field by name.
+        """Write the recipe as TOML, every field by name.
 
         :param path: The file; one that exists is replaced.
+        :raises ValueError: If its name says that it is YAML.
         """
-        write_mapping(path, self.as_toml() if is_toml(path) else self.as_dict())
+        write_toml(path, self.as_toml())
 
     @classmethod
     def read(cls, path: str | Path) -> Recipe:
-        """Read what :meth:`save` wrote; fields that are left out have their defaults, a table ``run`` is passed over.
+        """Read what :meth:`save` wrote, or the ``config.toml`` of a run; fields that are left out have their defaults.
 
         :param path: The file.
         :raises FileNotFoundError: If there is no such file.
-        :raises TypeError: If it is no mapping, or has an unknown field (with the nearest that exists).
-        :raises ValueError: If it is no YAML (or TOML), or has a value that does not fit.
+        :raises TypeError: If it has an unknown field (with the nearest that exists), or one in the wrong table.
+        :raises ValueError: If it is no TOML, or has a value that does not fit.
         """
-        values = read_mapping(path)
-        if isinstance(values.get("run"), Mapping):
-            del values["run"]  # how to run, in the configuration of a run
-        _check_fields(values)
+        values = read_toml(path)
+        values.pop("training", None)  # seed, root and so on, in the configuration of a run
+        run = check_kind(values.pop("run", {}), "run", dict)
+        for name in values:
+            if name in RUN_FIELDS:
+                raise TypeError(f"path: {path} has {name} at the top; expected it in the table [run].")
+            _check_field(name, _OWN_FIELDS)
+        for name in run:
+            if name in _OWN_FIELDS:
+                raise TypeError(f"path: {path} has {name} in the table [run]; expected it at the top.")
+            _check_field(name, RUN_FIELDS, "run")
         missing = [name for name in ("id", "method", "data", "model") if name not in values]
         if missing:
             raise ValueError(f"path: {path} lacks {', '.join(missing)}.")
-        return cls(**{name: _plain(name, value) for name, value in values.items()})
+        own = {name: _plain(name, value) for name, value in values.items()}
+        return cls(**own, run=RunOptions(**{name: _plain(name, value) for name, value in run.items()}))
 
 
-def _check_fields(values: Mapping[str, Any]) -> None:
-    names = [field.name for field in fields(Recipe)]
-    unknown = [name for name in values if name not in names]
-    if unknown:
-        try:
-            check_choice(unknown[0], "field", names)
-        except ValueError as error:
-            raise TypeError(f"recipe: {error}") from None
+RECIPES: dict[str, Recipe] = {}
+"""Every recipe by its id; filled by ``art_lbgat.recipes``."""
+
+_OWN_FIELDS = tuple(each.name for each in fields(Recipe) if each.name != "run")
+_ALL = {each.name: each for each in (*fields(RunOptions), *fields(Recipe)) if each.name != "run"}
+_DEFAULTS = {name: each.default for name, each in _ALL.items()}
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """What a TOML file holds.
+
+    :raises FileNotFoundError: If there is no such file.
+    :raises ValueError: If it is no TOML.
+    """
+    path = check_path(path, "path")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"path: there is no file {path}.") from error
+    except (ValueError, RecursionError) as error:  # also bytes that are no text
+        raise ValueError(f"path: {path} is no TOML file ({error or type(error).__name__}).") from error
+
+
+def read_value(text: str, argument: str) -> Any:
+    """A value as a command line has it: TOML, or text without quotes.
+
+    :raises ValueError: A list or a quotation that does not end.
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except ValueError:
+        if text.strip()[:1] in ("[", "{", '"', "'"):
+            raise ValueError(f"{argument}: expected a value as in TOML, got {text!r}.") from None
+        return text.strip()
+
+
+def write_toml(path: str | Path, values: Mapping[str, Any]) -> None:
+    """Write plain values as TOML; a file that exists is replaced, as a whole or not at all."""
+    import tomli_w
+
+    path = check_path(path, "path")
+    if path.suffix.lower() in (".yaml", ".yml"):
+        raise ValueError(f"path: recipes are written as TOML; expected a name that ends in .toml, got {path}.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path: there is no directory {path.parent} to write {path.name} to.")
+    write_text(path, tomli_w.dumps(values))
+
+
+def _check_field(name: str, names: Any, where: str = "recipe") -> None:
+    try:
+        check_choice(name, "field", names)
+    except ValueError as error:
+        raise TypeError(f"{where}: {error}") from None
 
 
 def _plain(name: str, value: Any) -> Any:
-    """What a file or a terminal gives, as the dataclass has it."""
-    kind = str(next(field.type for field in fields(Recipe) if field.name == name))
-    if isinstance(value, str) and value == NONE and kind.endswith("None"):
+    """What a file or a terminal gives, as the dataclasses have it."""
+    kind = str(_ALL[name].type) if name in _ALL else ""
+    if isinstance(value, str) and value == NONE and "None" in kind:
         return None
     if name == "published" and isinstance(value, Mapping):
         return PublishedResult(**value)
-    if kind.startswith("tuple"):
+    if "tuple" in kind:
         return tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    if kind.startswith("float") and not isinstance(value, (bool, type(None))):
-        # YAML reads 5e-4 as a string; numpy's numbers cannot be written to it.
-        with suppress(TypeError, ValueError):
-            return float(value)
+    if "float" in kind and isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+        return float(value)  # numpy's numbers cannot be written to a file
     return value
+
+
+def _without_null(values: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found[name] = _without_null(value)
+        elif value is not None:
+            found[name] = value
+        elif _DEFAULTS.get(name) is not None:
+            found[name] = NONE
+    return found

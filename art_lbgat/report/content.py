@@ -30,15 +30,11 @@ from art_lbgat.data import balanced_order
 from art_lbgat.diagnostics import decision_slices
 from art_lbgat.diagnostics.plots import class_title
 from art_lbgat.evaluation import robustness_curve, sanity_checks
-from art_lbgat.evaluation.examples import make_examples
-from art_lbgat.evaluation.health import predict
-from art_lbgat.evaluation.identity import data_sha256, weights_sha256
-from art_lbgat.evaluation.plan import Threat, check_threat, norm_name, plan_attacks
-from art_lbgat.evaluation.rows import as_table
-from art_lbgat.evaluation.subject import Subject, make_subject, make_subjects
-from art_lbgat.evaluation.suite import run_plans
-from art_lbgat.evaluation.transfer import Sources
-from art_lbgat.evaluation.verify import verify
+from art_lbgat.evaluation.attacks import Threat, check_threat, make_examples, plan_attacks, verify
+from art_lbgat.evaluation.record import data_sha256, weights_sha256
+from art_lbgat.evaluation.results import as_table, norm_name
+from art_lbgat.evaluation.subject import Subject, make_subject, predict
+from art_lbgat.evaluation.suite import run_suite
 
 if TYPE_CHECKING:
     from art_lbgat.robustbench import Comparison
@@ -391,10 +387,7 @@ def _judge(
     seed: int,
 ) -> _Judged:
     """Every model under every attack: this and :func:`_pictures` are all that is taken from inside ``evaluation``."""
-    plans = plan_attacks(names)
-    subjects = make_subjects(models, x, labels, batch_size, seed)
-    none = Sources(None, subjects, threat)
-    rows = {key: run_plans(subject, plans, threat, none, autoattack) for key, subject in subjects.items()}
+    subjects, rows = run_suite(models, x, labels, threat, names, None, autoattack, batch_size, seed)
     first = next(iter(subjects.values()))
     hashes = {f"weights of {key}": weights_sha256(subject.view.module) for key, subject in subjects.items()}
     return _Judged(
@@ -415,7 +408,7 @@ def _pictures(
         return None
     few = make_subject(subject.view, subject.x[chosen], subject.y[chosen].numpy(), subject.batch_size, subject.seed)
     (plan,) = plan_attacks(_PICTURED)
-    made = make_examples(few, plan, threat, Sources(None, {None: few}, threat), "standard", torch.ones_like(few.right))
+    made = make_examples(few, plan, threat, torch.ones_like(few.right))
     verify(few.x, made.x_adv, threat.eps, threat.norm, bounds, subject.view.value_range(), f"attack {_PICTURED!r}")
     predicted, predicted_adv = (
         predict(few.view, each, few.batch_size, few.seed).argmax(dim=1).numpy() for each in (few.x, made.x_adv)

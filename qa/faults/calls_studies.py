@@ -13,8 +13,7 @@ import pandas as pd
 
 from art_lbgat import recipes, study
 from art_lbgat.recipes import RECIPES, Recipe
-from art_lbgat.study.plan import plan_runs
-from art_lbgat.study.run import run
+from art_lbgat.study import plan_runs, run
 from qa.faults import wrong_values as wrong
 from qa.faults.call import Call
 from qa.faults.wrong_values import Strategy, each
@@ -52,19 +51,22 @@ _FIELDS: dict[str, list[Strategy]] = {
         "crop", "flip", "cutout", "autoaugment", "autoaugment-svhn", "randaugment", "cutmix", "none"
     ),
     "image_size": wrong.count(optional=True),
+    "run": wrong.kind(),
+    "published": wrong.junk("none"),
+    "source": wrong.text(),
+    "notes": wrong.text(),
+}
+_RUN_FIELDS: dict[str, list[Strategy]] = {
     "eps_warmup_epochs": wrong.count(0),
     "max_grad_norm": wrong.number(exclusive=True, optional=True),
     "awp_gamma": wrong.number(exclusive=True, optional=True),
     "awp_start_epoch": wrong.count(),
     "ema_decay": wrong.share(optional=True),
-    "keep": wrong.choice("best", "last", "both"),
+    "keep": wrong.choice("best", "last"),
     "patience": wrong.count(optional=True),
     "on_collapse": wrong.choice("warn", "stop"),
     "validate_every": wrong.count(),
     "selection": wrong.choice("validation", "test"),
-    "published": wrong.junk("none"),
-    "source": wrong.text(),
-    "notes": wrong.text(),
 }
 # How fields are taken from a file or a terminal: numbers as text, one value for several.
 _LENIENT = ("guides", "milestones", "published")
@@ -80,10 +82,10 @@ def folder() -> Path:
     place = tempfile.TemporaryDirectory()
     folder.keep = place  # type: ignore[attr-defined]
     root = Path(place.name)
-    RECIPES["digits-lbgat"].save(root / "recipe.yaml")
-    (root / "list.yaml").write_text("[1, 2]", encoding="utf-8")
-    (root / "broken.yaml").write_text("a: [", encoding="utf-8")
-    (root / "bytes.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    RECIPES["digits-lbgat"].save(root / "recipe.toml")
+    (root / "list.toml").write_text("[1, 2]", encoding="utf-8")
+    (root / "broken.toml").write_text("a: [", encoding="utf-8")
+    (root / "bytes.toml").write_bytes(b"\xff\xfe\x00\x01")
     return root
 
 
@@ -104,7 +106,7 @@ def _done(options: study.StudyOptions) -> dict[str, Any]:
 def _recipes() -> Iterator[Call]:
     yield Call("Recipe", lambda: (Recipe, _right()), _FIELDS)
     recipe = Recipe(**_right())
-    override = {name: strategies for name, strategies in _FIELDS.items() if name not in _LENIENT}
+    override = {name: strategies for name, strategies in _FIELDS.items() if name not in _LENIENT} | _RUN_FIELDS
     yield Call("Recipe.override", lambda: (recipe.override, {"eps": 0.1}), override)
     yield Call("Recipe.scaled", lambda: (recipe.scaled, {"nb_epochs": 3}), {"nb_epochs": wrong.count()})
     build = {
@@ -117,17 +119,15 @@ def _recipes() -> Iterator[Call]:
         "verbose": wrong.flag(),
     }
     yield Call("Recipe.build", lambda: (RECIPES["digits-lbgat"].build, {"limit": 100}), build)
-    files = [each(*(lambda name=name: str(folder() / name) for name in ("list.yaml", "broken.yaml", "bytes.yaml")))]
+    files = [each(*(lambda name=name: str(folder() / name) for name in ("list.toml", "broken.toml", "bytes.toml")))]
     yield Call(
-        "Recipe.read", lambda: (Recipe.read, {"path": folder() / "recipe.yaml"}), {"path": [*wrong.path(), *files]}
+        "Recipe.read", lambda: (Recipe.read, {"path": folder() / "recipe.toml"}), {"path": [*wrong.path(), *files]}
     )
     yield Call(
         "Recipe.save",
-        lambda: (recipe.save, {"path": folder() / "saved.yaml"}),
+        lambda: (recipe.save, {"path": folder() / "saved.toml"}),
         {"path": [*wrong.no_path(), each(lambda: str(folder()), lambda: "/dev/null/at/all", lambda: "")]},
     )
-    options = {"seed": wrong.count(0, optional=True), "verbose": wrong.flag()}
-    yield Call("Recipe.run_options", lambda: (recipe.run_options, {}), options)
     names = wrong.choice("guidance", "alpha", "guide-depth", "ensemble", "regularizer")
     bases = [*wrong.junk(), each(lambda: RECIPES["digits-natural"], lambda: "digits-lbgat")]
     yield Call(
@@ -172,7 +172,7 @@ def _studies() -> Iterator[Call]:
             "options": wrong.kind(),
             "output": [
                 *wrong.junk("none", "text"),
-                each(lambda: 3, lambda: "a\0b", lambda: str(folder() / "list.yaml")),
+                each(lambda: 3, lambda: "a\0b", lambda: str(folder() / "list.toml")),
             ],
             "report": wrong.junk("none", "function", "type"),
         },

@@ -8,14 +8,16 @@ import pytest
 import torch
 from art.estimators.classification import PyTorchClassifier
 
+from art_lbgat import RunOptions
 from art_lbgat.data import DataSet, Images
 from art_lbgat.losses import GUIDANCE
 from art_lbgat.models import create_model
 from art_lbgat.recipes import ABLATIONS, PUBLISHED, RECIPES, SMALL, PublishedResult, Recipe, ablation
-from art_lbgat.recipes.experiment import guide_recipe, training_images
+from art_lbgat.recipes.build import training_images
 from art_lbgat.trainers import BGATTrainer, FastATTrainer, LBGATTrainer, MARTTrainer, TRADESTrainer
 from tests.conftest import copied_state, states_equal
 
+LEAST = 'id = "a"\nmethod = "madry"\ndata = "digits"\nmodel = "small-cnn"'
 EVERY = pytest.mark.parametrize("name", RECIPES)
 
 
@@ -58,9 +60,9 @@ def test_every_recipe_builds_and_runs_two_steps_at_toy_width(name):
     assert experiment.trainer.cost == recipe.cost
     history = experiment.trainer.history
     if recipe.method != "natural":
-        assert history.eps.iloc[0] == pytest.approx(recipe.eps * (1 / max(1, recipe.eps_warmup_epochs)))
+        assert history.eps.iloc[0] == pytest.approx(recipe.eps * (1 / max(1, recipe.run.eps_warmup_epochs)))
     assert history.learning_rate.iloc[0] == pytest.approx(recipe.learning_rate * recipe.first_epoch_factor)
-    assert ("validation_natural_accuracy" in history) == (recipe.keep != "last")
+    assert ("validation_natural_accuracy" in history) == (recipe.run.keep != "last")
 
 
 @EVERY
@@ -71,14 +73,14 @@ def test_every_model_of_a_recipe_exists(name):
         for model in (recipe.model, *recipe.guides):
             assert sum(p.numel() for p in create_model(model, 10, shape).parameters()) > 1000
     if recipe.method == "bgat":
-        assert guide_recipe(recipe).method == "natural"
+        assert recipe.for_guide().method == "natural"
 
 
 @EVERY
 def test_every_recipe_survives_a_file_and_says_where_it_is_from(name, tmp_path):
     recipe = RECIPES[name]
-    recipe.save(tmp_path / "recipe.yaml")
-    assert Recipe.read(tmp_path / "recipe.yaml") == recipe
+    recipe.save(tmp_path / "recipe.toml")
+    assert Recipe.read(tmp_path / "recipe.toml") == recipe
     assert recipe.source
     assert recipe.id == name
     if recipe.published is not None:
@@ -141,7 +143,7 @@ def test_published_recipes_are_those_of_the_paper():
     assert str(recipe.cost) == "27 F + 3 Fg"
     assert str(RECIPES["lbgat0-cifar100-wrn34-10"].cost) == "25 F + 3 Fg"
     awp = RECIPES["lbgat9-awp-cifar100-wrn34-10"]
-    assert (awp.awp_gamma, awp.awp_start_epoch, awp.nb_epochs, awp.weight_decay) == (5e-3, 10, 200, 5e-4)
+    assert (awp.run.awp_gamma, awp.run.awp_start_epoch, awp.nb_epochs, awp.weight_decay) == (5e-3, 10, 200, 5e-4)
     assert [awp.schedule.factor(e) for e in (1, 99, 100, 149, 150)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
     assert str(RECIPES["trades6-awp-cifar10-wrn34-10"].cost) == "33 F"
     tiny = RECIPES["lbgat0-tiny-imagenet-wrn34-10"]
@@ -218,7 +220,7 @@ def test_test_set_selection_is_a_labelled_mode(caplog):
         ({"method": "madry", "guides": (), "regularizer": "trades"}, ValueError, "regularizer: .* for method 'madry'"),
         ({"method": "madry", "guides": (), "guidance": "kl"}, ValueError, "guidance: .* for method 'madry'"),
         ({"weight": 6.0}, ValueError, "weight: expected the default without a regularizer"),
-        ({"cache_guide": True}, ValueError, "cache_guide: expected the default for method 'lbgat'"),
+        ({"seed": 3}, ValueError, r"run: seed belongs to one run, .* expected it in build\(seed=...\)"),
         ({"id": "my/x"}, ValueError, "id: expected letters"),
         ({"data": "cifar11"}, ValueError, "data: .*did you mean 'cifar10'"),
         ({"augmentation": "crop+filp"}, ValueError, "augmentation: .*did you mean 'flip'"),
@@ -232,22 +234,21 @@ def test_overrides_are_checked(changes, error, match):
 
 
 def test_values_of_files_and_terminals_are_understood(tmp_path):
-    text = "id: a\nmethod: madry\ndata: digits\nmodel: small-cnn\nweight_decay: 5e-4\nmilestones: 10\nnorm: 2"
-    (tmp_path / "r.yaml").write_text(text)
-    recipe = Recipe.read(tmp_path / "r.yaml")
+    (tmp_path / "r.toml").write_text(f"{LEAST}\nweight_decay = 5e-4\nmilestones = 10\nnorm = 2")
+    recipe = Recipe.read(tmp_path / "r.toml")
     assert (recipe.weight_decay, recipe.milestones, recipe.norm) == (5e-4, (10,), "2")
-    recipe.override(eps=np.float64(0.2)).save(tmp_path / "s.yaml")
-    assert Recipe.read(tmp_path / "s.yaml").eps == 0.2
+    recipe.override(eps=np.float64(0.2)).save(tmp_path / "s.toml")
+    assert Recipe.read(tmp_path / "s.toml").eps == 0.2
     assert Recipe("x", "madry", "digits", "small-cnn", norm=float("inf")).norm == "inf"
     assert recipe.override(norm=2.0).norm == "2"
 
 
 def test_fields_reach_the_trainer():
     data = fake_data("digits")
-    bgat = RECIPES["digits-bgat"].override(cache_guide=True, patience=3, on_collapse="stop", learning_rate=0.001)
+    bgat = RECIPES["digits-bgat"].override(patience=3, on_collapse="stop", learning_rate=0.001)
     built = bgat.build(data=data, verbose=False)
     assert built.trainer.cost == bgat.cost
-    assert str(bgat.cost) == "13 F"
+    assert str(bgat.cost) == "13 F + 1 Fg"
     assert (built.trainer.options.patience, built.trainer.options.on_collapse) == (3, "stop")
     rates = [c.optimizer.param_groups[0]["lr"] for c in (built.classifier, *built.guides)]
     assert rates == [0.001, 0.05]  # a frozen guide is trained by its own recipe
@@ -282,23 +283,23 @@ def test_an_overridden_recipe_has_no_published_result():
 @pytest.mark.parametrize(
     ("text", "error", "match"),
     [
-        ("{", ValueError, "is no YAML file"),
-        ("- 1", TypeError, "expected a mapping"),
-        ("id: a\nmethod: madry", ValueError, "lacks data, model"),
-        ("id: a\nmethod: madry\ndata: digits\nmodel: small-cnn\nnb_epoch: 3", TypeError, "did you mean 'nb_epochs'"),
-        (
-            "id: a\nmethod: madry\ndata: digits\nmodel: small-cnn\nnb_epochs: many",
-            TypeError,
-            "nb_epochs: expected a whole",
-        ),
+        ("{", ValueError, "is no TOML file"),
+        ("id: a\nmethod: madry", ValueError, "is no TOML file"),
+        ('id = "a"\nmethod = "madry"', ValueError, "lacks data, model"),
+        (f"{LEAST}\nnb_epoch = 3", TypeError, "did you mean 'nb_epochs'"),
+        (f"{LEAST}\nnb_epochs = 'many'", TypeError, "nb_epochs: expected a whole"),
+        (f"{LEAST}\nkeep = 'last'", TypeError, r"keep at the top; expected it in the table \[run\]"),
+        (f"{LEAST}\n[run]\neps = 0.1", TypeError, r"eps in the table \[run\]; expected it at the top"),
     ],
 )
 def test_a_bad_file_is_refused(text, error, match, tmp_path):
-    (tmp_path / "r.yaml").write_text(text)
+    (tmp_path / "r.toml").write_text(text)
     with pytest.raises(error, match=match):
-        Recipe.read(tmp_path / "r.yaml")
+        Recipe.read(tmp_path / "r.toml")
     with pytest.raises(FileNotFoundError):
-        Recipe.read(tmp_path / "other.yaml")
+        Recipe.read(tmp_path / "other.toml")
+    with pytest.raises(ValueError, match=r"expected a name that ends in .toml, got .*r.yaml"):
+        RECIPES["digits-lbgat"].save(tmp_path / "r.yaml")
 
 
 def test_ablations_differ_in_one_thing():
@@ -322,8 +323,7 @@ def test_ablations_differ_in_one_thing():
         ablation("ensemble", RECIPES["lbgat0-tiny-imagenet-wrn34-10"])
     assert [r.guides for r in cifar.values()] == [("resnet-18-guide",), ("wrn-34-10",)]
     assert (
-        guide_recipe(ablation("ensemble", RECIPES["lbgat-cifar10-wrn34-10"])["ensemble of both"]).id
-        == "natural-cifar10"
+        ablation("ensemble", RECIPES["lbgat-cifar10-wrn34-10"])["ensemble of both"].for_guide().id == "natural-cifar10"
     )
     with pytest.raises(ValueError, match="did you mean 'alpha'"):
         ablation("alhpa", base)
@@ -339,3 +339,19 @@ def test_every_recipe_has_a_clear_objective():
     assert objectives["mart-cifar10-wrn34-10"] == "MART (a=5)"
     assert RECIPES["digits-lbgat"].override(guidance="kl", ema_decay=0.9).objective == "LBGAT [kl] + EMA"
     assert all(re.fullmatch(r"[\w\[\]+() =.,-]+", text) for text in objectives.values())
+
+
+def test_what_belongs_to_one_run_is_given_to_build(tmp_path):
+    recipe = RECIPES["digits-bgat"].override(precision="bf16", keep_checkpoints=1)
+    experiment = recipe.build(limit=100, seed=3, checkpoint_dir=tmp_path, verbose=False)
+    options = experiment.trainer.options
+    assert (options.checkpoint_dir, options.precision, options.seed, options.verbose) == (tmp_path, "bf16", 3, False)
+    guide = recipe.for_guide()  # a frozen guide runs on the same host, by its own recipe
+    assert (guide.run.precision, guide.run.keep_checkpoints, guide.run.eps_warmup_epochs) == ("bf16", 1, 0)
+    with pytest.raises(TypeError, match=r"^run: keep is a field of the recipe; expected it in override\(keep=...\)"):
+        recipe.build(keep="best")
+    with pytest.raises(TypeError, match="did you mean 'checkpoint_dir'"):
+        recipe.build(chekpoint_dir=tmp_path)
+    with pytest.raises(TypeError, match="run: expected"):
+        recipe.override(run={"keep": "best"})
+    assert recipe.override(run=RunOptions(), awp_gamma=0.1).run == RunOptions(awp_gamma=0.1)

@@ -13,17 +13,29 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from art_lbgat.report.results import as_results
 from safetensors.torch import load_file
 
+from art_lbgat import study as module
 from art_lbgat.engine.signals import Interrupted
 from art_lbgat.evaluation.record import weights_sha256
 from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.recipes import RECIPES
-from art_lbgat.report import as_results, render_report
-from art_lbgat.study import StudyOptions, plan, run_study, study_content, summarize
-from art_lbgat.study.page import wilson
-from art_lbgat.study.run import Task, finished, initialize, run
-from art_lbgat.study.table import cell, half_interval
+from art_lbgat.report import render_report
+from art_lbgat.study import (
+    StudyOptions,
+    Task,
+    cell,
+    finished,
+    half_interval,
+    initialize,
+    plan_runs,
+    run,
+    run_study,
+    study_content,
+    summarize,
+    wilson,
+)
 from art_lbgat.weights import load_weights
 from tests.conftest import states_equal
 
@@ -64,7 +76,7 @@ def in_this_process(monkeypatch):
         def shutdown(self, **kwargs):
             pass
 
-    monkeypatch.setattr(plan, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
     return ran
 
 
@@ -157,16 +169,15 @@ def test_other_data_are_other_runs(tmp_path):
 
 def test_a_run_that_cannot_be_judged_keeps_its_weights_and_the_others(tmp_path, monkeypatch):
     in_this_process(monkeypatch)
-    from art_lbgat.study import run as module
+    judge, calls = module.evaluate, []
 
-    judge = module._judge
-
-    def fail(classifier, data, task):
-        if task.recipe.method == "trades":
+    def fail(*args, **how):
+        calls.append(1)
+        if len(calls) == 2:
             raise ValueError("attacks: too few classes")
-        return judge(classifier, data, task)
+        return judge(*args, **how)
 
-    monkeypatch.setattr(module, "_judge", fail)
+    monkeypatch.setattr(module, "evaluate", fail)
     with pytest.raises(ValueError, match="too few classes"):
         run_study(options("madry", "trades6"), tmp_path)
     assert {path.name.split("-seed")[0] for path in tmp_path.glob("runs/*.safetensors")} == {
@@ -248,7 +259,7 @@ def test_options_are_checked(change, message):
 def test_epochs_are_scaled_for_arms_and_guides():
     study = options("bgat", nb_epochs=50)
     recipe = study.recipe("bgat")
-    assert (recipe.nb_epochs, recipe.milestones, recipe.eps_warmup_epochs) == (50, (30, 44), 24)
+    assert (recipe.nb_epochs, recipe.milestones, recipe.run.eps_warmup_epochs) == (50, (30, 44), 24)
     guide = study.guide_recipe(recipe, "wrn-10-1")
     assert (guide.nb_epochs, guide.model, guide.eps, guide.method) == (50, "wrn-10-1", 0.1, "natural")
 
@@ -306,7 +317,7 @@ def test_the_page_of_a_study_has_its_means_and_the_networks_of_its_first_seed(tm
     subject = content.ours[0]
     weights = content.provenance["SHA-256"]
     for arm in chosen.arms:
-        key = next(task.key for name, task in plan.plan_runs(chosen)[1] if (name, task.seed) == (arm, 3))
+        key = next(task.key for name, task in plan_runs(chosen)[1] if (name, task.seed) == (arm, 3))
         model = RECIPES["digits-natural"].build(seed=0).classifier.model
         load_weights(model, tmp_path / "runs" / f"{key}.safetensors")
         assert weights[f"weights of {arm}"] == weights_sha256(model)

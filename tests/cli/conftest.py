@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from art_lbgat.cli import app
+from art_lbgat.cli.main import app
 
 SHORT = ("--set", "nb_epochs=1", "--n-test", "20", "--no-report")
 

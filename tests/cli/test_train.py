@@ -16,13 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from art_lbgat.commands import training
-from art_lbgat.commands.plan import make_plan
-from art_lbgat.commands.run_directory import RunDirectory
+from art_lbgat.cli import train
 from art_lbgat.engine.checkpoint import locked
 from art_lbgat.recipes import RECIPES, Recipe
-from art_lbgat.recipes.files import read_mapping
-from tests.commands.conftest import SHORT, done, invoke
+from art_lbgat.runs import Config
+from tests.cli.conftest import SHORT, done, invoke
 from tests.conftest import states_equal
 
 ROOT = Path(__file__).parents[2]
@@ -39,8 +37,8 @@ def test_a_run_is_one_directory_that_reads_back(run):
     assert {path.name for path in run.iterdir()} == FILES
     recipe = RECIPES["digits-lbgat"].override(nb_epochs=1)
     assert Recipe.read(run / "config.toml") == recipe
-    assert read_mapping(run / "config.toml")["run"] == {
-        "seed": 0, "input_shape": [1, 8, 8], "nb_classes": 10, "n_test": 20, "n_autoattack": 0, "report": False}  # fmt: skip
+    written = Config(recipe, n_test=20, report=False, input_shape=(1, 8, 8), nb_classes=10)
+    assert Config.read(run / "config.toml") == written
     history = pd.read_csv(run / "history.csv")
     assert list(history.epoch) == [1]
     assert list(history.kept) == [True]
@@ -62,13 +60,11 @@ def test_what_was_written_is_what_trains_again(run, tmp_path):
 
 def test_settings_of_recipe_and_run_and_the_seed_reach_the_training(tmp_path):
     done("train", "digits-madry", "--output", tmp_path / "a", *SHORT, "--seed", "3", "--limit", "100", "--set", "eps=0.1",
-         "--set", "checkpoint_every=2 epochs", "--set", "awp_gamma=none", "--set", "max_iter_warmup_epochs=2")  # fmt: skip
-    written = read_mapping(tmp_path / "a" / "config.toml")
-    assert written["eps"] == 0.1
-    assert written["run"] == {"seed": 3, "limit": 100, "checkpoint_every": "2 epochs", "max_iter_warmup_epochs": 2,
-                              "input_shape": [1, 8, 8], "nb_classes": 10, "n_test": 20, "n_autoattack": 0,
-                              "report": False}  # fmt: skip
-    assert pd.read_csv(tmp_path / "a" / "history.csv").max_iter[0] == 3  # half of 5, rounded up
+         "--set", "checkpoint_every=2 epochs", "--set", "awp_gamma=none", "--set", "eps_warmup_epochs=2")  # fmt: skip
+    written = Config.read(tmp_path / "a" / "config.toml")
+    assert (written.recipe.eps, written.seed, written.limit) == (0.1, 3, 100)
+    assert (written.recipe.run.checkpoint_every, written.recipe.run.awp_gamma) == ("2 epochs", None)
+    assert pd.read_csv(tmp_path / "a" / "history.csv").eps[0] == 0.05  # half of it
     manifest = json.loads(next((tmp_path / "a").rglob("manifest.json")).read_text())
     assert manifest["facts"]["settings"]["options"]["seed"] == 3
 
@@ -118,28 +114,28 @@ def test_a_finished_run_is_refused_and_goes_on_with_resume(run, tmp_path):
     more = done("train", "--output", copied, "--resume", "--set", "nb_epochs=2")
     assert "goes on in epoch 2 of 2" in more.stderr
     assert list(pd.read_csv(copied / "history.csv").epoch) == [1, 2]
-    assert read_mapping(copied / "config.toml")["nb_epochs"] == 2
+    assert Config.read(copied / "config.toml").recipe.nb_epochs == 2
     whole = tmp_path / "whole"
     done("train", "digits-lbgat", "--set", "nb_epochs=2", "--n-test", "20", "--no-report", "--output", whole)
     assert same_weights(copied, whole)
 
 
 def test_a_stop_while_judging_is_130_and_the_same_command_ends_it(tmp_path, monkeypatch):
-    real = training.judge
+    real = train.judge
 
-    def stopped(*args):
+    def stopped(*args, **how):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
     command = ("train", "digits-madry", "--output", tmp_path / "a", *SHORT, "--limit", "100")
-    monkeypatch.setattr(training, "judge", stopped)
+    monkeypatch.setattr(train, "judge", stopped)
     found = signal.getsignal(signal.SIGTERM)
     result = invoke(*command)
     assert result.exit_code == 130
     assert "interrupted: the same command goes on" in result.stderr
     assert signal.getsignal(signal.SIGTERM) == found
     assert not (tmp_path / "a" / "results.csv").exists()
-    monkeypatch.setattr(training, "judge", real)
+    monkeypatch.setattr(train, "judge", real)
     assert "all 1 epochs are done" in done(*command).stderr
     assert (tmp_path / "a" / "results.csv").exists()
 
@@ -207,7 +203,7 @@ def test_a_service_is_told_too(tmp_path):
 
 
 def test_two_runs_in_one_directory_are_refused(tmp_path):
-    RunDirectory(tmp_path / "a").write_plan(make_plan("digits-madry", {"nb_epochs": 1}, limit=100), {})
+    train.make_config("digits-madry", ["nb_epochs=1"], limit=100).write(tmp_path / "a")
     with locked(tmp_path / "a" / "checkpoints" / "fit-001"):
         result = invoke("train", "digits-madry", "--output", tmp_path / "a", *SHORT, "--limit", "100")
     assert result.exit_code == 2
@@ -234,7 +230,7 @@ def test_dry_run_counts_guides_and_validation(tmp_path):
     assert plan["training"] == pytest.approx(25 * 2 * plan["step"])
     assert plan["guides"] > 0
     assert plan["validation"] > 0
-    assert plan["configuration"]["run"] == {"seed": 0, "limit": 100}
+    assert plan["configuration"]["training"] == {"seed": 0, "limit": 100, "n_autoattack": 0, "report": True}
 
 
 def test_dry_run_leaves_global_generators_alone():
@@ -248,10 +244,10 @@ def test_dry_run_leaves_global_generators_alone():
 
 
 def test_another_failure_is_1_and_one_message_and_debug_shows_where(tmp_path, monkeypatch):
-    def broken(*args):
+    def broken(*args, **how):
         raise KeyError("gone")
 
-    monkeypatch.setattr(training, "judge", broken)
+    monkeypatch.setattr(train, "judge", broken)
     command = ("train", "digits-madry", "--output", tmp_path / "a", *SHORT, "--limit", "100", "-q")
     result = invoke(*command)
     assert result.exit_code == 1

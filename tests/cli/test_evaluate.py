@@ -9,16 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from art_lbgat.commands import benchmark as benchmark_command
-from art_lbgat.commands import targets
-from art_lbgat.commands.judging import published_rows
+from art_lbgat import load
+from art_lbgat.cli.judge import find_target, published_rows
 from art_lbgat.data import balanced_order, load_digits
 from art_lbgat.evaluation import evaluate
 from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.models import create_classifier
+from art_lbgat.recipes import RECIPES
 from art_lbgat.robustbench import BenchmarkResult, compare, leaderboard
 from art_lbgat.weights import save_weights
-from tests.commands.conftest import done, invoke
+from tests.cli.conftest import SHORT, done, invoke
 from tests.conftest import states_equal
 
 MODULE = """
@@ -64,11 +64,11 @@ def test_every_name_of_a_run_gives_its_weights(run, tmp_path, what):
     if what == "newest":
         (copied / "model.safetensors").unlink()
     name = {"weights": copied / "model.safetensors", "config": copied / "config.toml", "checkpoint": checkpoint}
-    found = targets.find_target(str(name.get(what, copied)), device_type="cpu")
+    found = find_target(str(name.get(what, copied)), device_type="cpu")
     assert states_equal(found.classifier.model.state_dict(), load_file(run / "model.safetensors"))
     named = f"LBGAT, {checkpoint.name}" if what == "checkpoint" else "LBGAT"
     assert (found.name, found.eps, found.norm, found.data) == (named, 0.3, "inf", "digits")
-    guide = found.guide("cpu")
+    guide = found.guide
     assert states_equal(guide.model.state_dict(), load_file(run / "guide-0.safetensors"))
 
 
@@ -77,12 +77,12 @@ def test_weights_beside_a_configuration_are_those_that_are_judged(run, tmp_path)
     torch.manual_seed(7)
     classifier = create_classifier("small-cnn", 10, (1, 8, 8), device_type="cpu")
     save_weights(classifier.model, tmp_path / "other.safetensors")
-    found = targets.find_target(str(tmp_path / "other.safetensors"), device_type="cpu")
+    found = find_target(str(tmp_path / "other.safetensors"), device_type="cpu")
     assert states_equal(found.classifier.model.state_dict(), classifier.model.state_dict())
-    assert found.guide("cpu") is None
+    assert found.guide is None
     for call, error in ((tmp_path, FileNotFoundError), (tmp_path / "none.safetensors", FileNotFoundError)):
         with pytest.raises(error, match=r"^target: there "):
-            targets.find_target(str(call))
+            find_target(str(call))
 
 
 def test_a_function_of_a_module_in_this_directory(tmp_path, monkeypatch):
@@ -108,9 +108,7 @@ def test_a_name_of_the_zoo(tmp_path, monkeypatch):
         return create_classifier("small-cnn", 10, (3, 8, 8), device_type="cpu")
 
     monkeypatch.setattr("art_lbgat.robustbench.load_classifier", load)
-    found = targets.find_target(
-        "Some2020", dataset="cifar100", threat_model="Linf", model_dir=tmp_path, device_type="cpu"
-    )
+    found = find_target("Some2020", dataset="cifar100", threat_model="Linf", model_dir=tmp_path, device_type="cpu")
     assert asked == [(("Some2020", "cifar100", "Linf", tmp_path), {"device_type": "cpu"})]
     assert (found.eps, found.norm, found.data) == (8 / 255, "inf", "cifar100")
     with pytest.raises(ValueError, match=r"^root: expected the path that holds cifar100"):
@@ -127,19 +125,7 @@ def test_evaluate_writes_a_page(run, tmp_path):
 
 def test_report_makes_the_page_again_with_a_baseline(run, tmp_path):
     other = tmp_path / "other"
-    done(
-        "train",
-        "digits-madry",
-        "--set",
-        "nb_epochs=1",
-        "--n-test",
-        "20",
-        "--no-report",
-        "--limit",
-        "100",
-        "--output",
-        other,
-    )
+    done("train", "digits-madry", *SHORT, "--limit", "100", "--output", other)
     before = sorted(path.name for path in run.iterdir())
     page = tmp_path / "page.html"
     assert (
@@ -169,7 +155,6 @@ def test_benchmark_passes_everything_on_prints_and_saves(run, tmp_path, monkeypa
         return result()
 
     monkeypatch.setattr("art_lbgat.robustbench.benchmark", fake)
-    assert benchmark_command.__doc__
     path = tmp_path / "result.json"
     shown = done("benchmark", run, "--n", "100", "--eps", "0.03", "--data-dir", tmp_path, "--attack", "apgd-ce", "--attack",
                  "square", "--batch-size", "50", "--seed", "3", "--state", tmp_path / "s", "--save", path, "--name", "mine")  # fmt: skip
@@ -207,19 +192,30 @@ def test_compare_shows_a_published_row_and_its_neighbours(tmp_path):
     assert len(pd.read_csv(tmp_path / "c.csv")) == 3
 
 
-def test_weights_of_a_guide_are_judged_as_that_guide(run):
-    found = targets.find_target(str(run / "guide-0.safetensors"), device_type="cpu")
+def test_load_gives_a_run(run):
+    found = load(run, "cpu")
+    recipe = RECIPES["digits-lbgat"].override(nb_epochs=1)
+    assert (found.recipe, found.eps, found.norm, found.class_names) == (recipe, 0.3, "inf", [])
+    assert states_equal(found.classifier.model.state_dict(), load_file(run / "model.safetensors"))
+    (guide,) = found.guides
+    weights = load_file(run / "guide-0.safetensors")
+    assert states_equal(guide.model.state_dict(), weights)
+    found = load(str(run / "guide-0.safetensors"), device_type="cpu")
     assert found.name == "guide 0 of LBGAT"
-    assert states_equal(found.classifier.model.state_dict(), load_file(run / "guide-0.safetensors"))
+    assert states_equal(found.classifier.model.state_dict(), weights)
+    with pytest.raises(FileNotFoundError, match=r"^path: there is no file or directory"):
+        load(run / "nothing")
+    with pytest.raises(ValueError, match=r"^path: there is no config.toml in or above"):
+        load("/")
 
 
 def test_a_run_that_has_not_ended_is_said_to_be_so(run, tmp_path, caplog):
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
-    targets.find_target(str(copied), device_type="cpu")
+    find_target(str(copied), device_type="cpu")
     assert not caplog.records
     (copied / "model.safetensors").unlink()
-    targets.find_target(str(copied), device_type="cpu")
+    find_target(str(copied), device_type="cpu")
     assert "has not ended: these are its weights after step-000000017" in caplog.text
 
 

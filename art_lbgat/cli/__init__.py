@@ -1,0 +1,1 @@
+"""The command line ``art-lbgat``: a file per family of commands; nothing here imports torch before a command runs."""

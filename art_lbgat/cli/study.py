@@ -1,0 +1,432 @@
+"""``art-lbgat study``, ``demo`` and ``recipes``: recipes x seeds on one data set, as one table and one page."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from art_lbgat.cli.output import markdown, new_file, print_table, refuse_other_things, say, typed
+from art_lbgat.cli.train import complete_recipe, find_recipe, read_settings, write_results
+
+if TYPE_CHECKING:
+    import pandas
+
+    from art_lbgat.data import DataSet
+    from art_lbgat.recipes import Recipe
+    from art_lbgat.study import StudyOptions
+
+Spread = Literal["ci", "std"]
+_SPREADS = {"ci": "half of the 95 % interval", "std": "standard deviation"}
+_TITLES = {"natural": "natural", "pgd-20": "PGD-20", "autoattack": "AutoAttack"}
+_VERSUS = " vs first"
+ARMS = {
+    "Natural (guide)": "natural",
+    "PGD-AT": "madry",
+    "TRADES (6)": "trades6",
+    "BGAT": "bgat",
+    "LBGAT": "lbgat",
+    "LBGAT+TRADES (0)": "lbgat0",
+    "LBGAT+TRADES (6)": "lbgat6",
+}
+EPS = {"digits": 0.3, "folder": 8 / 255}
+
+
+def study(
+    output: Annotated[Path, typer.Option(help="Folder of the study; given again, only missing runs are run.")],
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="Id of a recipe, or a TOML file; repeat for several.", autocompletion=complete_recipe),
+    ] = None,
+    ablation: Annotated[
+        str | None, typer.Option(help="An ablation: guidance, alpha, guide-depth, ensemble, regularizer.")
+    ] = None,
+    base: Annotated[str, typer.Option(help="The recipe that the ablation varies.")] = "digits-lbgat",
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 3,
+    root: Annotated[Path | None, typer.Option(help="Where the data lies; not needed for the digits.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only so many training images.")] = None,
+    nb_epochs: Annotated[int | None, typer.Option(help="Epochs of every run, milestones in proportion.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="field=value in every recipe; repeat for several.")
+    ] = None,
+    part: Annotated[str, typer.Option(help="What is judged: test, or validation to choose settings by.")] = "test",
+    n_test: Annotated[int | None, typer.Option(help="Images for natural accuracy and PGD-20; all if left out.")] = None,
+    n_autoattack: Annotated[int, typer.Option(help="Images that AutoAttack judges, per seed; 0 for none.")] = 100,
+    workers: Annotated[int | None, typer.Option(help="Processes; one per core if left out.")] = None,
+) -> None:
+    """Train and judge recipes with several seeds; one table of means, intervals and differences to the first recipe."""
+    from art_lbgat.study import StudyOptions, first_data, run_study, summarize
+
+    arms = _study_arms(recipe, ablation, base, set_ or [])
+    options = StudyOptions(
+        arms,
+        seeds=tuple(range(seeds)),
+        root=root,
+        limit=limit,
+        nb_epochs=nb_epochs,
+        part=part,  # type: ignore[arg-type]  # checked there
+        n_test=n_test,
+        n_autoattack=n_autoattack,
+        workers=workers,
+    )
+    start = time.perf_counter()
+    with study_directory(output):
+        runs = run_study(options, output, _progress_lines())
+    seconds = time.perf_counter() - start
+    summary = summarize(runs, baseline=next(iter(arms)) if len(arms) > 1 else None)
+    data = next(iter(arms.values())).data
+    save_study(output, options, runs, summary, seconds)
+    print_study(data, summary, runs)
+    saved = f"{len(runs)} runs; {seconds:.0f} s; saved in {output}"
+    if len({(each.eps, each.norm) for each in arms.values()}) > 1:
+        say(f"{saved}; no page, since the recipes differ in eps or norm")
+        return
+    say("making the page", err=True)
+    images, page = first_data(options), output / "report.html"
+    keep_models(options, output, runs, images)
+    write_study_page(page, options, output, runs, images, title=f"Study on {data}")
+    say(f"{saved}; open {page}")
+
+
+def _study_arms(recipes: list[str] | None, ablation: str | None, base: str, settings: list[str]) -> dict[str, Recipe]:
+    from art_lbgat.recipes import ablation as vary
+
+    if bool(recipes) == (ablation is not None):
+        raise ValueError("recipe: expected either --recipe or --ablation.")
+    changes = read_settings(settings)
+    if ablation is not None:
+        arms = vary(ablation, find_recipe(base))
+    else:
+        found = [find_recipe(name) for name in recipes or []]
+        arms = {each.id: each for each in found}
+        if len(arms) < len(found):
+            raise ValueError(f"recipe: expected different ids, got {[each.id for each in found]}.")
+    return {label: each.override(**changes) for label, each in arms.items()}
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option(help="Folder for the runs, tables and page; given again, only missing runs are run.")
+    ] = Path("results/demo"),
+    root: Annotated[
+        Path | None, typer.Option(help="Your own images, <class>/<image> or train/ and test/ of such; else the digits.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="With --root: images are cropped and resized to this square. [default: 32]")
+    ] = None,
+    eps: Annotated[
+        list[float] | None,
+        typer.Option(help="Radius of the Linf ball, of inputs in [0, 1]; repeat for several. [default: 0.3; 8/255]"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 2,
+    method: Annotated[list[str] | None, typer.Option(help="Only this method; repeat for several.")] = None,
+    part: Annotated[str, typer.Option(help="What is judged: test, or validation to choose settings by.")] = "test",
+    guide_ce_weight: Annotated[float | None, typer.Option(help="LBGAT: weight of the guide's cross-entropy.")] = None,
+    nb_epochs: Annotated[int | None, typer.Option(help="Epochs of every method.")] = None,
+    n_autoattack: Annotated[int, typer.Option(help="Test images that AutoAttack judges, per seed.")] = 100,
+    workers: Annotated[int | None, typer.Option(help="Processes; one per core if left out.")] = None,
+) -> None:
+    """Train a guide, the baselines, BGAT and LBGAT on real digits or your images, judge all with AutoAttack."""
+    import pandas
+
+    from art_lbgat.study import StudyOptions, first_data, run_study, summarize
+
+    if root is None and image_size is not None:
+        raise ValueError(f"image_size: expected it with --root alone, got {image_size}.")
+    family = "digits" if root is None else "folder"
+    radii = eps or [EPS[family]]
+    options = [
+        StudyOptions(
+            _demo_arms(family, radius, method, guide_ce_weight, image_size),
+            seeds=tuple(range(seeds)),
+            root=root,
+            nb_epochs=nb_epochs,
+            part=part,  # type: ignore[arg-type]  # checked there
+            n_autoattack=n_autoattack,
+            workers=workers,
+        )
+        for radius in radii
+    ]
+    start, report = time.perf_counter(), _progress_lines()
+    with study_directory(output):
+        tables = [run_study(each, output, report) for each in options]
+    runs = pandas.concat(tables, ignore_index=True)
+    seconds = time.perf_counter() - start
+    summary = summarize(runs)
+    save_study(output, options[0], runs, summary, seconds, "std")
+    title = "Digits (real 8x8 images)" if root is None else f"Photos in {root.resolve().name}"
+    print_study(f"{title}, Linf", summary, runs, "std")
+    say("making the page", err=True)
+    data, several = first_data(options[0]), len(radii) > 1
+    models: list[Path] = []
+    pages: list[Path] = []
+    for radius, each, table in zip(radii, options, tables, strict=True):
+        models += keep_models(each, output, table, data, f" eps {radius:.4g}" if several else "")
+        pages.append(output / (f"report-eps{radius:.4g}.html" if several else "report.html"))
+        write_study_page(pages[-1], each, output, table, data, title=title)
+    say(f"{len(runs)} runs in {seconds:.0f} s; saved in {output}; open {' and '.join(map(str, pages))}")
+    say(f"to use a model: art-lbgat evaluate {models[-1]}, or predict, report; in Python see docs/models.md")
+
+
+def _demo_arms(
+    family: str, eps: float, methods: list[str] | None, guide_ce_weight: float | None, image_size: int | None
+) -> dict[str, Recipe]:
+    from art_lbgat.checks import check_choice
+    from art_lbgat.recipes import RECIPES
+
+    arms = {}
+    for name in methods or ARMS:
+        changes: dict[str, Any] = {"eps": eps}
+        recipe = RECIPES[f"{family}-{ARMS[check_choice(name, 'method', ARMS)]}"]
+        if guide_ce_weight is not None and recipe.method == "lbgat":
+            changes["guide_ce_weight"] = guide_ce_weight
+        if image_size is not None:
+            changes["image_size"] = image_size
+        arms[name] = recipe.override(**changes)
+    return arms
+
+
+def recipes(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Id or file of a recipe to show in full; all if left out.", autocompletion=complete_recipe),
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the recipe to this new TOML file instead.")] = None,
+) -> None:
+    """List the recipes: id, data, model, objective, eps, passes per step, published natural / AutoAttack, source."""
+    if recipe is None:
+        if save is not None:
+            raise ValueError("save: expected the id of one recipe beside it.")
+        _print_recipes()
+        return
+    found = find_recipe(recipe)
+    if save is not None:
+        new_file(save, "save")
+        found.save(save)
+        say(f"saved in {save}")
+        return
+    values = found.as_dict()
+    for name, value in {**values, **values.pop("run")}.items():
+        if name != "run":
+            say(f"{name}: {value}")
+    say(f"passes per step: {found.cost}")
+
+
+def _print_recipes() -> None:
+    from art_lbgat.recipes import RECIPES
+
+    headers = ("id", "data", "model", "objective", "eps", "passes per step", "natural", "AutoAttack", "source")
+    rows = []
+    for recipe in RECIPES.values():
+        natural = robust = ""
+        result = recipe.published
+        if result is not None:
+            natural = f"{result.natural:.2f}"
+            robust = f"{result.autoattack:.2f}" if result.autoattack is not None else f"{result.pgd_20:.2f}*"
+        source = recipe.source if result is None else result.source
+        eps = f"{round(recipe.eps * 255)}/255" if abs(recipe.eps * 255 % 1) < 1e-9 else f"{recipe.eps:g}"
+        named = (recipe.id, recipe.data, recipe.model, recipe.objective)
+        rows.append((*named, eps, str(recipe.cost), natural, robust, source))
+    title = "Recipes; published accuracies in percent, PGD-20 marked *"
+    print_table(title, headers, rows, left=headers, whole=("id",))
+
+
+def _progress_lines() -> Any:
+    """A report for ``run_study`` that prints a line per run to stderr."""
+    start = time.perf_counter()
+
+    def report(done: int, total: int, row: Mapping[str, Any]) -> None:
+        line = (
+            f"[{done:>2}/{total}] {time.perf_counter() - start:4.0f} s  {row['recipe']:<20} eps {row['eps']:.3g} "
+            f"seed {row['seed']}: natural {row['natural']:.1%}, PGD-20 {row['pgd-20']:.1%}"
+        )
+        say(line + (f", AutoAttack {row['autoattack']:.1%}" if "autoattack" in row else ""), err=True)
+
+    return report
+
+
+@contextmanager
+def study_directory(output: Path) -> Iterator[None]:
+    """Make the directory of a study; if what is done in it fails before there is a file, it is as if never made.
+
+    :raises ValueError: It holds other things, but no study.
+    """
+    made = not output.exists()
+    if not (output / "runs").exists():
+        refuse_other_things(output, ", or that of a study")
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for each in (output / "runs", output) if made else ():
+            with suppress(OSError):  # not empty, or not there
+                each.rmdir()
+        raise
+
+
+def print_study(title: str, summary: pandas.DataFrame, runs: pandas.DataFrame, spread: Spread = "ci") -> None:
+    """The table of a study on the terminal, and what AutoAttack warned of."""
+    for eps, part in summary.groupby("eps", sort=False):
+        headers, rows = _cells(part, runs, spread)
+        whole = [i for i, header in enumerate(headers) if not header.endswith(_VERSUS)]
+        shown = [header.removesuffix(_VERSUS).replace(" (", "\n(") for header in headers]
+        caption = f"{title}, eps = {eps:.4g}: mean ± {_SPREADS[spread]} over seeds"
+        _print_columns(caption, shown, rows, whole)
+        if len(whole) < len(headers):  # two narrow tables fit into 80 columns where a wide one would cut names off
+            differences = [0, *(i for i in range(len(headers)) if i not in whole)]
+            _print_columns(f"{title}: difference to {rows[0][0]}, in points", shown, rows[1:], differences)
+    for label in _labels(runs):
+        say(label)
+    # The same warning with other percentages is one line, with the number of runs that it was raised in.
+    flags = Counter(re.sub(r"[\d.]+%", "some %", flag) for flag in runs["flags"] if flag)
+    for flag, count in sorted(flags.items()):
+        say(f"AutoAttack warns in {count} of {len(runs)} runs (see runs.csv): {flag}")
+
+
+def _print_columns(title: str, headers: list[str], rows: list[list[str]], columns: list[int]) -> None:
+    print_table(title, [headers[i] for i in columns], [[row[i] for i in columns] for row in rows], left=("method",))
+
+
+def _cells(summary: pandas.DataFrame, runs: pandas.DataFrame, spread: Spread) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: accuracies, their differences to the first arm, seconds."""
+    from art_lbgat.study import COUNTS, MEASURES, cell
+
+    names = [name for name in MEASURES if f"{name}_mean" in summary]
+    compared = [name for name in names if f"{name}_diff" in summary]
+    headers = ["method", *(f"{_TITLES[name]} % (n={int(runs[COUNTS[name]].max())})" for name in names),
+               *(f"{_TITLES[name]}{_VERSUS}" for name in compared), "training s"]  # fmt: skip
+    rows = [
+        [str(row["arm"]), *(cell(row[f"{name}_mean"], row[f"{name}_{spread}"]) for name in names),
+         *(cell(row[f"{name}_diff"], row[f"{name}_diff_ci"]) for name in compared), f"{row['train_seconds']:.0f}"]
+        for row in summary.to_dict("records")
+    ]  # fmt: skip
+    return headers, rows
+
+
+def _labels(runs: pandas.DataFrame) -> list[str]:
+    """What makes the numbers other than standard ones on the test set."""
+    lines = []
+    if "validation" in set(runs.get("part", ())):
+        lines.append("Judged on the validation part, to choose settings by; these are no test results.")
+    chosen = runs[runs["selection"] == "test"] if "selection" in runs else runs[:0]
+    if len(chosen):
+        names = ", ".join(dict.fromkeys(chosen["arm"]))
+        lines.append(f"Epoch chosen on the test set (a reproduction, not a fair result): {names}.")
+    kinds = sorted({kind for kind in runs.get("autoattack_kind", ()) if kind != "autoattack (standard)"})
+    if kinds:
+        lines.append(f"AutoAttack is not the standard one: {', '.join(map(str, kinds))}.")
+    return lines
+
+
+def save_study(
+    output: Path,
+    options: StudyOptions,
+    runs: pandas.DataFrame,
+    summary: pandas.DataFrame,
+    seconds: float,
+    spread: Spread = "ci",
+) -> None:
+    """``runs.csv``, ``summary.csv``, ``table.md`` and ``results.json`` (all of it, with settings and versions)."""
+    import art
+    import torch
+
+    from art_lbgat import __version__
+
+    runs.to_csv(output / "runs.csv", index=False)
+    summary.to_csv(output / "summary.csv", index=False)
+    settings = {name: value for name, value in vars(options).items() if name not in ("arms", "root")}
+    record = {
+        "command": typed(),
+        "options": {**settings, "seeds": list(options.seeds)},
+        "arms": {arm: options.recipe(arm).as_dict() for arm in options.arms},
+        "versions": {
+            "art_lbgat": __version__,
+            "art": art.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "seconds": seconds,
+        "summary": json.loads(summary.to_json(orient="records")),
+        "runs": json.loads(runs.to_json(orient="records")),
+    }
+    (output / "results.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    parts = []
+    for eps, part in summary.groupby("eps", sort=False):
+        table = markdown(*_cells(part, runs, spread), left=("method",))
+        parts.append(f"eps = {eps:.4g}, mean ± {_SPREADS[spread]} over seeds\n\n{table}")
+    text = "\n".join([*parts, *(f"{line}\n" for line in _labels(runs))])
+    (output / "table.md").write_text(text, encoding="utf-8")
+
+
+def write_study_page(
+    path: Path, options: StudyOptions, output: Path, runs: pandas.DataFrame, data: DataSet, *, title: str
+) -> None:
+    """The page of a study."""
+    from art_lbgat.report import write_report
+    from art_lbgat.study import study_content
+
+    write_report(path, study_content(options, output, runs, title=title, commands=[typed()], data=data))
+
+
+def keep_models(
+    options: StudyOptions, output: Path, runs: pandas.DataFrame, data: DataSet, suffix: str = ""
+) -> list[Path]:
+    """Write ``<output>/models/<arm>`` for each arm, with the network of the first seed: as a training leaves it.
+
+    ``suffix`` ends each name, to tell studies in one directory apart.
+    """
+    from art_lbgat.runs import HISTORY, WEIGHTS, Config, guide_file
+    from art_lbgat.study import plan_runs
+
+    seed, folder, made = options.seeds[0], output / "runs", []
+    root = None if options.root is None else str(options.root)
+    for arm, task in plan_runs(options)[1]:
+        if task.seed != seed:
+            continue
+        directory = output / "models" / re.sub(r"[^a-z0-9.]+", "-", f"{arm}{suffix}".lower()).strip("-")
+        Config(task.recipe, seed=seed, limit=options.limit, root=root).for_data(data).write(directory)
+        shutil.copyfile(folder / f"{task.key}.safetensors", directory / WEIGHTS)
+        shutil.copyfile(folder / f"{task.key}.history.csv", directory / HISTORY)
+        guides = [folder / f"{key}.safetensors" for key in task.guides] or [folder / f"{task.key}.guide.safetensors"]
+        for index, path in enumerate(guides):
+            if path.is_file():
+                shutil.copyfile(path, directory / guide_file(index))
+        run = runs[(runs["arm"] == arm) & (runs["seed"] == seed)].iloc[0]
+        write_results(directory, _as_evaluation(run, task.recipe))
+        made.append(directory)
+    return made
+
+
+def _as_evaluation(run: Any, recipe: Recipe) -> pandas.DataFrame:
+    """The row of a run as the table of ``evaluate``."""
+    import pandas
+
+    from art_lbgat.evaluation.results import Accuracy
+    from art_lbgat.study import COUNTS, MEASURES
+
+    rows = []
+    for measure in (each for each in MEASURES if each in run):
+        n, strong = int(run[COUNTS[measure]]), measure == "autoattack"
+        low, high = Accuracy(round(run[measure] * n), n).interval
+        rows.append(
+            {
+                "attack": run["autoattack_kind"] if strong else measure,
+                "norm": recipe.norm,
+                "eps": 0.0 if measure == "natural" else recipe.eps,
+                "n": n,
+                "accuracy": run[measure],
+                "low": low,
+                "high": high,
+                "flags": run["flags"] if strong else "",
+            }
+        )
+    return pandas.DataFrame(rows)

@@ -1,1 +1,0 @@
-"""The subcommands of ``art-lbgat``, one file each."""

@@ -1,0 +1,249 @@
+"""From a recipe to the objects that run it: what is known of each method, data, classifiers, trainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from art.estimators.classification import PyTorchClassifier
+
+from art_lbgat.attacks import PGDAttack, TRADESAttack
+from art_lbgat.checks import check_count, check_kind, check_seed
+from art_lbgat.data import DataSet, Images, load_data
+from art_lbgat.data.datasets import LARGEST_SEED
+from art_lbgat.engine.options import RunOptions, check_keyword
+from art_lbgat.engine.trackers import Tracker
+from art_lbgat.losses import kd
+from art_lbgat.models import create_classifier, create_model
+from art_lbgat.preserve import preserved_randomness
+from art_lbgat.trainers import (
+    ALPTrainer,
+    BGATTrainer,
+    FastATTrainer,
+    LBGATTrainer,
+    MadryTrainer,
+    MARTTrainer,
+    NaturalTrainer,
+    TRADESTrainer,
+)
+from art_lbgat.trainers.base import BaseTrainer
+from art_lbgat.weights import load_weights
+
+if TYPE_CHECKING:
+    from art_lbgat.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Method:
+    """What recipes know of a method; ``alp`` and ``trades`` say it of the regularizers of those names too.
+
+    ``natural`` is what a step needs of ``M_r(x)``: nothing, its graph, or the graph where its weight is not 0 and its
+    value where it is.
+    """
+
+    trainer: type[BaseTrainer]
+    title: str
+    attack: Literal["pgd", "trades"] | None = "pgd"
+    weight_name: str | None = None
+    default_weight: float | None = None
+    natural: Literal["none", "value", "graph", "weighted"] = "none"
+
+
+METHODS: dict[str, Method] = {
+    "natural": Method(NaturalTrainer, "Natural", None, natural="graph"),
+    "madry": Method(MadryTrainer, "PGD-AT"),
+    "alp": Method(ALPTrainer, "ALP", "pgd", "alp_weight", 1.0, "weighted"),
+    "trades": Method(TRADESTrainer, "TRADES", "trades", "beta", 6.0, "weighted"),
+    "mart": Method(MARTTrainer, "MART", "pgd", "mart_weight", 5.0, "graph"),
+    "fast-at": Method(FastATTrainer, "Fast-AT"),
+    "bgat": Method(BGATTrainer, "BGAT"),
+    "lbgat": Method(LBGATTrainer, "LBGAT"),
+}
+
+
+CALL_FIELDS = ("seed", "verbose", "trackers", "on_step", "checkpoint_dir", "resume")
+"""Fields of RunOptions that belong to one run; the others are part of a recipe."""
+
+
+@dataclass
+class Experiment:
+    """A recipe made ready to run.
+
+    :param recipe: The recipe.
+    :param classifier: The robust model, with its optimizer.
+    :param guides: The guides, or none.
+    :param trainer: The trainer of both.
+    :param data: The data set.
+    :param seed: Seed of weights, order and attacks.
+    :param guides_trained: Whether frozen guides have been trained (or loaded).
+    :param guide_trackers: The ``trackers`` of the training of each frozen guide.
+    """
+
+    recipe: Recipe
+    classifier: PyTorchClassifier
+    guides: list[PyTorchClassifier]
+    trainer: BaseTrainer
+    data: DataSet
+    seed: int
+    guides_trained: bool
+    guide_trackers: Sequence[Sequence[Tracker]] = ()
+
+    def fit(self) -> None:
+        """Train as the recipe says; frozen guides that are not trained yet are trained first, by their own recipe."""
+        if not self.guides_trained:
+            self.train_guides()
+        self.trainer.fit(training_images(self.recipe, self.data), **fit_options(self.recipe, self.data))
+
+    def train_guides(self) -> None:
+        """Train the frozen guides on natural images, each by the recipe that ``guide_recipe`` names.
+
+        They run as the student does; with ``checkpoint_dir`` their checkpoints are in ``guide-0`` and so on below it.
+        """
+        recipe, ours = self.recipe.for_guide(), self.trainer.options
+        images = training_images(self.recipe, self.data)
+        for index, guide in enumerate(self.guides):
+            trackers = self.guide_trackers[index] if index < len(self.guide_trackers) else ()
+            options = replace(recipe.run, seed=self.seed, verbose=ours.verbose, trackers=trackers)
+            if ours.checkpoint_dir is not None:
+                place = Path(ours.checkpoint_dir) / f"guide-{index}"
+                resume = "never" if ours.resume == "never" else "auto"
+                options = replace(options, checkpoint_dir=place, resume=resume)
+            NaturalTrainer(guide, options=options).fit(images, **fit_options(recipe, self.data))
+        self.guides_trained = True
+
+
+def training_images(recipe: Recipe, data: DataSet) -> Images:
+    """What is trained on: the training part; with ``selection="test"`` the validation part too, as in the papers."""
+    train, held = data.train_images, data.validation_images
+    if recipe.run.selection != "test":
+        return train
+    return Images(np.concatenate([train.x, held.x]), np.concatenate([train.y, held.y]), train.scale)
+
+
+def fit_options(recipe: Recipe, data: DataSet) -> dict[str, Any]:
+    """What ``fit`` is given beside the training images."""
+    validation = None
+    if recipe.run.keep != "last":
+        validation = data.test if recipe.run.selection == "test" else data.validation
+    return {
+        "batch_size": recipe.batch_size,
+        "nb_epochs": recipe.nb_epochs,
+        "scheduler": recipe.schedule,
+        "augmentation": None if recipe.augmentation == "none" else recipe.augmentation,
+        "validation_data": validation,
+    }
+
+
+def load_recipe_data(recipe: Recipe, root: str | Path | None, *, seed: int = 0, limit: int | None = None) -> DataSet:
+    """The data set of a recipe, in the size that it asks for; ``seed`` decides the validation split and ``limit``."""
+    size = {} if recipe.image_size is None else {"size": recipe.image_size}
+    return load_data(recipe.data, root, seed=seed, limit=limit, **size)
+
+
+def build(
+    recipe: Recipe,
+    root: str | Path | None = None,
+    *,
+    seed: int = 0,
+    data: DataSet | None = None,
+    limit: int | None = None,
+    guide_weights: str | Path | Mapping[str, Any] | Sequence[Any] | None = None,
+    device_type: str | None = None,
+    guide_trackers: Sequence[Sequence[Tracker]] = (),
+    **run: Any,
+) -> Experiment:
+    """See ``Recipe.build``; ``guide_trackers`` are the trackers of each frozen guide, if it is trained."""
+    check_seed(seed, maximum=LARGEST_SEED)
+    if data is not None:
+        check_kind(data, "data", DataSet)
+    if limit is not None:
+        check_count(limit, "limit")
+    options = _options(recipe, run, seed)  # checked before anything is loaded
+    if data is None:
+        data = load_recipe_data(recipe, root, seed=seed, limit=limit)
+    frozen = recipe.method == "bgat"
+    with preserved_randomness():
+        torch.manual_seed(seed)
+        classifier = recipe_classifier(recipe, recipe.model, data.nb_classes, data.input_shape, device_type)
+        guides = []
+        for name in recipe.guides:
+            trained_by_own = frozen and (guide_weights is None or recipe.guide_recipe is not None)
+            own = recipe.for_guide(name) if trained_by_own else recipe
+            guides.append(recipe_classifier(own, name, data.nb_classes, data.input_shape, device_type))
+    if guide_weights is not None:
+        given: list[Any] = list(guide_weights) if isinstance(guide_weights, (list, tuple)) else [guide_weights]
+        if len(given) != len(guides):
+            raise ValueError(f"guide_weights: expected {len(guides)}, one for each guide, got {len(given)}.")
+        for guide, weights in zip(guides, given, strict=True):
+            _load_guide(guide, weights)
+    trainer = _trainer(recipe, classifier, guides, options)
+    return Experiment(
+        recipe, classifier, guides, trainer, data, seed, not frozen or guide_weights is not None, guide_trackers
+    )
+
+
+def _load_guide(guide: PyTorchClassifier, weights: Any) -> None:
+    try:
+        load_weights(guide.model, weights)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise type(error)(f"guide_weights: {error}") from error
+
+
+def _options(recipe: Recipe, run: Mapping[str, Any], seed: int) -> RunOptions:
+    """The recipe's way of running with what belongs to this run alone."""
+    names = [each.name for each in fields(RunOptions)]
+    for name in run:
+        if name not in names:
+            check_keyword(name, names)
+        if name not in CALL_FIELDS:
+            raise TypeError(f"run: {name} is a field of the recipe; expected it in override({name}=...).")
+    return replace(recipe.run, **{**run, "seed": seed})
+
+
+def recipe_classifier(
+    recipe: Recipe, name: str, nb_classes: int, input_shape: Sequence[int], device_type: str | None
+) -> PyTorchClassifier:
+    """The network ``name`` with the optimizer of a recipe, and fresh weights from torch's global generator."""
+    wide = recipe.sub_block1 and name.startswith("wrn-")
+    return create_classifier(
+        create_model(name, nb_classes, input_shape, sub_block1=wide),
+        nb_classes,
+        input_shape,
+        learning_rate=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+        device_type=device_type,
+    )
+
+
+def _trainer(
+    recipe: Recipe, classifier: PyTorchClassifier, guides: list[PyTorchClassifier], options: RunOptions
+) -> BaseTrainer:
+    method = METHODS[recipe.method]
+    make: Callable[..., BaseTrainer] = method.trainer
+    if recipe.attack is None:
+        return make(classifier, options=options)
+    kind = TRADESAttack if recipe.attack == "trades" else PGDAttack
+    norm = math.inf if recipe.norm == "inf" else 2.0
+    attack = kind(classifier, norm=norm, eps=recipe.eps, eps_step=recipe.step, max_iter=recipe.max_iter)
+    if not guides:
+        weight = {} if method.weight_name is None else {method.weight_name: recipe.regularizer_weight}
+        return make(classifier, attack, options=options, **weight)
+    settings: dict[str, Any] = {
+        "guidance": recipe.guidance,
+        "regularizer": recipe.regularizer,
+        "regularizer_weight": recipe.regularizer_weight if recipe.regularizer else None,
+        "options": options,
+    }
+    if recipe.guidance == "kd":
+        settings["guidance"] = partial(kd, temperature=recipe.kd_temperature, weight=recipe.kd_weight)
+    if recipe.method == "bgat":
+        return make(classifier, guides, attack, **settings)
+    return make(classifier, guides[0], attack, guide_ce_weight=recipe.guide_ce_weight, **settings)

@@ -1,0 +1,216 @@
+"""The directory of a run: its files, its configuration, and :func:`load`, which reads the trained classifier."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from art.estimators.classification import PyTorchClassifier
+
+from art_lbgat.checks import check_choice, check_count, check_kind, check_path, check_seed
+from art_lbgat.engine.checkpoint import read_checkpoint, read_newest
+from art_lbgat.fingerprint import MAY_CHANGE, differences
+from art_lbgat.preserve import preserved_randomness
+from art_lbgat.recipes import Recipe
+from art_lbgat.recipes.build import recipe_classifier
+from art_lbgat.recipes.recipe import read_toml, write_toml
+from art_lbgat.weights import load_weights
+
+logger = logging.getLogger(__name__)
+
+CONFIG, CHECKPOINTS, PAGE = "config.toml", "checkpoints", "report.html"
+HISTORY, RESULTS, TABLE, WEIGHTS = "history.csv", "results.csv", "table.md", "model.safetensors"
+_FREE = {"published", "source", "notes", *MAY_CHANGE} - {"nb_epochs"}
+
+
+def guide_file(index: int, ending: str = ".safetensors") -> str:
+    """The name of a file about one guide."""
+    return f"guide-{index}{ending}"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What ``config.toml`` says: the recipe, with its ``[run]``, and a table ``[training]`` of all else.
+
+    The last three are known once the data are loaded, and are what a classifier of these data has to know.
+    """
+
+    recipe: Recipe
+    seed: int = 0
+    limit: int | None = None
+    root: str | None = None
+    guide_weights: tuple[str, ...] = ()
+    n_test: int | None = None
+    n_autoattack: int = 0
+    report: bool = True
+    tracker: str | None = None
+    input_shape: tuple[int, ...] = ()
+    nb_classes: int | None = None
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        if self.n_test is not None:
+            check_count(self.n_test, "n_test")
+        check_count(self.n_autoattack, "n_autoattack", minimum=0)
+
+    @property
+    def title(self) -> str:
+        """What was trained on what; a folder has the name of its directory."""
+        named = self.root is not None and self.recipe.data in ("folder", "npz")
+        data = Path(str(self.root)).resolve().name if named else self.recipe.data
+        return f"{self.recipe.objective} on {data}"
+
+    def for_data(self, data: Any) -> Config:
+        """With the facts of a data set."""
+        names = tuple(map(str, data.class_names or ()))
+        return replace(self, input_shape=tuple(data.input_shape), nb_classes=data.nb_classes, class_names=names)
+
+    def as_toml(self) -> dict[str, Any]:
+        """As it is written."""
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "recipe"}
+        if self.root is not None:
+            values["root"] = str(Path(self.root).resolve())
+        values["guide_weights"] = [str(Path(each).resolve()) for each in self.guide_weights]
+        said = {name: value for name, value in values.items() if value not in (None, (), [])}
+        return {**self.recipe.as_toml(), "training": said}
+
+    def write(self, directory: Path) -> None:
+        """Write ``config.toml`` into a directory, which is made."""
+        directory.mkdir(parents=True, exist_ok=True)
+        write_toml(directory / CONFIG, self.as_toml())
+
+    @classmethod
+    def read(cls, path: str | Path) -> Config:
+        """Read ``config.toml``, or the file of a recipe, which says less.
+
+        :raises TypeError: An unknown field, with the nearest that exists.
+        """
+        recipe, values = Recipe.read(path), check_kind(read_toml(path).get("training", {}), "training", dict)
+        names = [each.name for each in fields(cls) if each.name != "recipe"]
+        for name, value in values.items():
+            try:
+                check_choice(name, "field", names)
+            except ValueError as error:
+                raise TypeError(f"training: {error}") from None
+            values[name] = tuple(value) if isinstance(value, list) else value
+        return cls(recipe, **values)
+
+    def differences_from(self, other: Config) -> list[str]:
+        """Lines ``name: the other's -> ours`` for whatever makes another run of it."""
+        return differences(other.decisive(), self.decisive())
+
+    def decisive(self) -> dict[str, Any]:
+        """Everything that decides the result, by name."""
+        own = self.recipe.as_dict()
+        flat = {**own, **own.pop("run"), "seed": self.seed, "limit": self.limit}
+        return {name: value for name, value in flat.items() if name not in _FREE and name != "run"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What :func:`load` gives.
+
+    :param name: The objective that it was trained by, and what it is if it is not the kept weights of a run.
+    :param classifier: The trained classifier.
+    :param guides: Its guides whose weights are in the directory.
+    :param config: The configuration: recipe, seed, where the data lay, ...
+    :param directory: The directory of the run.
+    """
+
+    name: str
+    classifier: PyTorchClassifier
+    guides: list[PyTorchClassifier]
+    config: Config
+    directory: Path
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe."""
+        return self.config.recipe
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes, or none where the data have none."""
+        return list(self.config.class_names)
+
+    @property
+    def eps(self) -> float:
+        """The radius that it was trained with."""
+        return self.recipe.eps
+
+    @property
+    def norm(self) -> str:
+        """``"inf"`` or ``"2"``."""
+        return self.recipe.norm
+
+
+def load(path: str | Path, device_type: str | None = None) -> Run:
+    """The classifier of a run of ``art-lbgat train``, or of one under ``models`` of a study or a demo.
+
+    :param path: The directory (its kept weights, or those of the newest checkpoint while it goes on), or a file of
+        weights or a checkpoint in it.
+    :param device_type: ``"cpu"`` or ``"gpu"``; None takes a GPU where there is one.
+    :return: Classifier, guides, class names, recipe, eps and norm; global random generators are left as found.
+    :raises FileNotFoundError: If there is no such path, or there are no weights in it yet.
+    :raises ValueError: If there is no ``config.toml`` in or above it, or weights do not fit.
+    """
+    path = check_path(path, "path")
+    if not path.exists():
+        raise FileNotFoundError(f"path: there is no file or directory {path}; expected that of a run.")
+    around = [path, *path.resolve().parents][:4]
+    directory = next((each for each in around if (each / CONFIG).is_file()), None)
+    if directory is None:
+        models = sorted(each.parent for each in path.glob(f"models/*/{CONFIG}")) if path.is_dir() else []
+        hint = f"; it is a study, expected one of {', '.join(map(str, models))}" if models else ""
+        raise ValueError(f"path: there is no {CONFIG} in or above {path} that says which network it is{hint}.")
+    config = Config.read(directory / CONFIG)
+    recipe = config.recipe
+    model, name = recipe.model, recipe.objective
+    files = [guide_file(index) for index in range(len(recipe.guides))]
+    if path.name in files:
+        index = files.index(path.name)
+        model, name = recipe.guides[index], f"guide {index} of {recipe.objective}"
+    elif path.resolve() not in {(directory / each).resolve() for each in ("", WEIGHTS, CONFIG)}:
+        name = f"{recipe.objective}, {path.name}"
+    classifier = _untrained(directory, config, model, device_type)
+    load_weights(classifier.model, _weights(path, directory))
+    guides = []
+    for file, model in zip(files, recipe.guides, strict=True):
+        if (directory / file).is_file():
+            guides.append(_untrained(directory, config, model, device_type))
+            load_weights(guides[-1].model, directory / file)
+    return Run(name, classifier, guides, config, directory)
+
+
+def _untrained(directory: Path, config: Config, model: str, device_type: str | None) -> PyTorchClassifier:
+    if config.nb_classes is None or not config.input_shape:
+        raise ValueError(
+            f"path: {directory / CONFIG} does not say input_shape and nb_classes; expected one that "
+            "`art-lbgat train` wrote."
+        )
+    shape: Sequence[int] = config.input_shape
+    with preserved_randomness():
+        return recipe_classifier(config.recipe, model, config.nb_classes, shape, device_type)
+
+
+def _weights(path: Path, directory: Path) -> Path | Mapping[str, Any]:
+    """What is asked for, or the weights that were kept, or those of the newest checkpoint of a run that goes on."""
+    if path.name.startswith("step-"):
+        return dict(read_checkpoint(path).state["models"]["classifier"])
+    if path.is_file() and path.name != CONFIG:
+        return path
+    if (directory / WEIGHTS).is_file():
+        return directory / WEIGHTS
+    fits = sorted((directory / CHECKPOINTS).glob("fit-*"))
+    found = read_newest(fits[-1]) if fits else None
+    if found is None:
+        raise FileNotFoundError(f"path: there are no weights and no checkpoint in {directory} yet.")
+    logger.warning(
+        "the run in %s has not ended: these are its weights after %s. `art-lbgat train --output %s --resume` goes on.",
+        directory, found.path.name, directory,
+    )  # fmt: skip
+    return dict(found.state["models"]["classifier"])

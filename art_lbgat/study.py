@@ -1,0 +1,556 @@
+"""Studies: recipes x seeds on one data set, each trained and judged alike, resumable, as one table with intervals."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas
+import torch
+
+from art_lbgat import __version__
+from art_lbgat.checks import check_choice, check_count, check_kind, check_path, check_seed, check_text
+from art_lbgat.data import DataSet, balanced_order
+from art_lbgat.data.datasets import LARGEST_SEED
+from art_lbgat.evaluation import evaluate
+from art_lbgat.files import write_text
+from art_lbgat.preserve import preserved_randomness
+from art_lbgat.recipes import Recipe
+from art_lbgat.recipes.build import load_recipe_data, recipe_classifier, training_images
+from art_lbgat.weights import load_weights, save_weights
+
+if TYPE_CHECKING:
+    from art.estimators.classification import PyTorchClassifier
+
+    from art_lbgat.report import ReportContent
+
+__all__ = ["StudyOptions", "run_study", "study_content", "summarize"]
+
+Report = Callable[[int, int, dict[str, Any]], None]
+COUNTS = {"natural": "n", "pgd-20": "n", "autoattack": "n_autoattack"}  # the column of how many images
+MEASURES = tuple(COUNTS)
+_CONFIDENCE = 0.95
+_Z = 1.959963984540054  # of the normal distribution, 97.5 %
+_INDEX_SEED = 1000  # apart from the seeds of a study, so that two guides of one ensemble start differently
+_GUIDED = ("bgat", "lbgat")
+_MOST_MODELS = 7  # of a page, with a marker of their own each
+_MOST_IMAGES = 500
+_ENOUGH_SEEDS = 5  # for an interval over seeds; Student's t for two of them says nothing
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What a study runs.
+
+    :param arms: What is compared: recipes by label, all on the same data.
+    :param seeds: One run of each arm for each; a seed decides validation split, initial weights, order, attack starts.
+    :param root: Where the data lies; not needed for the digits.
+    :param limit: Use only so many training images, or all.
+    :param nb_epochs: Epochs of every run, of the guides too, with milestones and warm-up in proportion; None leaves
+        those of the recipes.
+    :param part: What is judged: ``"test"`` for numbers to report, ``"validation"`` to choose settings by.
+    :param n_test: Images that natural accuracy and PGD-20 are measured on, the same for every run and the same number
+        of each class (see :func:`~art_lbgat.data.balanced_order`), or all.
+    :param n_autoattack: Images that standard AutoAttack judges, the first of those; 0 leaves it out.
+    :param workers: Processes; None is one per core, or one where there is a GPU.
+    :raises TypeError: A value of the wrong type.
+    :raises ValueError: No arm or seed, arms on different data, a value outside its range.
+    """
+
+    arms: Mapping[str, Recipe]
+    seeds: Sequence[int] = (0, 1)
+    root: str | Path | None = None
+    limit: int | None = None
+    nb_epochs: int | None = None
+    part: Literal["test", "validation"] = "test"
+    n_test: int | None = None
+    n_autoattack: int = 100
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        self._check_runs()
+        if self.root is not None:
+            check_path(self.root, "root")
+        for name in ("limit", "nb_epochs", "n_test", "workers"):
+            if getattr(self, name) is not None:
+                check_count(getattr(self, name), name)
+        check_count(self.n_autoattack, "n_autoattack", minimum=0)
+        check_choice(self.part, "part", ("test", "validation"))
+
+    def _check_runs(self) -> None:
+        recipes = isinstance(self.arms, Mapping) and all(isinstance(each, Recipe) for each in self.arms.values())
+        if not recipes or not all(isinstance(label, str) for label in self.arms):
+            raise TypeError(f"arms: expected a mapping from labels to recipes, got {self.arms!r}.")
+        if isinstance(self.seeds, (str, bytes)) or not isinstance(self.seeds, Sequence):
+            raise TypeError(f"seeds: expected a sequence of whole numbers, got {self.seeds!r}.")
+        for name in ("arms", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: expected at least one, got none.")
+        for seed in self.seeds:
+            check_seed(seed, "seeds", maximum=LARGEST_SEED)
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: expected different seeds, got {tuple(self.seeds)}.")
+        data = {recipe.data for recipe in self.arms.values()}
+        if len(data) > 1:
+            raise ValueError(f"arms: expected recipes on the same data, got {sorted(data)}.")
+
+    def recipe(self, arm: str) -> Recipe:
+        """The recipe of an arm, for the number of epochs of this study."""
+        return self._scaled(self.arms[arm])
+
+    def guide_recipe(self, recipe: Recipe, model: str) -> Recipe:
+        """The recipe that trains one frozen guide of ``recipe``, judged at its eps and norm."""
+        return self._scaled(recipe.for_guide(model)).override(eps=recipe.eps, norm=recipe.norm)
+
+    def processes(self) -> int:
+        """How many processes run."""
+        if self.workers is not None:
+            return self.workers
+        return 1 if torch.cuda.is_available() else cores()
+
+    def _scaled(self, recipe: Recipe) -> Recipe:
+        return recipe if self.nb_epochs is None else recipe.scaled(self.nb_epochs)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run; ``index`` tells guides of one model apart, ``guides`` are the keys of the runs of its guides."""
+
+    recipe: Recipe
+    seed: int
+    options: StudyOptions
+    index: int = 0
+    guides: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the result, as plain values."""
+        options = self.options
+        recipe = {k: v for k, v in self.recipe.as_dict().items() if k not in ("published", "source", "notes")}
+        judged = {name: getattr(options, name) for name in ("limit", "part", "n_test", "n_autoattack")}
+        root = None if options.root is None else str(Path(options.root).resolve())
+        own = {"root": root, "seed": self.seed, "index": self.index, "guides": list(self.guides)}
+        return {"recipe": recipe, **judged, **own, "version": __version__}
+
+    @property
+    def key(self) -> str:
+        """A name for its files, which differs where any setting does."""
+        digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:10]
+        return f"{self.recipe.id}-seed{self.seed}-{digest}"
+
+
+def run_study(
+    options: StudyOptions, output: str | Path | None = None, report: Report | None = None
+) -> pandas.DataFrame:
+    """Train and judge every arm with every seed.
+
+    Each run writes ``<output>/runs/<recipe>-seed<k>-<settings>.{json,safetensors,history.csv}`` when it ends. Called
+    again with the same ``output``, runs that ended are read, and only the others are run.
+
+    :param options: What to run.
+    :param output: The folder that keeps the runs; None keeps nothing.
+    :param report: Called with (runs done, runs in all, row) after each run.
+    :return: A row per arm and seed: ``arm``, ``recipe``, ``eps``, ``seed``, ``natural``, ``pgd-20`` and ``autoattack``
+        in [0, 1], the number of images of each, AutoAttack's warnings, seconds of training and of judging.
+    :raises TypeError: Arguments of another type.
+    :raises NotADirectoryError: If ``output`` is a file.
+    """
+    check_kind(options, "options", StudyOptions)
+    if report is not None and not callable(report):
+        raise TypeError(f"report: expected a function (done, total, row), got {report!r}.")
+    if output is not None and check_path(output, "output").is_file():
+        raise NotADirectoryError(f"output: expected a folder, got the file {output}.")
+    guides, arms = plan_runs(options)
+    place: Any = tempfile.TemporaryDirectory() if output is None else nullcontext(output)
+    with place as root:
+        folder = Path(root) / "runs"
+        folder.mkdir(parents=True, exist_ok=True)
+        stages = [guides, {task.key: task for _, task in arms if task.key not in guides}]
+        rows = _run_all([list(stage.values()) for stage in stages], folder, options, report)
+    return pandas.DataFrame([{"arm": arm, **rows[task.key]} for arm, task in arms])
+
+
+def plan_runs(options: StudyOptions) -> tuple[dict[str, Task], list[tuple[str, Task]]]:
+    """The guides' runs by key, and the run of each arm and seed; an arm that is itself such a guide is that run."""
+    guides: dict[str, Task] = {}
+    arms: list[tuple[str, Task]] = []
+    for arm in options.arms:
+        recipe = options.recipe(arm)
+        for seed in options.seeds:
+            keys: list[str] = []
+            seen: Counter[str] = Counter()
+            for model in recipe.guides if recipe.method == "bgat" else ():
+                guide = Task(options.guide_recipe(recipe, model), seed, options, seen[model])
+                seen[model] += 1
+                guides[guide.key] = guide
+                keys.append(guide.key)
+            arms.append((arm, Task(recipe, seed, options, guides=tuple(keys))))
+    return guides, arms
+
+
+def _run_all(
+    stages: Sequence[Sequence[Task]], folder: Path, options: StudyOptions, report: Report | None
+) -> dict[str, dict[str, Any]]:
+    """The row of each run by key. A stage begins when the one before it has ended."""
+    rows: dict[str, dict[str, Any]] = {}
+    total, processes = sum(map(len, stages)), options.processes()
+
+    def ended(task: Task, row: dict[str, Any]) -> None:
+        rows[task.key] = row
+        if report is not None:
+            report(len(rows), total, row)
+
+    with ProcessPoolExecutor(
+        processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=initialize,
+        initargs=(max(1, cores() // processes),),
+    ) as pool:
+        try:
+            for stage in stages:
+                futures = {}
+                for task in stage:
+                    row = finished(task, folder)
+                    if row is None:
+                        futures[pool.submit(run, task, folder)] = task
+                    else:
+                        ended(task, row)
+                for future in as_completed(futures):
+                    ended(futures[future], future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return rows
+
+
+def initialize(threads: int) -> None:
+    """A worker: its share of the cores; denormals as 0, which are slow on some processors; gone when the study is."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    parent = multiprocessing.parent_process()
+    if parent is not None:  # a study that is killed cannot end its workers, which would go on for the length of a run
+        Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def finished(task: Task, folder: Path) -> dict[str, Any] | None:
+    """The row of a run that ended earlier, or None where it did not, or its record is damaged."""
+    try:
+        record = json.loads((folder / f"{task.key}.json").read_text(encoding="utf-8"))
+        row = record["row"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    complete = (folder / f"{task.key}.safetensors").is_file() and record.get("settings") == task.settings
+    return dict(row) if complete else None
+
+
+def run(task: Task, folder: Path) -> dict[str, Any]:
+    """Train and judge; write the weights, then the record, so that a record means that all is there.
+
+    A run that was stopped in training goes on from its last checkpoint, with the bits of one never stopped.
+    """
+    recipe, options = task.recipe, task.options
+    data = load_recipe_data(recipe, options.root, seed=task.seed, limit=options.limit)
+    checkpoints = folder / f"{task.key}.checkpoints"
+    experiment = recipe.build(
+        data=data,
+        seed=task.seed + _INDEX_SEED * task.index,
+        guide_weights=[folder / f"{key}.safetensors" for key in task.guides] or None,
+        verbose=False,
+        checkpoint_dir=checkpoints,
+    )
+    start = time.perf_counter()
+    experiment.fit()
+    seconds = time.perf_counter() - start
+    # Before judging, which may fail: what took long is not to be lost.
+    save_weights(experiment.classifier.model, folder / f"{task.key}.safetensors")
+    if recipe.method == "lbgat":
+        save_weights(experiment.guides[0].model, folder / f"{task.key}.guide.safetensors")
+    experiment.trainer.history.to_csv(folder / f"{task.key}.history.csv", index=False)
+    row = {
+        "recipe": recipe.id,
+        "eps": recipe.eps,
+        "seed": task.seed,
+        "part": options.part,
+        "selection": "none" if recipe.run.keep == "last" else recipe.run.selection,
+        **_judge(experiment.classifier, data, task),
+        "train_seconds": seconds,
+        "n_train": len(training_images(recipe, data)),
+        "nb_epochs": int(experiment.trainer.history.epoch.iloc[-1]),
+    }
+    shutil.rmtree(checkpoints)  # what they were for is done
+    write_text(folder / f"{task.key}.json", json.dumps({"settings": task.settings, "row": row}, indent=1))
+    return row
+
+
+def first_data(options: StudyOptions) -> DataSet:
+    """The data of the runs of the first seed."""
+    recipe = next(iter(options.arms.values()))
+    return load_recipe_data(recipe, options.root, seed=options.seeds[0], limit=options.limit)
+
+
+def judged_images(data: DataSet, options: StudyOptions, most: int | None = None) -> Any:
+    """The images that runs are judged on, as arrays, every beginning with the same number of each class."""
+    images = data.test_images if options.part == "test" else data.validation_images
+    n = len(images) if options.n_test is None else max(options.n_test, options.n_autoattack)
+    return images.subset(balanced_order(images.y)[: n if most is None else min(n, most)]).arrays()
+
+
+def _judge(classifier: PyTorchClassifier, data: DataSet, task: Task) -> dict[str, Any]:
+    options, recipe = task.options, task.recipe
+    x, y = judged_images(data, options)
+    n = len(x) if options.n_test is None else min(options.n_test, len(x))
+    how: dict[str, Any] = {"eps": recipe.eps, "norm": "inf" if recipe.norm == "inf" else 2, "seed": task.seed}
+    whole = evaluate(classifier, x[:n], y[:n], attacks=("natural", "pgd-20"), **how)
+    row = {"natural": whole.accuracy[0], "pgd-20": whole.accuracy[1], "n": n, "flags": ""}
+    seconds, few = whole.seconds.sum(), options.n_autoattack
+    if few:
+        part = evaluate(classifier, x[:few], y[:few], attacks=("autoattack",), **how)
+        row |= {"autoattack": part.accuracy[0], "flags": part["flags"][0], "autoattack_kind": part.attack[0]}
+        seconds += part.seconds.sum()
+    return {**row, "n_autoattack": min(few, len(x)), "judge_seconds": float(seconds)}
+
+
+def summarize(runs: pandas.DataFrame, baseline: str | None = None) -> pandas.DataFrame:
+    """Mean, spread and interval over seeds, a row per eps and arm, in the order of the runs.
+
+    :param runs: The table of :func:`~art_lbgat.study.run_study`.
+    :param baseline: The arm that the others are compared with, seed by seed; None compares with none.
+    :return: In percent, for each accuracy: ``_mean``, ``_std`` (sample standard deviation) and ``_ci`` (half the width
+        of the 95 % interval of the mean, Student's t), NaN for one seed; with a baseline ``_diff`` and ``_diff_ci``
+        (mean and half interval of the differences of equal seeds); mean seconds; number of seeds.
+    :raises TypeError: If ``runs`` is no table.
+    :raises ValueError: If it is another table, or there is no arm ``baseline``.
+    """
+    check_kind(runs, "runs", pandas.DataFrame)
+    lacking = {"arm", "eps", "seed", "train_seconds", "judge_seconds"} - set(runs.columns)
+    if lacking:
+        raise ValueError(f"runs: expected the table of run_study, missing columns {sorted(lacking)}.")
+    if baseline is not None and not (isinstance(baseline, str) and baseline in set(runs["arm"])):
+        raise ValueError(f"baseline: expected one of {sorted(set(runs['arm']))}, got {baseline!r}.")
+    measures = [name for name in MEASURES if name in runs]
+    rows = []
+    for (eps, arm), group in runs.groupby(["eps", "arm"], sort=False):
+        row = {"eps": eps, "arm": arm, "seeds": len(group)}
+        for name in measures:
+            values = group[name].to_numpy() * 100
+            spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+            row |= {f"{name}_mean": values.mean(), f"{name}_std": spread, f"{name}_ci": half_interval(values)}
+            if baseline is not None and arm != baseline:
+                other = runs[(runs["arm"] == baseline) & (runs["eps"] == eps)].set_index("seed")[name]
+                paired = (group.set_index("seed")[name] - other).dropna().to_numpy() * 100
+                row |= {f"{name}_diff": paired.mean() if len(paired) else math.nan}
+                row |= {f"{name}_diff_ci": half_interval(paired)}
+        for name in ("train_seconds", "judge_seconds"):
+            row[name] = group[name].mean()
+        rows.append(row)
+    return pandas.DataFrame(rows)
+
+
+def half_interval(values: np.ndarray) -> float:
+    """Half the width of the 95 % confidence interval of the mean (Student's t); NaN for fewer than two values."""
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return math.nan
+    return float(t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def cell(mean: float, spread: float) -> str:
+    """``mean ± spread`` with one decimal; the mean alone where there is no spread, nothing where there is no mean."""
+    if math.isnan(mean):
+        return ""
+    return f"{mean:.1f}" if math.isnan(spread) else f"{mean:.1f} ± {spread:.1f}"
+
+
+def study_content(
+    options: StudyOptions,
+    output: str | Path,
+    runs: pandas.DataFrame,
+    *,
+    title: str,
+    commands: Sequence[str] = (),
+    data: DataSet | None = None,
+) -> ReportContent:
+    """What a page says of a study: the table of :func:`summarize`, and curves, pictures and regions of its networks.
+
+    Results are means over all seeds. Everything else is of the networks of the first seed, and of the seven most robust
+    arms where there are more: the page is about the most robust guided arm, the others are its baselines.
+
+    :param options: What was run.
+    :param output: Where :func:`run_study` has put it.
+    :param runs: What it gave.
+    :param title: Title of the page.
+    :param commands: What made it, as typed.
+    :param data: The data set of the first seed, instead of loading it.
+    :return: What :func:`~art_lbgat.report.write_report` takes.
+    :raises TypeError: Arguments of another type.
+    :raises FileNotFoundError: If the weights of a run are not in ``output``.
+    :raises ValueError: Arms of several eps or norms, which one page cannot compare.
+    """
+    from art_lbgat.report import evaluate_for_report
+
+    check_kind(options, "options", StudyOptions)
+    check_text(title, "title")
+    if not isinstance(commands, (list, tuple)) or not all(isinstance(each, str) for each in commands):
+        raise TypeError(f"commands: expected a sequence of texts, got {commands!r}.")
+    folder = check_path(output, "output") / "runs"
+    summary = summarize(runs).reset_index(drop=True)
+    threats = {(recipe.eps, recipe.norm) for recipe in options.arms.values()}
+    if len(threats) > 1:
+        raise ValueError(f"options: expected arms of one eps and norm, got {sorted(threats)}.")
+    eps, norm = threats.pop()
+    tasks = {arm: task for arm, task in plan_runs(options)[1] if task.seed == options.seeds[0]}
+    arms = _most_robust_first(summary)
+    guided = [arm for arm in arms if tasks[arm].recipe.method in _GUIDED]
+    subject = (guided or arms)[0]
+    arms = [subject, *(arm for arm in arms if arm != subject)][:_MOST_MODELS]
+    data = first_data(options) if data is None else check_kind(data, "data", DataSet)
+    with preserved_randomness():
+        models = {arm: _classifier(tasks[arm], folder, data) for arm in arms}
+        guide = _guide(tasks[subject], options, folder, data)
+    x, y = judged_images(data, options, _MOST_IMAGES)
+    histories = {arm: pandas.read_csv(folder / f"{tasks[arm].key}.history.csv") for arm in arms}
+    content = evaluate_for_report(
+        models[subject],
+        x,
+        y,
+        eps=eps,
+        norm="inf" if norm == "inf" else 2,
+        name=subject,
+        title=title,
+        baselines={arm: model for arm, model in models.items() if arm != subject},
+        guide=guide,
+        history=histories,
+        attacks=("natural", "pgd-20"),
+        class_names=data.class_names,
+        config=tasks[subject].settings,
+        commands=commands,
+        seed=options.seeds[0],
+    )
+    attacks, few = _attacks(summary, runs, norm), len(set(runs["seed"])) < _ENOUGH_SEEDS
+    results = _over_images(summary, runs) if few else _with_flags(summary, runs)
+    threat = f"{attacks[attacks['attack'] != 'natural'].groupby('model')['attack'].last().iloc[0]}, "
+    threat += f"{'Linf' if norm == 'inf' else 'L2'}, eps {eps:.4g}"
+    note = _note(len(set(runs["seed"])), options.seeds[0], len(x))
+    return replace(content, results=results, ours=guided, attacks=attacks, threat=threat, notes=(note,))
+
+
+def _note(seeds: int, first: int, images: int) -> str:
+    """What the numbers of the page are means over."""
+    note = (
+        f"Accuracies in the answer, the scatter and the tables of models and attacks are means over {seeds} seeds. "
+        if seeds > 1
+        else "Each number is of one training, with one seed; another seed gives another number. "
+    )
+    note += f"Curves, pictures, regions, classes and checks are of the networks of seed {first}, on {images} images."
+    if seeds < _ENOUGH_SEEDS:
+        note += " Intervals are over images alone: so few trainings do not tell how much another one may differ."
+    return note
+
+
+def _most_robust_first(summary: pandas.DataFrame) -> list[str]:
+    measure = "autoattack_mean" if "autoattack_mean" in summary else "pgd-20_mean"
+    return list(summary.sort_values([measure, "natural_mean"], ascending=False, kind="stable")["arm"])
+
+
+def _classifier(task: Task, folder: Path, data: DataSet) -> PyTorchClassifier:
+    """The trained network of a run."""
+    found = recipe_classifier(task.recipe, task.recipe.model, data.nb_classes, data.input_shape, None)
+    load_weights(found.model, folder / f"{task.key}.safetensors")
+    return found
+
+
+def _guide(task: Task, options: StudyOptions, folder: Path, data: DataSet) -> PyTorchClassifier | None:
+    """The guide of a run: frozen ones are runs of their own, one that has learned lies beside its student."""
+    if task.recipe.method not in _GUIDED:
+        return None
+    model, recipe, path = task.recipe.guides[0], task.recipe, folder / f"{task.key}.guide.safetensors"
+    if task.guides:
+        recipe, path = options.guide_recipe(task.recipe, model), folder / f"{task.guides[0]}.safetensors"
+    if not path.is_file():
+        return None
+    found = recipe_classifier(recipe, model, data.nb_classes, data.input_shape, None)
+    load_weights(found.model, path)
+    return found
+
+
+def _over_images(summary: pandas.DataFrame, runs: pandas.DataFrame) -> pandas.DataFrame:
+    """Means over seeds with Wilson's interval over the images, which are the same for every seed."""
+    rows = []
+    robust = "autoattack" if "autoattack_mean" in summary else "pgd-20"
+    for row in _with_flags(summary, runs).to_dict("records"):
+        made = {"model": row["arm"], "n": row["n"], "n_natural": row["n_natural"], "flags": row["flags"]}
+        for kind, measure, n in (("natural", "natural", row["n_natural"]), ("robust", robust, row["n"])):
+            low, high = wilson(row[f"{measure}_mean"] / 100, n)
+            made |= {kind: row[f"{measure}_mean"] / 100, f"{kind}_low": low, f"{kind}_high": high}
+        rows.append(made)
+    return pandas.DataFrame(rows)
+
+
+def wilson(accuracy: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share that need not be a whole number of samples (a mean over seeds).
+
+    ``(p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)``, Wilson 1927.
+    """
+    centre, scale = accuracy + _Z**2 / (2 * n), 1 + _Z**2 / n
+    half = _Z * math.sqrt(accuracy * (1 - accuracy) / n + _Z**2 / (4 * n**2))
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def _with_flags(summary: pandas.DataFrame, runs: pandas.DataFrame) -> pandas.DataFrame:
+    """The table with what AutoAttack warned of in the runs of each arm, and the numbers of images."""
+    flags = {arm: "; ".join(dict.fromkeys(flag for flag in part["flags"] if flag)) for arm, part in runs.groupby("arm")}
+    measured = COUNTS["autoattack" if "autoattack" in runs else "pgd-20"]
+    n = {"n": int(runs[measured].max()), "n_natural": int(runs["n"].max())}
+    return summary.assign(flags=summary["arm"].map(flags), **n)
+
+
+def _attacks(summary: pandas.DataFrame, runs: pandas.DataFrame, norm: str) -> pandas.DataFrame:
+    """The means as rows of an evaluation."""
+    kinds = sorted(set(runs.get("autoattack_kind", ())))
+    names = {"autoattack": " / ".join(map(str, kinds)) or "autoattack"}
+    rows = []
+    for row in summary.to_dict("records"):
+        for measure in (each for each in MEASURES if f"{each}_mean" in row):
+            mean, half = row[f"{measure}_mean"] / 100, row[f"{measure}_ci"] / 100
+            n = int(runs[COUNTS[measure]].max())
+            enough = row["seeds"] >= _ENOUGH_SEEDS
+            ends = (max(0.0, mean - half), min(1.0, mean + half)) if enough else wilson(mean, n)
+            rows.append(
+                {
+                    "model": row["arm"],
+                    "attack": names.get(measure, measure),
+                    "norm": norm,
+                    "eps": 0.0 if measure == "natural" else row["eps"],
+                    "n": n,
+                    "accuracy": mean,
+                    "low": ends[0],
+                    "high": ends[1],
+                }
+            )
+    return pandas.DataFrame(rows)
