@@ -1,4 +1,4 @@
-"""From a recipe to the objects that run it: what is known of each method, data, classifiers, trainer."""
+"""From a recipe to the objects that run it: data, classifiers, trainer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,49 +22,12 @@ from art_lbgat.engine.trackers import Tracker
 from art_lbgat.losses import kd
 from art_lbgat.models import create_classifier, create_model
 from art_lbgat.preserve import preserved_randomness
-from art_lbgat.trainers import (
-    ALPTrainer,
-    BGATTrainer,
-    FastATTrainer,
-    LBGATTrainer,
-    MadryTrainer,
-    MARTTrainer,
-    NaturalTrainer,
-    TRADESTrainer,
-)
+from art_lbgat.trainers import METHODS, NaturalTrainer
 from art_lbgat.trainers.base import BaseTrainer
 from art_lbgat.weights import load_weights
 
 if TYPE_CHECKING:
     from art_lbgat.recipes.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Method:
-    """What recipes know of a method; ``alp`` and ``trades`` say it of the regularizers of those names too.
-
-    ``natural`` is what a step needs of ``M_r(x)``: nothing, its graph, or the graph where its weight is not 0 and its
-    value where it is.
-    """
-
-    trainer: type[BaseTrainer]
-    title: str
-    attack: Literal["pgd", "trades"] | None = "pgd"
-    weight_name: str | None = None
-    default_weight: float | None = None
-    natural: Literal["none", "value", "graph", "weighted"] = "none"
-
-
-METHODS: dict[str, Method] = {
-    "natural": Method(NaturalTrainer, "Natural", None, natural="graph"),
-    "madry": Method(MadryTrainer, "PGD-AT"),
-    "alp": Method(ALPTrainer, "ALP", "pgd", "alp_weight", 1.0, "weighted"),
-    "trades": Method(TRADESTrainer, "TRADES", "trades", "beta", 6.0, "weighted"),
-    "mart": Method(MARTTrainer, "MART", "pgd", "mart_weight", 5.0, "graph"),
-    "fast-at": Method(FastATTrainer, "Fast-AT"),
-    "bgat": Method(BGATTrainer, "BGAT"),
-    "lbgat": Method(LBGATTrainer, "LBGAT"),
-}
 
 
 CALL_FIELDS = ("seed", "verbose", "trackers", "on_step", "checkpoint_dir", "resume")
@@ -227,7 +190,7 @@ def _trainer(
     recipe: Recipe, classifier: PyTorchClassifier, guides: list[PyTorchClassifier], options: RunOptions
 ) -> BaseTrainer:
     method = METHODS[recipe.method]
-    make: Callable[..., BaseTrainer] = method.trainer
+    make: Callable[..., BaseTrainer] = method
     if recipe.attack is None:
         return make(classifier, options=options)
     kind = TRADESAttack if recipe.attack == "trades" else PGDAttack

@@ -29,7 +29,8 @@ from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.schedule import StepSchedule
 from art_lbgat.files import write_text
 from art_lbgat.losses import GUIDANCE, REGULARIZERS
-from art_lbgat.recipes.build import CALL_FIELDS, METHODS, Experiment, build
+from art_lbgat.recipes.build import CALL_FIELDS, Experiment, build
+from art_lbgat.trainers import METHODS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -217,19 +218,24 @@ class Recipe:
     @property
     def attack(self) -> Literal["trades", "pgd"] | None:
         """Which attack makes the training examples: TRADES' for its objective and regularizer, else PGD, or none."""
-        return "trades" if self.regularizer == "trades" else METHODS[self.method].attack
+        kind, _ = METHODS[self.method].needs(self.regularizer)
+        return None if kind == "none" else "trades" if kind == "trades" else "pgd"
 
     @property
     def step(self) -> float:
         """Length of an attack step."""
         if self.eps_step is not None:
             return self.eps_step
-        return 1.25 * self.eps if self.method == "fast-at" else 2.5 * self.eps / self.max_iter
+        fgsm = METHODS[self.method].attack_kind == "fgsm"
+        return 1.25 * self.eps if fgsm else 2.5 * self.eps / self.max_iter
 
     @property
     def regularizer_weight(self) -> float | None:
         """The weight in force; None for methods without one."""
-        return METHODS[self.regularizer or self.method].default_weight if self.weight is None else self.weight
+        if self.weight is not None:
+            return self.weight
+        method = METHODS[self.method]
+        return method.published_weight if self.regularizer is None else method.regularizers[self.regularizer]
 
     @property
     def objective(self) -> str:
@@ -252,9 +258,7 @@ class Recipe:
     @property
     def cost(self) -> Cost:
         """Passes of one training step (with AWP, from its first epoch on)."""
-        natural = METHODS[self.regularizer or self.method].natural
-        if natural == "weighted":
-            natural = "graph" if self.regularizer_weight else "value"
+        _, natural = METHODS[self.method].needs(self.regularizer, self.regularizer_weight)
         attacked = self.attack is not None
         return step_cost(
             attack_forwards=(self.max_iter + (self.attack == "trades")) if attacked else 0,
@@ -262,7 +266,7 @@ class Recipe:
             adversarial=attacked,
             natural=natural,
             guides=len(self.guides),
-            train_guides=self.method == "lbgat",
+            train_guides=METHODS[self.method].train_guides,
             perturbs_weights=self.run.awp_gamma is not None,
         )
 

@@ -83,6 +83,8 @@ class BaseTrainer(Trainer, abc.ABC):
     #: The argument that weights the second term of the loss, and its published value.
     weight_name: ClassVar[str | None] = None
     published_weight: ClassVar[float | None] = None
+    #: The regularizers that the method takes, and their published weights.
+    regularizers: ClassVar[Mapping[str, float]] = {}
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ from art_lbgat.trainers.base import AttackKind, BaseTrainer
 class GuidedTrainer(BaseTrainer):
     """``guidance(M_r(x_adv), M_n(x)) + a * regularizer(M_r(x_adv), M_r(x))``; see its two subclasses."""
 
-    weights: ClassVar[dict[str, float]] = {"alp": 1.0, "trades": 6.0}  # published, of each regularizer
+    regularizers: ClassVar[Mapping[str, float]] = {"alp": 1.0, "trades": 6.0}
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class GuidedTrainer(BaseTrainer):
         self.regularizer: str | None = check_choice(regularizer, "regularizer", [None, *REGULARIZERS])
         if regularizer is None and regularizer_weight is not None:
             raise ValueError(f"regularizer_weight: expected None without a regularizer, got {regularizer_weight!r}.")
-        weight = self.weights.get(regularizer or "", 0.0) if regularizer_weight is None else regularizer_weight
+        weight = self.regularizers.get(regularizer or "", 0.0) if regularizer_weight is None else regularizer_weight
         self.regularizer_weight = check_number(weight, "regularizer_weight")
         super().__init__(
             classifier,
@@ -65,7 +65,7 @@ class GuidedTrainer(BaseTrainer):
         """
         if regularizer is None:
             return "pgd", "none"
-        weight = cls.weights[regularizer] if weight is None else weight
+        weight = cls.regularizers[regularizer] if weight is None else weight
         return "trades" if regularizer == "trades" else "pgd", "graph" if weight else "value"
 
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
