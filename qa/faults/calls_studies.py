@@ -11,9 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from art_lbgat import recipes, study
+from art_lbgat import load, recipes, study
+from art_lbgat.models import create_model
 from art_lbgat.recipes import RECIPES, Recipe
+from art_lbgat.runs import WEIGHTS, Config
 from art_lbgat.study import plan_runs, run
+from art_lbgat.weights import save_weights
 from qa.faults import wrong_values as wrong
 from qa.faults.call import Call
 from qa.faults.wrong_values import Strategy, each
@@ -103,6 +106,15 @@ def _done(options: study.StudyOptions) -> dict[str, Any]:
     return dict(_DONE)
 
 
+@cache
+def _run_directory() -> Path:
+    """The directory of a run, as a training leaves it."""
+    directory = folder() / "run"
+    Config(RECIPES["digits-natural"], input_shape=(1, 8, 8), nb_classes=10).write(directory)
+    save_weights(create_model("small-cnn", 10, (1, 8, 8)), directory / WEIGHTS)
+    return directory
+
+
 def _recipes() -> Iterator[Call]:
     yield Call("Recipe", lambda: (Recipe, _right()), _FIELDS)
     recipe = Recipe(**_right())
@@ -127,6 +139,11 @@ def _recipes() -> Iterator[Call]:
         "Recipe.save",
         lambda: (recipe.save, {"path": folder() / "saved.toml"}),
         {"path": [*wrong.no_path(), each(lambda: str(folder()), lambda: "/dev/null/at/all", lambda: "")]},
+    )
+    yield Call(
+        "load",
+        lambda: (load, {"path": _run_directory(), "device_type": "cpu"}),
+        {"path": [*wrong.path(), *files], "device_type": wrong.choice("cpu", "gpu", optional=True)},
     )
     names = wrong.choice("guidance", "alpha", "guide-depth", "ensemble", "regularizer")
     bases = [*wrong.junk(), each(lambda: RECIPES["digits-natural"], lambda: "digits-lbgat")]
