@@ -198,6 +198,7 @@ KILLED = """
     random.seed(0)
     torn = 0
     for number in range(40):
+        before = set(root.iterdir())
         pid = os.fork()
         if not pid:
             step = read_newest(root).step
@@ -205,7 +206,9 @@ KILLED = """
                 step += 1
                 write_checkpoint(root, step, {"x": torch.full((500, 500), float(step))}, {"n": step})
                 prune(root, 2)
-        time.sleep(random.uniform(0.01, 0.08))
+        while set(root.iterdir()) == before:  # however busy the machine is, it has begun to write
+            time.sleep(0.001)
+        time.sleep(random.uniform(0, 0.05))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         torn += bool(list(root.glob(".step-*")))
