@@ -1,4 +1,4 @@
-"""Trainers, their options, attacks and objectives."""
+"""Trainers, their options, attacks and losses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from art.data_generators import PyTorchDataGenerator
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
-from art_lbgat import RunOptions, StepSchedule, attacks, objectives
+from art_lbgat import RunOptions, StepSchedule, attacks, losses
 from art_lbgat.classifier import TensorView
 from art_lbgat.trainers import METHODS
 from qa.faults import wrong_values as wrong
@@ -307,31 +307,31 @@ def _objectives() -> Iterator[Call]:
         yield Call(
             name,
             lambda name=name, names=names, right=right: (
-                getattr(objectives, name),
+                getattr(losses, name),
                 {each: right[each].clone() if isinstance(right[each], torch.Tensor) else right[each] for each in names},
             ),
             {each: {**wrongs, **more}.get(each) or wrong.logits(alone=len(LOGITS & set(names)) == 1) for each in names},
         )
-    terms = {"a": objectives.Term(torch.tensor(1.0), 1.0)}
+    terms = {"a": losses.Term(torch.tensor(1.0), 1.0)}
     bad = [
         *wrong.junk(),
         each(
             dict,
-            lambda: {"a": objectives.Term(torch.tensor(1.0), 0.0)},
+            lambda: {"a": losses.Term(torch.tensor(1.0), 0.0)},
             lambda: {"a": torch.tensor(1.0)},
-            lambda: {"a": objectives.Term("1", 1.0)},
-            lambda: {"a": objectives.Term(torch.tensor(1.0), "1")},
-            lambda: {"a": objectives.Term(torch.tensor(1.0), math.nan)},
-            lambda: {"a": objectives.Term(torch.ones(3), 1.0)},
-            lambda: [objectives.Term(torch.tensor(1.0), 1.0)],
+            lambda: {"a": losses.Term("1", 1.0)},
+            lambda: {"a": losses.Term(torch.tensor(1.0), "1")},
+            lambda: {"a": losses.Term(torch.tensor(1.0), math.nan)},
+            lambda: {"a": losses.Term(torch.ones(3), 1.0)},
+            lambda: [losses.Term(torch.tensor(1.0), 1.0)],
         ),
     ]
-    yield Call("total", lambda: (objectives.total, {"terms": dict(terms)}), {"terms": bad})
+    yield Call("total", lambda: (losses.total, {"terms": dict(terms)}), {"terms": bad})
     yield Call(
         "check_guidance",
         lambda: (
-            objectives.check_guidance,
-            {"guidance": objectives.mse, "nb_classes": 4, "device": torch.device("cpu")},
+            losses.check_guidance,
+            {"guidance": losses.mse, "nb_classes": 4, "device": torch.device("cpu")},
         ),
         {
             "guidance": [*wrong.junk(), *_GUIDANCE[-1:]],

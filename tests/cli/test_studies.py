@@ -15,7 +15,7 @@ from art_lbgat.data import read_images
 from art_lbgat.models import create_classifier
 from art_lbgat.recipes import RECIPES, Recipe
 from tests.cli.conftest import invoke
-from tests.data.test_data import write_tree
+from tests.data.cases import write_tree
 
 
 def test_help_lists_the_commands():

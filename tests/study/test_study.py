@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from art_lbgat.report.results import as_results
 from safetensors.torch import load_file
 
 from art_lbgat import study as module
@@ -22,6 +21,7 @@ from art_lbgat.evaluation.record import weights_sha256
 from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.recipes import RECIPES
 from art_lbgat.report import render_report
+from art_lbgat.report.content import as_results
 from art_lbgat.study import (
     StudyOptions,
     Task,
