@@ -1,4 +1,4 @@
-"""BGAT with one guide and with an ensemble of unlike guides: what the robust model inherits. About a minute.
+"""BGAT with one guide and with an ensemble of different guides: what the robust model learns from them. About a minute.
 
 Run: python examples/guide_ensemble.py [nb_epochs]
 """
@@ -33,7 +33,7 @@ def mlp() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
 
 
-# Unlike in architecture, preprocessing and seed; classes, input shape and clip_values are those of the student.
+# Different in architecture, preprocessing and seed; classes, input shape and clip_values are those of the student.
 torch.manual_seed(0)
 guides = {"CNN": build(small_cnn()), "another CNN": build(small_cnn()), "MLP, standardised": build(mlp(), (0.31, 0.38))}
 for guide in guides.values():

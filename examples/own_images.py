@@ -47,9 +47,9 @@ run["validation_data"] = data.validation
 first = NaturalTrainer(natural, seed=0)
 first.fit(data.train_images, **run)
 
-guide.model.load_state_dict(natural.model.state_dict())  # LBGAT's guide learns on from what is known already
+guide.model.load_state_dict(natural.model.state_dict())  # LBGAT's guide starts from the natural model
 attack = PGDAttack(robust, eps=eps, eps_step=eps / 4, max_iter=10)
-# A guide that is trained already has large logits, whose squared error would throw the first steps off.
+# A guide that is trained already has large logits, whose squared error would make the first steps diverge.
 second = LBGATTrainer(
     robust, guide, attack, guide_ce_weight=4.0, eps_warmup_epochs=options.nb_epochs // 2, max_grad_norm=1.0, seed=0
 )

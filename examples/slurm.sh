@@ -1,5 +1,5 @@
 #!/bin/bash
-# LBGAT over several nodes under SLURM: warned two minutes before the limit, requeued, and gone on with.
+# LBGAT over several nodes under SLURM: signalled two minutes before the limit, requeued, and resumed.
 #SBATCH --job-name=lbgat
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
@@ -15,7 +15,7 @@ set -euo pipefail
 directory=${1:?usage: sbatch examples/slurm.sh DIRECTORY}
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)  # head would end before scontrol does
 
-# What an earlier job left is not what this one says.
+# The mark of an earlier job says nothing about this one.
 rm -f "$directory"/fit-*/interrupted.json
 
 # torchrun dies of SIGUSR1 and leaves its workers alone, unless it is told to hand the signal on.

@@ -1,4 +1,4 @@
-"""Build ``art_lbgat/robustbench/leaderboard.csv`` anew from a clone of RobustBench.
+"""Build ``art_lbgat/robustbench/leaderboard.csv`` from a clone of RobustBench.
 
     python scripts/build_leaderboard.py PATH_TO_CLONE [--output FILE]
 
