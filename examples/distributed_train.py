@@ -3,7 +3,7 @@
     python examples/distributed_train.py runs/digits
     torchrun --nproc-per-node 2 examples/distributed_train.py runs/digits-2
 
-Killed or interrupted at any moment, the same command goes on where it was. `batch_size` is that of all processes
+Killed or interrupted at any moment, the same command continues where it was. `batch_size` is that of all processes
 together. On GPUs each process takes its own: see `device`.
 """
 

@@ -3,7 +3,7 @@
 Run: python examples/robustbench_row.py DATA_DIR [--train FOLDER] [--nb-epochs 10] [--limit 20000] [--n-examples 10000]
 
 DATA_DIR is where torchvision keeps CIFAR-10, or holds folders train/<class> and test/<class> of 32x32 images. Killed
-during the attacks and started again, it goes on where it was.
+during the attacks and started again, it continues where it was.
 """
 
 import argparse
