@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit faults bench docs notebook dist audit clean
+.PHONY: help demo test lint types unit qa faults bench docs notebook dist audit clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
-demo: $(STAMP) ## Train and judge every method on real digits, anew (one to three minutes on two cores)
+demo: $(STAMP) ## Train and evaluate every method on real digits (one to three minutes on two cores)
 	rm -rf results/demo
 	$(BIN)/art-lbgat demo --output results/demo
 
@@ -33,6 +33,9 @@ types: $(STAMP) ## mypy --strict on the package
 unit: $(STAMP) ## pytest with coverage (at least 95 % of the lines)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=art_lbgat --cov-report=term --cov-fail-under=95
 
+qa: $(STAMP) ## Short versions of the faults and benchmarks, and the hostile files, as tests
+	$(BIN)/python -m pytest qa
+
 faults: $(STAMP) ## Inject every fault of docs/reliability.md and write its table (about 10 minutes)
 	$(BIN)/python -W ignore -m qa.faults
 
@@ -44,7 +47,7 @@ docs: $(STAMP) ## Build the docs into docs/_build, warnings being errors; check 
 	$(BIN)/python -m pytest -q tests/test_docs.py
 
 # Without warnings (progress bars look for widgets) and times, so that outputs change only where results do.
-notebook: $(STAMP) ## Run examples/boundary_tour.ipynb anew (installs nbconvert and ipykernel)
+notebook: $(STAMP) ## Run examples/boundary_tour.ipynb again (installs nbconvert and ipykernel)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt nbconvert ipykernel
 	OMP_NUM_THREADS=1 PYTHONWARNINGS=ignore PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --to notebook --execute \
 		--inplace --ExecutePreprocessor.record_timing=False examples/boundary_tour.ipynb

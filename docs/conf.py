@@ -7,9 +7,11 @@ from pathlib import Path
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # signatures show the same defaults on every machine
 
 import typer
-from docutils.nodes import SkipNode, math, math_block
+from docutils.nodes import Element, SkipNode, math, math_block
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.writers.html5 import HTML5Translator
 from typer.cli import get_docs_for_click
 
@@ -38,7 +40,7 @@ autodoc_typehints_format = "short"
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:class", r"(abc|art|collections|matplotlib|numpy|os|pandas|pathlib|pd|torch|types|typing_extensions)\..*"),
-    ("py:class", r"Attack|Axes|Mapping\[str|NDArray.*|Path|PyTorchClassifier|Report|Tensor"),
+    ("py:class", r"tuple\[(str|int)|Attack|Axes|Mapping\[str|NDArray.*|Path|PyTorchClassifier|Report|Tensor|Terms"),
     ("py:class", r"art_lbgat\.engine\.options\.RunFields|art_lbgat\.checks\._T"),
 ]
 
@@ -88,7 +90,17 @@ def show_math(translator: HTML5Translator, node: math | math_block) -> None:
     raise SkipNode
 
 
+def find_elsewhere(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: Element) -> Element | None:
+    """Resolve a name that is documented under another module than that of the docstring."""
+    if node.get("refdomain") != "py":
+        return None
+    node["refspecific"] = True
+    where, kind, name = node["refdoc"], node["reftype"], node["reftarget"]
+    return env.domains.python_domain.resolve_xref(env, where, app.builder, kind, name, node, content)
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx's own entry point."""
     app.add_html_math_renderer("mathml", (show_math, None), (show_math, None))
     app.connect("source-read", complete)
+    app.connect("missing-reference", find_elsewhere)

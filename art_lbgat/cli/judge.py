@@ -354,7 +354,7 @@ def _of_function(text: str) -> Target:
 
 def _of_zoo(name: str, dataset: str, threat_model: str, model_dir: Path, device_type: str | None) -> Target:
     from art_lbgat.robustbench import load_classifier
-    from art_lbgat.robustbench.standard import EPS
+    from art_lbgat.robustbench.result import EPS
 
     try:
         classifier = load_classifier(name, dataset, threat_model, model_dir, device_type=device_type)

@@ -82,7 +82,7 @@ def benchmark(
     from art_lbgat.processes import is_main_process
     from art_lbgat.robustbench import benchmark as measure
     from art_lbgat.robustbench import compare as place
-    from art_lbgat.robustbench.standard import EPS, NORMS, check_dataset, check_threat_model
+    from art_lbgat.robustbench.result import EPS, NORMS, check_dataset, check_threat_model
 
     new_file(save, "save")
     check_dataset(dataset)
