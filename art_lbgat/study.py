@@ -110,11 +110,18 @@ class StudyOptions:
             raise ValueError(f"arms: expected recipes on the same data, got {sorted(data)}.")
 
     def recipe(self, arm: str) -> Recipe:
-        """The recipe of an arm, for the number of epochs of this study."""
+        """The recipe of an arm, for the number of epochs of this study.
+
+        :param arm: Its label.
+        """
         return self._scaled(self.arms[arm])
 
     def guide_recipe(self, recipe: Recipe, model: str) -> Recipe:
-        """The recipe that trains one frozen guide of ``recipe``, judged at its eps and norm."""
+        """The recipe that trains one frozen guide of ``recipe``, judged at its eps and norm.
+
+        :param recipe: A recipe of method ``bgat``.
+        :param model: Which of its guides.
+        """
         return self._scaled(recipe.for_guide(model)).override(eps=recipe.eps, norm=recipe.norm)
 
     def processes(self) -> int:

@@ -281,7 +281,8 @@ class Recipe:
             _check_field(name, [*_DEFAULTS, "run"])
         values = {name: _plain(name, value) for name, value in changes.items()}
         run = {name: values.pop(name) for name in list(values) if name in RUN_FIELDS or name in CALL_FIELDS}
-        found = replace(self, **{**values, "run": replace(values.get("run", self.run), **run)})
+        whole = check_kind(values.get("run", self.run), "run", RunOptions)
+        found = replace(self, **{**values, "run": replace(whole, **run)})
         same = replace(found, id=self.id, notes=self.notes) == self  # compared once each value is known to fit
         return found if same or "published" in values else replace(found, published=None)
 

@@ -59,7 +59,7 @@ def test_demo_trains_judges_prints_and_saves(tmp_path):
     """A small one, as a process of its own: two methods that share a guide, one epoch."""
     output = tmp_path / "out"
     command = [
-        str(Path(sys.executable).parent / "art-lbgat"), "demo", "--output", str(output), "--seeds", "2", "--nb-epochs", "1",
+        sys.executable, "-m", "art_lbgat", "demo", "--output", str(output), "--seeds", "2", "--nb-epochs", "1",
         "--n-autoattack", "3", "--method", "PGD-AT", "--method", "BGAT", "--eps", "0.1", "--workers", "2",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -189,8 +189,8 @@ def test_a_run_that_cannot_be_judged_keeps_its_weights_and_the_others(tmp_path, 
 
 def test_a_killed_study_goes_on_where_it_was(tmp_path):
     command = [
-        str(Path(sys.executable).parent / "art-lbgat"), "study", "--recipe", "digits-natural", "--recipe", "digits-madry",
-        "--seeds", "2", "--nb-epochs", "2", "--n-autoattack", "0", "--workers", "1", "--output", str(tmp_path),
+        sys.executable, "-m", "art_lbgat", "study", "--recipe", "digits-natural", "--recipe", "digits-madry",
+        "--seeds", "2", "--nb-epochs", "2", "--n-test", "60", "--n-autoattack", "0", "--workers", "1", "--output", str(tmp_path),
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 120
