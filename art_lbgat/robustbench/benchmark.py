@@ -69,37 +69,42 @@ def benchmark(
 ) -> BenchmarkResult:
     """Natural accuracy and accuracy under AutoAttack (or corruptions) on the test images of RobustBench.
 
-    The images are RobustBench's and the attacks those of the published AutoAttack; the two numbers are those of
-    RobustBench's own ``benchmark`` on the same seed. The classifier is judged as a whole, preprocessing and
-    ``clip_values`` included, in eval mode; modes and global generators are left as found. Several processes
-    (torchrun's) share the batches of AutoAttack; each has to call this, and gets the result that one would get.
+    The two numbers are those of RobustBench's own ``benchmark`` on the same seed. The classifier is judged as a whole,
+    preprocessing and ``clip_values`` included, in eval mode; modes and global generators are left as found. Several
+    processes (torchrun's) share the batches of AutoAttack: each has to call this and gets the result of one.
 
     :param classifier: The classifier. It is given images in its own ``clip_values``.
     :param dataset: ``"cifar10"``, ``"cifar100"`` or ``"imagenet"``.
     :param threat_model: ``"Linf"``, ``"L2"``, ``"corruptions"`` or ``"corruptions_3d"``.
     :param eps: Radius in units of images in [0, 1], whatever the ``clip_values``; None for that of the leaderboard.
     :param n_examples: How many of the first images; None for all, which the standard wants.
-    :param data_dir: Where torchvision looks for CIFAR, or holds 32x32 images of your own as ``test/<class>/<image>``;
-        for ImageNet the folder that holds ``val``.
+    :param data_dir: Folder of torchvision's CIFAR, of ``test/<class>/<image>`` (your own), or of ImageNet's ``val``.
     :param corruptions_data_dir: Holds ``CIFAR-10-C`` and its like; None for ``data_dir``.
     :param preprocessing: For ImageNet: a name of RobustBench's ``PREPROCESSINGS``, or a callable from image to tensor.
     :param attacks: ``"standard"`` or a list of AutoAttack's attacks, which is labelled.
     :param batch_size: Images judged together; random starts of AutoAttack depend on it.
     :param seed: Seed of each batch of each attack.
-    :param state_path: A file for finished batches: killed at any moment, the same call goes on from there and ends in
-        the same result. Another model, data or setting is refused. None keeps nothing.
+    :param state_path: A file for finished batches, from which the same call goes on when killed; None keeps nothing.
     :param model_name: What to call the model; None for its class. A name of the zoo decides the ImageNet preprocessing.
     :param architecture: What to call its architecture; None for its class.
     :param verbose: Whether progress bars are shown, with the accuracy so far and the time left.
     :return: The numbers with their intervals, and whether they are RobustBench standard.
     :raises ValueError: Bad arguments; a classifier that does not fit; logits not finite; a state file of another run.
     :raises FileNotFoundError: If the images are not there and cannot be fetched, with what to put where.
-    :raises ImportError: See :func:`~art_lbgat.robustbench.import_robustbench`.
     """
-    _check_options(data_dir, corruptions_data_dir, state_path, batch_size, seed, model_name, architecture, verbose)
+    check_path(data_dir, "data_dir")
+    for name, path in (("corruptions_data_dir", corruptions_data_dir), ("state_path", state_path)):
+        if path is not None:
+            check_path(path, name)
+    for name, text in (("model_name", model_name), ("architecture", architecture)):
+        if text is not None and not check_text(text, name):
+            raise ValueError(f"{name}: expected a text or None, got an empty one.")
+    check_count(batch_size, "batch_size")
+    check_seed(seed)
+    check_flag(verbose, "verbose")
     view = JudgedView(classifier)
     model = UnitModel(view)
-    attack_names(attacks, classifier.nb_classes)  # before anything is loaded
+    attack_names(attacks, classifier.nb_classes)  # checked before anything is loaded
     dataset, threat_model = check_dataset(dataset), check_threat_model(threat_model)
     eps = _radius(dataset, threat_model, eps)
     kinds = _corruption_kinds(dataset, threat_model, attacks)
@@ -129,28 +134,6 @@ def benchmark(
         device=str(view.device),
         **{**found, "flags": {**flags, **found["flags"]}},
     )
-
-
-def _check_options(
-    data_dir: Any,
-    corruptions_data_dir: Any,
-    state_path: Any,
-    batch_size: Any,
-    seed: Any,
-    model_name: Any,
-    architecture: Any,
-    verbose: Any,
-) -> None:
-    check_path(data_dir, "data_dir")
-    for name, path in (("corruptions_data_dir", corruptions_data_dir), ("state_path", state_path)):
-        if path is not None:
-            check_path(path, name)
-    for name, text in (("model_name", model_name), ("architecture", architecture)):
-        if text is not None and not check_text(text, name):
-            raise ValueError(f"{name}: expected a text or None, got an empty one.")
-    check_count(batch_size, "batch_size")
-    check_seed(seed)
-    check_flag(verbose, "verbose")
 
 
 def _radius(dataset: str, threat_model: str, eps: float | None) -> float | None:
@@ -184,11 +167,9 @@ def _corruption_kinds(dataset: Dataset, threat_model: ThreatModel, attacks: str 
 
 def _check_fit(classifier: PyTorchClassifier, images: BenchmarkImages, dataset: str) -> None:
     """Whether the classifier can be given these images at all."""
-    if tuple(classifier.input_shape) != tuple(images.x.shape[1:]):
-        raise ValueError(
-            f"classifier: expected input_shape {tuple(images.x.shape[1:])}, the images of {dataset}, got "
-            f"{tuple(classifier.input_shape)}."
-        )
+    shape, own = tuple(images.x.shape[1:]), tuple(classifier.input_shape)
+    if own != shape:
+        raise ValueError(f"classifier: expected input_shape {shape}, the images of {dataset}, got {own}.")
     if int(images.y.max()) >= classifier.nb_classes:
         raise ValueError(
             f"classifier: expected nb_classes {NB_CLASSES[dataset]} for {dataset}, got {classifier.nb_classes}, and "
@@ -232,9 +213,8 @@ def _under_attack(
     with torch.no_grad():  # RobustBench counts by a pass of its own over the adversarial images
         again = _right(model, outcome.x_adv, y, batch_size, view.device)
     if not torch.equal(again, outcome.robust):
-        withstood, right = int(outcome.robust.sum()), int(again.sum())
-        message = f"{withstood} samples withstood the attacks, but {right} were right when judged again."
-        flags.setdefault(RANDOMISED, message)
+        counts = f"{int(outcome.robust.sum())} samples withstood the attacks, but {int(again.sum())}"
+        flags.setdefault(RANDOMISED, f"{counts} were right when judged again.")
     return {
         "natural": Accuracy(int(outcome.right.sum()), len(x)),
         "robust": Accuracy(int((again & outcome.robust).sum()), len(x)),
@@ -257,9 +237,8 @@ def _under_corruptions(
 ) -> dict[str, Any]:
     """The mean accuracy over all kinds and severities (arXiv 1903.12261), as fields of the result.
 
-    RobustBench's own sum cannot be used: it hands the CIFAR loaders an argument that they do not have, and relates
-    errors to a file that is not shipped. The mean is the same. Its interval takes the corrupted copies of an image for
-    independent, so it is too narrow. Each of several processes judges all images; the main one alone has the record.
+    RobustBench's own sum fails on CIFAR, whose loaders lack one of its arguments. The interval takes the corrupted
+    copies of an image for independent, so it is too narrow. Each process judges all images; the main one records.
     """
     n, (dataset, threat_model, kinds, model_name, data_dir) = len(images.x), source
     load, folder = corrupted_images(dataset, threat_model, model_name, data_dir)
@@ -301,10 +280,10 @@ def _under_corruptions(
             seconds[kind] = seconds.get(kind, 0.0) + entry.seconds
             bar.set_postfix_str(f"{kind} {counts[kind][-1].value:.2%}")
     (clean,) = counts.pop(NATURAL)
-    every = [count for each in counts.values() for count in each]
+    robust = [count for each in counts.values() for count in each]
     return {
         "natural": clean,
-        "robust": Accuracy(sum(count.correct for count in every), sum(count.n for count in every)),
+        "robust": Accuracy(sum(count.correct for count in robust), sum(count.n for count in robust)),
         "attacks": {},
         "corruptions": {kind: tuple(count.value for count in each) for kind, each in counts.items()},
         "flags": {},
@@ -342,8 +321,6 @@ def _differences(
 def _versions() -> dict[str, str]:
     from art_lbgat import __version__
 
-    names = (*_LIBRARIES, published_package().__name__)
-    # what is imported from a folder has no version
-    return {"art-lbgat": __version__} | {
-        name: found.version for name in names for found in metadata.distributions(name=name)
-    }
+    names = (*_LIBRARIES, published_package().__name__)  # what is imported from a folder has no version
+    found = {name: each.version for name in names for each in metadata.distributions(name=name)}
+    return {"art-lbgat": __version__} | found

@@ -319,12 +319,6 @@ def test_postprocessing_is_inside_the_model_that_is_judged(cifar, few_queries):
     assert benchmark(reverse, data_dir=cifar[0], **FAST).natural.correct == (predicted == cifar[2]).sum()
 
 
-def test_double_precision_logits_are_taken(cifar):
-    options = {"data_dir": cifar[0], "verbose": False, "attacks": "apgd-ce", "n_examples": 10}
-    double = benchmark(make_classifier(Changed(lambda z: z.double())), **options)
-    assert double.robust == benchmark(make_classifier(halves()), **options).robust
-
-
 def test_fewer_classes_are_flagged_and_labelled(tmp_path, few_queries):
     make_cifar(tmp_path, n=12, classes=4)
     result = benchmark(make_classifier(halves(4), classes=4), data_dir=tmp_path, eps=0.01, verbose=False)

@@ -315,28 +315,6 @@ def test_what_follows_the_lines_of_a_program_is_left_there(images):
         sys.settrace(found)
 
 
-def test_benchmark_runs_through_the_stand_in(images, tmp_path, monkeypatch):
-    """RobustBench's own ``benchmark``, with its images and the version of the attack replaced by small ones."""
-    package = import_robustbench()
-    model, x, y = images
-    if package.eval.AutoAttack is not compat.AutoAttack:
-        pytest.skip("a real autoattack is installed")
-
-    def quick(*args, version, **kwargs):
-        return compat.AutoAttack(*args, version="custom", attacks_to_run=["apgd-ce"], seed=0, **kwargs)
-
-    monkeypatch.setattr(package.eval, "AutoAttack", quick)
-    monkeypatch.setattr(package.eval, "load_clean_dataset", lambda *a: (x, y))
-    plain = package.benchmark(model, dataset="cifar10", threat_model="Linf", eps=0.01, batch_size=6)
-    kept = package.benchmark(
-        model, dataset="cifar10", threat_model="Linf", eps=0.01, batch_size=6, aa_state_path=tmp_path / "state.json",
-        log_path=tmp_path / "log.txt",
-    )  # fmt: skip
-    assert plain == kept
-    assert plain[0] == 1
-    assert 0 < plain[1] < 1
-
-
 def test_a_function_finds_something_else_under_a_name_and_its_module_nothing():
     utils = import_robustbench().utils
     changed = compat.with_globals(utils.clean_accuracy, math=SimpleNamespace(ceil=lambda _: 1))
