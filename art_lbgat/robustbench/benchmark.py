@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +25,7 @@ from art_lbgat.evaluation.autoattack import (
     attack_images,
     attack_names,
     needs_gradients,
-    published_package,
+    published_package,  # fmt: skip
 )
 from art_lbgat.evaluation.record import Entry, Record, data_sha256, model_identity, sharing, weights_sha256
 from art_lbgat.evaluation.results import Accuracy
@@ -45,6 +45,8 @@ from art_lbgat.robustbench.result import (
 )
 from art_lbgat.robustbench_import import import_robustbench
 
+_Path = str | os.PathLike[str] | None
+_Attack = tuple[float, float, str | Sequence[str], int, int]
 SEVERITIES = (1, 2, 3, 4, 5)
 _LIBRARIES = ("robustbench", "adversarial-robustness-toolbox", "torch", "torchvision", "timm", "numpy")
 
@@ -69,9 +71,8 @@ def benchmark(
 ) -> BenchmarkResult:
     """Natural accuracy and accuracy under AutoAttack (or corruptions) on the test images of RobustBench.
 
-    The two numbers are those of RobustBench's own ``benchmark`` on the same seed. The classifier is judged as a whole,
-    preprocessing and ``clip_values`` included, in eval mode; modes and global generators are left as found. Several
-    processes (torchrun's) share the batches of AutoAttack: each has to call this and gets the result of one.
+    The numbers are those of RobustBench's ``benchmark`` on the same seed. The classifier is judged as a whole, in eval
+    mode; modes and global generators are left as found. Processes of torchrun each call this, and share the batches.
 
     :param classifier: The classifier. It is given images in its own ``clip_values``.
     :param dataset: ``"cifar10"``, ``"cifar100"`` or ``"imagenet"``.
@@ -93,12 +94,8 @@ def benchmark(
     :raises FileNotFoundError: If the images are not there and cannot be fetched, with what to put where.
     """
     check_path(data_dir, "data_dir")
-    for name, path in (("corruptions_data_dir", corruptions_data_dir), ("state_path", state_path)):
-        if path is not None:
-            check_path(path, name)
-    for name, text in (("model_name", model_name), ("architecture", architecture)):
-        if text is not None and not check_text(text, name):
-            raise ValueError(f"{name}: expected a text or None, got an empty one.")
+    _check_optional(check_path, corruptions_data_dir=corruptions_data_dir, state_path=state_path)
+    _check_optional(check_text, model_name=model_name, architecture=architecture)
     check_count(batch_size, "batch_size")
     check_seed(seed)
     check_flag(verbose, "verbose")
@@ -106,8 +103,7 @@ def benchmark(
     model = UnitModel(view)
     attack_names(attacks, classifier.nb_classes)  # checked before anything is loaded
     dataset, threat_model = check_dataset(dataset), check_threat_model(threat_model)
-    eps = _radius(dataset, threat_model, eps)
-    kinds = _corruption_kinds(dataset, threat_model, attacks)
+    eps, kinds = _radius(dataset, threat_model, eps), _corruption_kinds(dataset, threat_model, attacks)
     wanted = partial(load_images, dataset, threat_model, n_examples, Path(data_dir), preprocessing, model_name)
     with sharing(view.device) as shared:
         images = shared.main_first(wanted)  # which may have to be fetched
@@ -120,13 +116,14 @@ def benchmark(
         else:
             attack = (eps, NORMS[threat_model], attacks, batch_size, seed)
             found = _under_attack(view, model, images, attack, state_path, verbose)
+    own = _own_differences(images.published, attacks, classifier.nb_classes, NB_CLASSES[dataset])
     return BenchmarkResult(
         model_name=model_name or type(classifier.model).__name__,
         architecture=architecture or type(classifier.model).__name__,
         dataset=dataset,
         threat_model=threat_model,
         eps=eps,
-        differences=_differences(dataset, threat_model, eps, images, attacks, classifier.nb_classes),
+        differences=(*differences_from_standard(dataset, threat_model, eps, len(images.x)), *own),
         seed=seed,
         batch_size=batch_size,
         weights_sha256=weights_sha256(view.module),
@@ -134,6 +131,12 @@ def benchmark(
         device=str(view.device),
         **{**found, "flags": {**flags, **found["flags"]}},
     )
+
+
+def _check_optional(check: Callable[[Any, str], Any], **values: Any) -> None:
+    for name, value in values.items():
+        if value is not None and not check(value, name):
+            raise ValueError(f"{name}: expected a text or None, got an empty one.")
 
 
 def _radius(dataset: str, threat_model: str, eps: float | None) -> float | None:
@@ -171,10 +174,8 @@ def _check_fit(classifier: PyTorchClassifier, images: BenchmarkImages, dataset: 
     if own != shape:
         raise ValueError(f"classifier: expected input_shape {shape}, the images of {dataset}, got {own}.")
     if int(images.y.max()) >= classifier.nb_classes:
-        raise ValueError(
-            f"classifier: expected nb_classes {NB_CLASSES[dataset]} for {dataset}, got {classifier.nb_classes}, and "
-            f"there are labels up to {int(images.y.max())}."
-        )
+        expected = f"expected nb_classes {NB_CLASSES[dataset]} for {dataset}, got {classifier.nb_classes}"
+        raise ValueError(f"classifier: {expected}, and there are labels up to {int(images.y.max())}.")
 
 
 def _probe(
@@ -197,16 +198,10 @@ def _probe(
 
 
 def _under_attack(
-    view: TensorView,
-    model: UnitModel,
-    images: BenchmarkImages,
-    attack: tuple[float, float, str | Sequence[str], int, int],
-    state_path: str | os.PathLike[str] | None,
-    verbose: bool,
+    view: TensorView, model: UnitModel, images: BenchmarkImages, attack: _Attack, state_path: _Path, verbose: bool
 ) -> dict[str, Any]:
     """What AutoAttack of ``(eps, norm, attacks, batch_size, seed)`` leaves, as fields of the result."""
-    x, y = images.x, images.y
-    eps, norm, _, batch_size, _ = attack
+    (x, y, _), (eps, norm, _, batch_size, _) = images, attack
     outcome = attack_images(view, model, x, y, *attack, state_path=state_path, verbose=verbose)
     verify(x, outcome.x_adv, eps, norm, (torch.zeros(()), torch.ones(())), 1.0, "AutoAttack")
     flags = dict(outcome.flags)
@@ -232,7 +227,7 @@ def _under_corruptions(
     images: BenchmarkImages,
     source: tuple[Dataset, ThreatModel, Sequence[str], str | None, Path],
     batch_size: int,
-    state_path: str | os.PathLike[str] | None,
+    state_path: _Path,
     verbose: bool,
 ) -> dict[str, Any]:
     """The mean accuracy over all kinds and severities (arXiv 1903.12261), as fields of the result.
@@ -272,10 +267,8 @@ def _under_corruptions(
                 rows, took = right.nonzero().flatten(), time.perf_counter() - start
                 entry = record.add(kind, Entry(rows, torch.empty(len(x), 0), {"data": digests[-1]}, took), severity)
             elif entry.flags["data"] != digests[-1]:
-                raise ValueError(
-                    f"state_path: the images of {kind}, severity {severity}, are not those that were recorded, so "
-                    "going on would mix two. Take another path, or delete the file."
-                )
+                wrong = f"the images of {kind}, severity {severity}, are not those that were recorded"
+                raise ValueError(f"state_path: {wrong}. Take another path, or delete the file.")
             counts.setdefault(kind, []).append(Accuracy(len(entry.rows), len(entry.x_adv)))
             seconds[kind] = seconds.get(kind, 0.0) + entry.seconds
             bar.set_postfix_str(f"{kind} {counts[kind][-1].value:.2%}")
@@ -298,24 +291,14 @@ def _right(model: UnitModel, x: Tensor, y: Tensor, batch_size: int, device: torc
     return torch.cat([model(images.to(device)).argmax(dim=1).cpu() == labels for images, labels in chunks])
 
 
-def _differences(
-    dataset: Dataset,
-    threat_model: ThreatModel,
-    eps: float | None,
-    images: BenchmarkImages,
-    attacks: str | Sequence[str],
-    nb_classes: int,
-) -> tuple[str, ...]:
-    """How a run differs from the standard of RobustBench; nothing if it does not."""
-    found = [*differences_from_standard(dataset, threat_model, eps, len(images.x))]
-    if not images.published:
-        found.append("images that are not the published files")
+def _own_differences(published: bool, attacks: str | Sequence[str], nb_classes: int, expected: int) -> Iterator[str]:
+    """How a run differs from the standard of RobustBench beside its radius and the number of images."""
+    if not published:
+        yield "images that are not the published files"
     if attacks != "standard":
-        names = attacks if isinstance(attacks, str) else ", ".join(attacks)
-        found.append(f"attacks {names} instead of AutoAttack standard")
-    if nb_classes != NB_CLASSES[dataset]:
-        found.append(f"{nb_classes} classes instead of {NB_CLASSES[dataset]}")
-    return tuple(found)
+        yield f"attacks {attacks if isinstance(attacks, str) else ', '.join(attacks)} instead of AutoAttack standard"
+    if nb_classes != expected:
+        yield f"{nb_classes} classes instead of {expected}"
 
 
 def _versions() -> dict[str, str]:

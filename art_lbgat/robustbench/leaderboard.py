@@ -221,6 +221,7 @@ def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _board_of(result: BenchmarkResult, dataset: str | None, threat_model: str | None) -> pd.DataFrame:
+    """The board of a result, which has to be the one that was asked for."""
     for name, asked, own in (("dataset", dataset, result.dataset), ("threat_model", threat_model, result.threat_model)):
         if asked not in (None, own):
             raise ValueError(f"{name}: the result was measured on {own!r}, so it stands on no board of {asked!r}.")

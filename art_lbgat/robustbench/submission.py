@@ -173,15 +173,7 @@ def export_submission(
     issue = _issue_text(result, paper, claim, checks)
     view = TensorView(classifier)
     state = _state(exported_module(view, UnitModel(view).scale))
-    mark = f"_{NOT_STANDARD}" if reasons else ""
-    place = Path(result.dataset) / result.threat_model.removesuffix("_3d")
-    texts = root / "submissions" / place / model_id
-    paths = {
-        "model_info": root / "model_info" / place / f"{model_id}{mark}.json",
-        "issue": texts / f"issue{mark}.md",
-        "checkpoint": root / "models" / place / f"{model_id}{mark}.pt",
-        "result": texts / f"result{mark}.json",
-    }
+    paths = _paths(root, result, model_id, f"_{NOT_STANDARD}" if reasons else "")
     _write_all({
         paths["model_info"]: lambda path: path.write_text(info, encoding="utf-8"),
         paths["issue"]: lambda path: path.write_text(issue, encoding="utf-8"),
@@ -189,6 +181,17 @@ def export_submission(
         paths["result"]: result.save,
     })  # fmt: skip
     return Submission(**paths, standard=not reasons, checks=pd.DataFrame(checks, columns=list(Check._fields)))
+
+
+def _paths(root: Path, result: BenchmarkResult, model_id: str, mark: str) -> dict[str, Path]:
+    place = Path(result.dataset) / result.threat_model.removesuffix("_3d")
+    texts = root / "submissions" / place / model_id
+    return {
+        "model_info": root / "model_info" / place / f"{model_id}{mark}.json",
+        "issue": texts / f"issue{mark}.md",
+        "checkpoint": root / "models" / place / f"{model_id}{mark}.pt",
+        "result": texts / f"result{mark}.json",
+    }
 
 
 def _write_all(writers: Mapping[Path, Callable[[Path], object]]) -> None:
@@ -227,10 +230,7 @@ def _checked_claim(**claim: Any) -> dict[str, Any]:
 def _model_info(
     result: BenchmarkResult, paper: Paper, claim: Mapping[str, Any], reasons: Sequence[str]
 ) -> dict[str, Any]:
-    """A row of the leaderboard by RobustBench's keys, in its order: numbers are texts, accuracies percent.
-
-    There is no ``external``, which others measure, and no ``corruptions_mce``, which is relative to another network.
-    """
+    """A row of the leaderboard by RobustBench's keys, in its order; what others measure is left out."""
     notes = [f"{NOT_STANDARD}: {'; '.join(reasons)}."] if reasons else []
     notes += [claim["footnote"]] if claim["footnote"] else []
     info: dict[str, Any] = {
@@ -324,7 +324,6 @@ def _issue_text(result: BenchmarkResult, paper: Paper, claim: Mapping[str, Any],
 
 
 def _percent(value: float) -> str:
-    """An accuracy in [0, 1] as the leaderboard writes it: ``0.5357`` as ``"53.57"``."""
     return f"{100 * value:.2f}"
 
 
@@ -351,18 +350,13 @@ class Check(NamedTuple):
 
 
 def _check_rules(result: BenchmarkResult, classifier: PyTorchClassifier, model_id: str) -> list[Check]:
-    """Every rule that can be tried, on the result and on 16 images of uniform noise.
-
-    What cannot be tried: an optimisation at inference without autograd, and how many forward passes there are.
-    """
+    """Every rule that can be tried (not the number of forward passes, nor an optimisation without autograd)."""
     check_kind(result, "result", BenchmarkResult)
     check_dataset(result.dataset)
     check_threat_model(result.threat_model)
     if not isinstance(model_id, str) or not MODEL_ID.fullmatch(model_id):
-        raise ValueError(
-            f"model_id: expected <FirstAuthor><Year><FirstWordOfTitle>[_variant] of letters, digits, '-' and '_', such "
-            f"as 'Cui2020Learnable_34_10', got {model_id!r}."
-        )
+        form = "<FirstAuthor><Year><FirstWordOfTitle>[_variant] of letters, digits, '-' and '_'"
+        raise ValueError(f"model_id: expected {form}, such as 'Cui2020Learnable_34_10', got {model_id!r}.")
     view = TensorView(classifier, "classifier")
     with preserved_randomness(), evaluating(view.module), plain_autograd(view.device):
         return [*_about_the_result(result, model_id), *_about_the_model(result, view)]
@@ -441,11 +435,7 @@ class Normalized(nn.Module):
 
 
 def exported_module(view: TensorView, scale: float) -> nn.Module:
-    """The classifier as one module on inputs in [0, 1], with shared weights; ``scale`` is its raw units per unit of it.
-
-    That is :class:`Normalized` around its own module where ART standardises or ``clip_values`` are not (0, 1); whatever
-    else ART does is refused by name, since the weights alone would not give the same numbers.
-    """
+    """The classifier as one module on inputs in [0, 1], with shared weights; ``scale`` is its raw units per unit."""
     postprocessing = view.classifier.postprocessing_defences or []
     foreign = [operation for operation in view.operations if not isinstance(operation, _STANDARDISATIONS)]
     if foreign or postprocessing:

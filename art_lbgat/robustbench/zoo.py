@@ -103,20 +103,12 @@ def list_models(
     :raises ValueError: An unknown data set or threat model, or a pair without a zoo.
     """
     folder = None if model_dir is None else check_path(model_dir, "model_dir")
-    rows = [
-        {
-            "name": entry.name,
-            "dataset": entry.dataset,
-            "threat_model": entry.threat_model,
-            "source": entry.source,
-            "n_files": len(entry.files(".")),
-            "input_shape": entry.input_shape,
-            "preprocessing": entry.preprocessing,
-            "cpu": not entry.needs_cuda,
-            **({} if folder is None else {"on_disk": entry.present(folder)}),
-        }
-        for entry in entries(dataset, threat_model)
-    ]
+    rows = []
+    for entry in entries(dataset, threat_model):
+        row = {name: getattr(entry, name) for name in ("name", "dataset", "threat_model", "source")}
+        row |= {"n_files": len(entry.files(".")), "input_shape": entry.input_shape}
+        row |= {"preprocessing": entry.preprocessing, "cpu": not entry.needs_cuda}
+        rows.append(row if folder is None else {**row, "on_disk": entry.present(folder)})
     return pd.DataFrame(rows)
 
 
@@ -138,6 +130,9 @@ class Entry(NamedTuple):
     threat_model: str
     published: dict[str, Any]  # ``model`` (builds the network), ``gdrive_id``, ``preprocessing``
     timm_name: str | None
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.dataset} {self.threat_model})"
 
     @property
     def source(self) -> Literal["google drive", "timm", "torchvision"]:
@@ -233,10 +228,8 @@ def entries(dataset: str | None = None, threat_model: str | None = None) -> list
     found = [entry for entry in every if dataset in (None, entry.dataset) and zoo in (None, entry.threat_model)]
     if not found:
         pairs = dict.fromkeys(f"{entry.dataset} {entry.threat_model}" for entry in every)
-        asked = f"{dataset!r} with {threat_model!r}"
-        raise ValueError(
-            f"dataset, threat_model: RobustBench has no zoo for {asked}, expected one of {', '.join(pairs)}."
-        )
+        asked = f"RobustBench has no zoo for {dataset!r} with {threat_model!r}"
+        raise ValueError(f"dataset, threat_model: {asked}, expected one of {', '.join(pairs)}.")
     return found
 
 
@@ -249,10 +242,8 @@ def find_entry(name: str, dataset: str, threat_model: str) -> Entry:
     lower = {known.lower(): known for known in inside}
     near = [repr(lower[one]) for one in difflib.get_close_matches(name.lower(), list(lower), n=3)]
     hint = f"; it is in {', '.join(elsewhere)}" if elsewhere else f"; nearest: {', '.join(near)}" if near else ""
-    raise ValueError(
-        f"name: expected one of the {len(inside)} models that list_models({dataset!r}, {threat_model!r}) shows, got "
-        f"{name!r}{hint}."
-    )
+    known = f"the {len(inside)} models that list_models({dataset!r}, {threat_model!r}) shows"
+    raise ValueError(f"name: expected one of {known}, got {name!r}{hint}.")
 
 
 def _timm() -> Any:
@@ -348,15 +339,11 @@ def _fetch(target: Path, url: str, download: Callable[[str], Any], place: Path) 
 
 
 def _cannot_build(entry: Entry, error: Exception) -> RuntimeError:
-    which = f"{entry.name!r} ({entry.dataset} {entry.threat_model})"
-    return RuntimeError(f"name: RobustBench cannot build {which} here: {_short(error)}")
+    return RuntimeError(f"name: RobustBench cannot build {entry} here: {_short(error)}")
 
 
 def _does_not_fit(path: Path, entry: Entry, error: Exception) -> ValueError:
-    which = f"{entry.name!r} ({entry.dataset} {entry.threat_model})"
-    return ValueError(
-        f"weights: {path} does not fit {which}: {_short(error)} Remove the file to have it downloaded anew."
-    )
+    return ValueError(f"weights: {path} does not fit {entry}: {_short(error)} Remove it to have it downloaded anew.")
 
 
 def _short(error: Exception, part: str = "\0") -> str:

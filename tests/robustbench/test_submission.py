@@ -64,16 +64,9 @@ def tiny(act=None, model=None, **kwargs):
 
 def judged(classifier, **changes):
     """What a standard benchmark of the classifier could have found."""
-    values = {
-        "model_name": "tiny",
-        "architecture": "Tiny-3",
-        "natural": Accuracy(8870, 10_000),
-        "robust": Accuracy(5357, 10_000),
-        "seed": 3,
-        "batch_size": 50,
-        "weights_sha256": weights_sha256(classifier.model),
-        "versions": {"torch": "2.0"},
-    }
+    values = {"model_name": "tiny", "architecture": "Tiny-3", "natural": Accuracy(8870, 10_000),
+              "robust": Accuracy(5357, 10_000), "seed": 3, "batch_size": 50, "versions": {"torch": "2.0"},
+              "weights_sha256": weights_sha256(classifier.model)}  # fmt: skip
     return made_result(**{**values, **changes})
 
 
@@ -102,9 +95,7 @@ def test_a_standard_submission(tmp_path):
     paths = [f"model_info/cifar10/Linf/{MODEL}.json", f"models/cifar10/Linf/{MODEL}.pt"]
     assert files(tmp_path) == [*paths, f"{texts}/issue.md", f"{texts}/result.json"]
     assert made.standard
-    assert made.checks["passed"].all()
-    assert len(made.checks) == 11
-    assert made.checks["rule"].is_unique
+    assert made.checks["passed"].tolist() == [True] * 11
     assert BenchmarkResult.load(made.result) == judged(classifier)
     assert list(json.loads(made.model_info.read_text()).items()) == [
         ("link", PAPER.url), ("name", PAPER.title), ("authors", PAPER.authors), ("additional_data", False),
@@ -153,12 +144,12 @@ def test_the_issue_is_filled_in(tmp_path):
     url = "https://example.org/"
     options = {"add_to_zoo": True, "architecture_url": url + "net", "checkpoint_url": url + "pt", "footnote": "Note."}
     text = export(tiny(), tmp_path / "mit", model_license="MIT", architecture="WRN", **options).issue.read_text()
-    assert "- [x] Add this model" in text
-    assert "- [x] Its architecture is in neither RobustBench nor timm: https://example.org/net" in text
-    assert "- [x] The model is released under the MIT" in text
-    assert "- [ ] under a licence of its own" in text
-    assert "- **Checkpoint and code**: https://example.org/pt\n- **Footnote**: Note.\n\n# Model Zoo" in text
-    assert "- **Architecture**: WRN" in text
+    for line in (
+        "- [x] Add this model", "- [x] Its architecture is in neither RobustBench nor timm: https://example.org/net",
+        "- [x] The model is released under the MIT", "- [ ] under a licence of its own", "- **Architecture**: WRN",
+        "- **Checkpoint and code**: https://example.org/pt\n- **Footnote**: Note.\n\n# Model Zoo",
+    ):  # fmt: skip
+        assert line in text
     text = export(tiny(), tmp_path / "own", model_license=url + "licence").issue.read_text()
     assert "- [x] under a licence of its own: https://example.org/licence" in text
 
@@ -350,11 +341,10 @@ def test_published_ids_have_the_form():
     assert {name for name in ids if not MODEL_ID.fullmatch(name)} == {"Standard", "Standard_R50"}
 
 
-def test_a_result_from_elsewhere_cannot_leave_the_folder(tmp_path):
-    classifier = tiny()
-    for changes in ({"dataset": "../../cifar10"}, {"threat_model": "../Linf"}):
-        with pytest.raises(ValueError, match=r"expected one of \["):
-            export(classifier, tmp_path / "inner", judged(classifier, **changes), force=True)
+@pytest.mark.parametrize("changes", [{"dataset": "../../cifar10"}, {"threat_model": "../Linf"}])
+def test_a_result_from_elsewhere_cannot_leave_the_folder(tmp_path, changes):
+    with pytest.raises(ValueError, match=r"expected one of \["):
+        export(tiny(), tmp_path / "inner", judged(tiny(), **changes), force=True)
     assert files(tmp_path) == []
 
 
