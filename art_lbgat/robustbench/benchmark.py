@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +25,7 @@ from art_lbgat.evaluation.autoattack import (
     attack_images,
     attack_names,
     needs_gradients,
-    published_package,
+    published_package,  # fmt: skip
 )
 from art_lbgat.evaluation.record import Entry, Record, data_sha256, model_identity, sharing, weights_sha256
 from art_lbgat.evaluation.results import Accuracy
@@ -45,6 +45,8 @@ from art_lbgat.robustbench.result import (
 )
 from art_lbgat.robustbench_import import import_robustbench
 
+_Path = str | os.PathLike[str] | None
+_Attack = tuple[float, float, str | Sequence[str], int, int]
 SEVERITIES = (1, 2, 3, 4, 5)
 _LIBRARIES = ("robustbench", "adversarial-robustness-toolbox", "torch", "torchvision", "timm", "numpy")
 
@@ -69,40 +71,39 @@ def benchmark(
 ) -> BenchmarkResult:
     """Natural accuracy and accuracy under AutoAttack (or corruptions) on the test images of RobustBench.
 
-    The images are RobustBench's and the attacks those of the published AutoAttack; the two numbers are those of
-    RobustBench's own ``benchmark`` on the same seed. The classifier is judged as a whole, preprocessing and
-    ``clip_values`` included, in eval mode; modes and global generators are left as found. Several processes
-    (torchrun's) share the batches of AutoAttack; each has to call this, and gets the result that one would get.
+    The numbers are those of RobustBench's ``benchmark`` on the same seed. The classifier is judged as a whole, in eval
+    mode; modes and global generators are left as found. Processes of torchrun each call this, and share the batches.
 
     :param classifier: The classifier. It is given images in its own ``clip_values``.
     :param dataset: ``"cifar10"``, ``"cifar100"`` or ``"imagenet"``.
     :param threat_model: ``"Linf"``, ``"L2"``, ``"corruptions"`` or ``"corruptions_3d"``.
     :param eps: Radius in units of images in [0, 1], whatever the ``clip_values``; None for that of the leaderboard.
     :param n_examples: How many of the first images; None for all, which the standard wants.
-    :param data_dir: Where torchvision looks for CIFAR, or holds 32x32 images of your own as ``test/<class>/<image>``;
-        for ImageNet the folder that holds ``val``.
+    :param data_dir: Folder of torchvision's CIFAR, of ``test/<class>/<image>`` (your own), or of ImageNet's ``val``.
     :param corruptions_data_dir: Holds ``CIFAR-10-C`` and its like; None for ``data_dir``.
     :param preprocessing: For ImageNet: a name of RobustBench's ``PREPROCESSINGS``, or a callable from image to tensor.
     :param attacks: ``"standard"`` or a list of AutoAttack's attacks, which is labelled.
     :param batch_size: Images judged together; random starts of AutoAttack depend on it.
     :param seed: Seed of each batch of each attack.
-    :param state_path: A file for finished batches: killed at any moment, the same call goes on from there and ends in
-        the same result. Another model, data or setting is refused. None keeps nothing.
+    :param state_path: A file for finished batches, from which the same call goes on when killed; None keeps nothing.
     :param model_name: What to call the model; None for its class. A name of the zoo decides the ImageNet preprocessing.
     :param architecture: What to call its architecture; None for its class.
     :param verbose: Whether progress bars are shown, with the accuracy so far and the time left.
     :return: The numbers with their intervals, and whether they are RobustBench standard.
     :raises ValueError: Bad arguments; a classifier that does not fit; logits not finite; a state file of another run.
     :raises FileNotFoundError: If the images are not there and cannot be fetched, with what to put where.
-    :raises ImportError: See :func:`~art_lbgat.robustbench.import_robustbench`.
     """
-    _check_options(data_dir, corruptions_data_dir, state_path, batch_size, seed, model_name, architecture, verbose)
+    check_path(data_dir, "data_dir")
+    _check_optional(check_path, corruptions_data_dir=corruptions_data_dir, state_path=state_path)
+    _check_optional(check_text, model_name=model_name, architecture=architecture)
+    check_count(batch_size, "batch_size")
+    check_seed(seed)
+    check_flag(verbose, "verbose")
     view = JudgedView(classifier)
     model = UnitModel(view)
-    attack_names(attacks, classifier.nb_classes)  # before anything is loaded
+    attack_names(attacks, classifier.nb_classes)  # checked before anything is loaded
     dataset, threat_model = check_dataset(dataset), check_threat_model(threat_model)
-    eps = _radius(dataset, threat_model, eps)
-    kinds = _corruption_kinds(dataset, threat_model, attacks)
+    eps, kinds = _radius(dataset, threat_model, eps), _corruption_kinds(dataset, threat_model, attacks)
     wanted = partial(load_images, dataset, threat_model, n_examples, Path(data_dir), preprocessing, model_name)
     with sharing(view.device) as shared:
         images = shared.main_first(wanted)  # which may have to be fetched
@@ -115,13 +116,14 @@ def benchmark(
         else:
             attack = (eps, NORMS[threat_model], attacks, batch_size, seed)
             found = _under_attack(view, model, images, attack, state_path, verbose)
+    own = _own_differences(images.published, attacks, classifier.nb_classes, NB_CLASSES[dataset])
     return BenchmarkResult(
         model_name=model_name or type(classifier.model).__name__,
         architecture=architecture or type(classifier.model).__name__,
         dataset=dataset,
         threat_model=threat_model,
         eps=eps,
-        differences=_differences(dataset, threat_model, eps, images, attacks, classifier.nb_classes),
+        differences=(*differences_from_standard(dataset, threat_model, eps, len(images.x)), *own),
         seed=seed,
         batch_size=batch_size,
         weights_sha256=weights_sha256(view.module),
@@ -131,26 +133,10 @@ def benchmark(
     )
 
 
-def _check_options(
-    data_dir: Any,
-    corruptions_data_dir: Any,
-    state_path: Any,
-    batch_size: Any,
-    seed: Any,
-    model_name: Any,
-    architecture: Any,
-    verbose: Any,
-) -> None:
-    check_path(data_dir, "data_dir")
-    for name, path in (("corruptions_data_dir", corruptions_data_dir), ("state_path", state_path)):
-        if path is not None:
-            check_path(path, name)
-    for name, text in (("model_name", model_name), ("architecture", architecture)):
-        if text is not None and not check_text(text, name):
+def _check_optional(check: Callable[[Any, str], Any], **values: Any) -> None:
+    for name, value in values.items():
+        if value is not None and not check(value, name):
             raise ValueError(f"{name}: expected a text or None, got an empty one.")
-    check_count(batch_size, "batch_size")
-    check_seed(seed)
-    check_flag(verbose, "verbose")
 
 
 def _radius(dataset: str, threat_model: str, eps: float | None) -> float | None:
@@ -184,16 +170,12 @@ def _corruption_kinds(dataset: Dataset, threat_model: ThreatModel, attacks: str 
 
 def _check_fit(classifier: PyTorchClassifier, images: BenchmarkImages, dataset: str) -> None:
     """Whether the classifier can be given these images at all."""
-    if tuple(classifier.input_shape) != tuple(images.x.shape[1:]):
-        raise ValueError(
-            f"classifier: expected input_shape {tuple(images.x.shape[1:])}, the images of {dataset}, got "
-            f"{tuple(classifier.input_shape)}."
-        )
+    shape, own = tuple(images.x.shape[1:]), tuple(classifier.input_shape)
+    if own != shape:
+        raise ValueError(f"classifier: expected input_shape {shape}, the images of {dataset}, got {own}.")
     if int(images.y.max()) >= classifier.nb_classes:
-        raise ValueError(
-            f"classifier: expected nb_classes {NB_CLASSES[dataset]} for {dataset}, got {classifier.nb_classes}, and "
-            f"there are labels up to {int(images.y.max())}."
-        )
+        expected = f"expected nb_classes {NB_CLASSES[dataset]} for {dataset}, got {classifier.nb_classes}"
+        raise ValueError(f"classifier: {expected}, and there are labels up to {int(images.y.max())}.")
 
 
 def _probe(
@@ -216,25 +198,18 @@ def _probe(
 
 
 def _under_attack(
-    view: TensorView,
-    model: UnitModel,
-    images: BenchmarkImages,
-    attack: tuple[float, float, str | Sequence[str], int, int],
-    state_path: str | os.PathLike[str] | None,
-    verbose: bool,
+    view: TensorView, model: UnitModel, images: BenchmarkImages, attack: _Attack, state_path: _Path, verbose: bool
 ) -> dict[str, Any]:
     """What AutoAttack of ``(eps, norm, attacks, batch_size, seed)`` leaves, as fields of the result."""
-    x, y = images.x, images.y
-    eps, norm, _, batch_size, _ = attack
+    (x, y, _), (eps, norm, _, batch_size, _) = images, attack
     outcome = attack_images(view, model, x, y, *attack, state_path=state_path, verbose=verbose)
     verify(x, outcome.x_adv, eps, norm, (torch.zeros(()), torch.ones(())), 1.0, "AutoAttack")
     flags = dict(outcome.flags)
     with torch.no_grad():  # RobustBench counts by a pass of its own over the adversarial images
         again = _right(model, outcome.x_adv, y, batch_size, view.device)
     if not torch.equal(again, outcome.robust):
-        withstood, right = int(outcome.robust.sum()), int(again.sum())
-        message = f"{withstood} samples withstood the attacks, but {right} were right when judged again."
-        flags.setdefault(RANDOMISED, message)
+        counts = f"{int(outcome.robust.sum())} samples withstood the attacks, but {int(again.sum())}"
+        flags.setdefault(RANDOMISED, f"{counts} were right when judged again.")
     return {
         "natural": Accuracy(int(outcome.right.sum()), len(x)),
         "robust": Accuracy(int((again & outcome.robust).sum()), len(x)),
@@ -252,14 +227,13 @@ def _under_corruptions(
     images: BenchmarkImages,
     source: tuple[Dataset, ThreatModel, Sequence[str], str | None, Path],
     batch_size: int,
-    state_path: str | os.PathLike[str] | None,
+    state_path: _Path,
     verbose: bool,
 ) -> dict[str, Any]:
     """The mean accuracy over all kinds and severities (arXiv 1903.12261), as fields of the result.
 
-    RobustBench's own sum cannot be used: it hands the CIFAR loaders an argument that they do not have, and relates
-    errors to a file that is not shipped. The mean is the same. Its interval takes the corrupted copies of an image for
-    independent, so it is too narrow. Each of several processes judges all images; the main one alone has the record.
+    RobustBench's own sum fails on CIFAR, whose loaders lack one of its arguments. The interval takes the corrupted
+    copies of an image for independent, so it is too narrow. Each process judges all images; the main one records.
     """
     n, (dataset, threat_model, kinds, model_name, data_dir) = len(images.x), source
     load, folder = corrupted_images(dataset, threat_model, model_name, data_dir)
@@ -293,18 +267,16 @@ def _under_corruptions(
                 rows, took = right.nonzero().flatten(), time.perf_counter() - start
                 entry = record.add(kind, Entry(rows, torch.empty(len(x), 0), {"data": digests[-1]}, took), severity)
             elif entry.flags["data"] != digests[-1]:
-                raise ValueError(
-                    f"state_path: the images of {kind}, severity {severity}, are not those that were recorded, so "
-                    "going on would mix two. Take another path, or delete the file."
-                )
+                wrong = f"the images of {kind}, severity {severity}, are not those that were recorded"
+                raise ValueError(f"state_path: {wrong}. Take another path, or delete the file.")
             counts.setdefault(kind, []).append(Accuracy(len(entry.rows), len(entry.x_adv)))
             seconds[kind] = seconds.get(kind, 0.0) + entry.seconds
             bar.set_postfix_str(f"{kind} {counts[kind][-1].value:.2%}")
     (clean,) = counts.pop(NATURAL)
-    every = [count for each in counts.values() for count in each]
+    robust = [count for each in counts.values() for count in each]
     return {
         "natural": clean,
-        "robust": Accuracy(sum(count.correct for count in every), sum(count.n for count in every)),
+        "robust": Accuracy(sum(count.correct for count in robust), sum(count.n for count in robust)),
         "attacks": {},
         "corruptions": {kind: tuple(count.value for count in each) for kind, each in counts.items()},
         "flags": {},
@@ -319,31 +291,19 @@ def _right(model: UnitModel, x: Tensor, y: Tensor, batch_size: int, device: torc
     return torch.cat([model(images.to(device)).argmax(dim=1).cpu() == labels for images, labels in chunks])
 
 
-def _differences(
-    dataset: Dataset,
-    threat_model: ThreatModel,
-    eps: float | None,
-    images: BenchmarkImages,
-    attacks: str | Sequence[str],
-    nb_classes: int,
-) -> tuple[str, ...]:
-    """How a run differs from the standard of RobustBench; nothing if it does not."""
-    found = [*differences_from_standard(dataset, threat_model, eps, len(images.x))]
-    if not images.published:
-        found.append("images that are not the published files")
+def _own_differences(published: bool, attacks: str | Sequence[str], nb_classes: int, expected: int) -> Iterator[str]:
+    """How a run differs from the standard of RobustBench beside its radius and the number of images."""
+    if not published:
+        yield "images that are not the published files"
     if attacks != "standard":
-        names = attacks if isinstance(attacks, str) else ", ".join(attacks)
-        found.append(f"attacks {names} instead of AutoAttack standard")
-    if nb_classes != NB_CLASSES[dataset]:
-        found.append(f"{nb_classes} classes instead of {NB_CLASSES[dataset]}")
-    return tuple(found)
+        yield f"attacks {attacks if isinstance(attacks, str) else ', '.join(attacks)} instead of AutoAttack standard"
+    if nb_classes != expected:
+        yield f"{nb_classes} classes instead of {expected}"
 
 
 def _versions() -> dict[str, str]:
     from art_lbgat import __version__
 
-    names = (*_LIBRARIES, published_package().__name__)
-    # what is imported from a folder has no version
-    return {"art-lbgat": __version__} | {
-        name: found.version for name in names for found in metadata.distributions(name=name)
-    }
+    names = (*_LIBRARIES, published_package().__name__)  # what is imported from a folder has no version
+    found = {name: each.version for name in names for each in metadata.distributions(name=name)}
+    return {"art-lbgat": __version__} | found

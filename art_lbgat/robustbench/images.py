@@ -25,11 +25,7 @@ CorruptedImages = Callable[[int, int, str], tuple[Tensor, Tensor]]
 
 
 class BenchmarkImages(NamedTuple):
-    """Images in [0, 1], float32, and index labels, in the order of RobustBench.
-
-    ``published`` says whether they come from the files that were published: by the checksum for CIFAR, taken on trust
-    for ImageNet, of which there is none.
-    """
+    """Images in [0, 1], float32, index labels, and whether they are the published files (ImageNet is trusted)."""
 
     x: Tensor
     y: Tensor
@@ -44,13 +40,7 @@ def load_images(
     preprocessing: Preprocessing = None,
     model_name: str | None = None,
 ) -> BenchmarkImages:
-    """The first ``n_examples`` test images, or all (5,000 of ImageNet).
-
-    For CIFAR these are the published files, which RobustBench's loader downloads where they are missing; or images
-    of your own in ``test/<class>/<image>``, shuffled, which are marked. ImageNet is preprocessed by a name of
-    RobustBench's ``PREPROCESSINGS``, by a callable from image to tensor, or as the model of the zoo called
-    ``model_name`` is.
-    """
+    """The first ``n_examples`` test images, or all; arguments as for :func:`benchmark`."""
     folder = Path(data_dir)
     if n_examples is not None:
         check_count(n_examples, "n_examples")
@@ -100,9 +90,8 @@ def missing_data(title: str, put: str) -> Iterator[None]:
         yield
     except Exception as error:  # urllib, requests, torchvision and RobustBench each raise types of their own
         reason = f"{type(error).__name__}: {error}"
-        raise FileNotFoundError(
-            f"data_dir: no {title}, and it could not be downloaded ({reason}). Put {put}."
-        ) from error
+        message = f"data_dir: no {title}, and it could not be downloaded ({reason}). Put {put}."
+        raise FileNotFoundError(message) from error
     finally:
         if filtering:
             tarfile.TarFile.extraction_filter = None

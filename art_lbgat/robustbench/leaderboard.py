@@ -1,9 +1,4 @@
-"""RobustBench's leaderboards, and where a result would stand on them.
-
-The facts are those of 236 published rows, kept in ``leaderboard.csv`` beside this file. Accuracies of a board are
-percent, as published. A board ranks by robust accuracy: the number of an external evaluation where there is one, else
-that of AutoAttack.
-"""
+"""RobustBench's leaderboards (236 published rows in ``leaderboard.csv``), and where a result would stand on them."""
 
 from __future__ import annotations
 
@@ -11,14 +6,13 @@ import math
 import re
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from art_lbgat.checks import check_count, check_flag, check_text
 from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.robustbench.result import N_EXAMPLES, NORMS, BenchmarkResult, all_differences, differences_from_standard
-
-if TYPE_CHECKING:
-    import pandas
 
 # What a row is compared by, and what a comparison prints.
 _COLUMNS = ["model_id", "robust_acc", "clean_acc", "eps_measured", "architecture", "additional_data",
@@ -29,33 +23,33 @@ _NUMBERS = ("eps", "footnote_eps", "clean_acc", "autoattack_acc", "external", "c
 _FLAGS = ("additional_data", "unreliable", "in_model_zoo")
 
 
-def leaderboard(dataset: str = "cifar10", threat_model: str = "Linf") -> pandas.DataFrame:
+def leaderboard(dataset: str = "cifar10", threat_model: str = "Linf") -> pd.DataFrame:
     """One leaderboard, best first.
 
-    ``rank`` is 1 + the number of rows that are strictly better: equal numbers share the better rank and the next one is
-    left out; they are in order of their ids. ``robust_acc`` is what the board ranks by: ``external`` if present, else
-    ``autoattack_acc``; for corruptions ``corruptions_acc`` or ``corruptions_acc_3d``. ``eps_measured`` is the radius
-    that it was truly measured at, which for some rows only the footnote tells (``footnote_eps``): the LBGAT rows at
-    0.031 rather than 8/255. It is missing for corruptions, where ``eps`` is at most what was trained with.
+    ``rank`` is 1 + the number of rows that are strictly better: equal numbers share the better rank, in order of their
+    ids. ``robust_acc`` is what the board ranks by: ``external`` if present, else ``autoattack_acc``; for corruptions
+    ``corruptions_acc`` or ``corruptions_acc_3d``. ``eps_measured`` is the true radius, which for some rows only the
+    footnote tells (``footnote_eps``): the LBGAT rows at 0.031, not 8/255; it is missing for corruptions.
 
     :param dataset: ``"cifar10"``, ``"cifar100"`` or ``"imagenet"``.
     :param threat_model: ``"Linf"``, ``"L2"``, ``"corruptions"`` or ``"corruptions_3d"``.
     :return: A row per model: ``rank``, ``model_id``, ``robust_acc``, ``eps_measured``, then all facts. Accuracies are
-        percent, ``additional_data``, ``in_model_zoo`` and ``unreliable`` nullable booleans, texts ``""`` where there is
-        none; ``reported`` is a text, since authors claim what they like.
+        percent, booleans nullable, texts (``reported`` too) ``""`` where there is none.
     :raises ValueError: If there is no such leaderboard; those that there are are named.
     """
     if not isinstance(dataset, str) or not isinstance(threat_model, str):
         raise TypeError(f"dataset, threat_model: expected texts, got {dataset!r} and {threat_model!r}.")
-    rows = _read()
+    every = _read()
     column = "corruptions_acc" + threat_model.removeprefix("corruptions")
     folder = "corruptions" if threat_model == "corruptions_3d" else threat_model
-    rows = rows[(rows["dataset"] == dataset) & (rows["threat_model"] == folder)]
+    rows = every[(every["dataset"] == dataset) & (every["threat_model"] == folder)]
     robust = rows["external"].fillna(rows["autoattack_acc"]) if threat_model in NORMS else rows.get(column)
     if robust is None or robust.notna().sum() == 0:
+        boards = every["dataset"] + " " + every["threat_model"]
+        boards_3d = every.loc[every["corruptions_acc_3d"].notna(), "dataset"] + " corruptions_3d"
         raise ValueError(
             f"dataset, threat_model: RobustBench has no leaderboard for {dataset!r} and {threat_model!r}; "
-            f"expected one of {_boards()}."
+            f"expected one of {sorted({*boards, *boards_3d})}."
         )
     eps = rows["footnote_eps"].fillna(rows["eps"]) if threat_model in NORMS else math.nan
     rows = rows.assign(robust_acc=robust, eps_measured=eps, threat_model=threat_model)
@@ -66,9 +60,8 @@ def leaderboard(dataset: str = "cifar10", threat_model: str = "Linf") -> pandas.
 class Comparison:
     """The rank of a result, and the rows that it is best compared with.
 
-    The frames have the columns ``rank`` (on the board with the result on it), ``own`` (True for the result itself),
-    ``model_id``, ``robust_acc`` and ``clean_acc`` (percent), ``eps_measured``, ``architecture``, ``additional_data``,
-    ``synthetic_images`` and ``venue``; each is sorted best first and holds the result's own row.
+    The frames are sorted best first, hold the result's own row (``own``) and have ``rank`` on the board with it,
+    ``model_id``, ``robust_acc`` and ``clean_acc`` (percent), and what tells the models apart.
 
     :param model_name: The model that is ranked.
     :param dataset: The data set of the board.
@@ -93,36 +86,23 @@ class Comparison:
     best_rank: int
     worst_rank: int
     differences: tuple[str, ...]
-    around: pandas.DataFrame = field(compare=False, repr=False)
-    same_architecture: pandas.DataFrame = field(compare=False, repr=False)
-    same_data: pandas.DataFrame = field(compare=False, repr=False)
+    around: pd.DataFrame = field(compare=False, repr=False)
+    same_architecture: pd.DataFrame = field(compare=False, repr=False)
+    same_data: pd.DataFrame = field(compare=False, repr=False)
 
     @property
     def label(self) -> str:
         """``"like for like"``, or what differs from the board's standard."""
         return "not like for like: " + "; ".join(self.differences) if self.differences else "like for like"
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> pd.DataFrame:
         """One row: the ranks (over all, of the same architecture, of the same class of extra data) and the label."""
-        import pandas
-
-        same_architecture, same_data = _place(self.same_architecture), _place(self.same_data)
-        row = {
-            "model": self.model_name,
-            "dataset": self.dataset,
-            "threat_model": self.threat_model,
-            "robust_acc": self.robust_acc,
-            "rank": self.rank,
-            "of": self.of,
-            "best_rank": self.best_rank,
-            "worst_rank": self.worst_rank,
-            "rank_same_architecture": same_architecture,
-            "of_same_architecture": len(self.same_architecture),
-            "rank_same_data": same_data,
-            "of_same_data": len(self.same_data),
-            "label": self.label,
-        }
-        return pandas.DataFrame([row])
+        names = ("dataset", "threat_model", "robust_acc", "rank", "of", "best_rank", "worst_rank")
+        row = {"model": self.model_name, **{name: getattr(self, name) for name in names}}
+        for name in ("same_architecture", "same_data"):
+            rows = getattr(self, name)
+            row |= {f"rank_{name}": _place(rows), f"of_{name}": len(rows)}
+        return pd.DataFrame([{**row, "label": self.label}])
 
     def __str__(self) -> str:
         """The ranks, the label and the rows around, the result's own marked ``>``."""
@@ -137,7 +117,7 @@ class Comparison:
         )
 
 
-def _place(rows: pandas.DataFrame) -> int:
+def _place(rows: pd.DataFrame) -> int:
     """The rank of the row marked ``own`` among these rows alone, 1 for the best."""
     ranks = rows["rank"]
     return 1 + int((ranks < int(ranks[rows["own"]].iloc[0])).sum())
@@ -154,25 +134,20 @@ def compare(
 ) -> Comparison:
     """Where a result stands, or would stand, on its leaderboard.
 
-    A result whose ``model_name`` is an id of the board takes the place of that row, any other is one row more. Its
-    accuracy is rounded to two decimals of a percent, as all on the board are, so one that equals a published number
-    gets the rank of that row.
-
-    ``best_rank`` and ``worst_rank`` take the other rows as exact and the images of the result as drawn anew (for
-    corruptions each image once: its kinds and severities are not independent). They say how far a number of so many
-    images can be trusted, not how models differ on one and the same test set.
+    A result whose ``model_name`` is an id of the board takes the place of that row, any other is one row more, with its
+    accuracy rounded as on the board. ``best_rank`` and ``worst_rank`` take the other rows as exact and the images of
+    the result as drawn anew (for corruptions each image once), so they say how far a number of so many images can be
+    trusted, not how models differ on one test set.
 
     :param result: A result, or the id of a published row (which then is compared at its own number).
     :param dataset: With an id, the board's; else the result's own, which is what None means.
     :param threat_model: Likewise.
     :param n_rows: How many other rows ``around`` holds, half of them above while there are as many.
-    :param additional_data: Whether a result's model was trained with extra data. None is what the board says about its
-        ``model_name``, else False. A published row keeps its own.
-    :param synthetic_images: How many generated images it was trained with, such as ``"1M"``; ``""`` is none. None as
-        for ``additional_data``.
+    :param additional_data: Whether a result's model had extra data; None is what the board says of its name, or False.
+    :param synthetic_images: How many generated images it had, such as ``"1M"``, ``""`` for none; None likewise.
     :return: The rank, the rows to compare with and, as a label, what differs from the board.
-    :raises ValueError: If there is no such board, it is not that of the result, the result has no radius where the
-        board has one (or one where it has none), or no row has that id.
+    :raises ValueError: No such board or id, another board than the result's, a radius where there is none or none where
+        there is one.
     """
     check_count(n_rows, "n_rows")
     for name, value in (("dataset", dataset), ("threat_model", threat_model), ("synthetic_images", synthetic_images)):
@@ -192,13 +167,11 @@ def compare(
 
 
 def _placed(
-    board: pandas.DataFrame, row: dict[str, Any], accuracy: Accuracy, differences: tuple[str, ...], n_rows: int
+    board: pd.DataFrame, row: dict[str, Any], accuracy: Accuracy, differences: tuple[str, ...], n_rows: int
 ) -> Comparison:
     """A row among the others of the board."""
-    import pandas
-
     others = board.loc[board["model_id"] != row["model_id"], _COLUMNS].assign(own=False)
-    rows = _ranked(pandas.concat([others, pandas.DataFrame([{**row, "own": True}])])[[*_COLUMNS, "own"]])
+    rows = _ranked(pd.concat([others, pd.DataFrame([{**row, "own": True}])])[[*_COLUMNS, "own"]])
     at = int(rows.index[rows["own"]][0])
     first = max(0, min(at - n_rows // 2, len(rows) - n_rows - 1))
     worst, best = (1 + int((others["robust_acc"] > round(100 * end, 2)).sum()) for end in accuracy.interval)
@@ -227,29 +200,18 @@ def architecture_key(name: str) -> str:
     return re.sub(r"^wrn(?=\d)", "wideresnet", plain)
 
 
-def _read() -> pandas.DataFrame:
+def _read() -> pd.DataFrame:
     """The published rows, facts in sensible types."""
-    import pandas
-
     with files(__package__).joinpath("leaderboard.csv").open(encoding="utf-8") as file:
-        rows = pandas.read_csv(file, dtype=str, keep_default_na=False).astype(object)
+        rows = pd.read_csv(file, dtype=str, keep_default_na=False).astype(object)
     for column in _NUMBERS:
-        rows[column] = pandas.to_numeric(rows[column].replace("", None)).astype(float)
+        rows[column] = pd.to_numeric(rows[column].replace("", None)).astype(float)
     for column in _FLAGS:
         rows[column] = rows[column].map({"true": True, "false": False, "": None}).astype("boolean")
     return rows.astype({"number_forward_passes": int})
 
 
-def _boards() -> list[str]:
-    rows = _read()
-    found = [
-        f"{dataset} {threat}" for dataset, threat in rows[["dataset", "threat_model"]].drop_duplicates().to_numpy()
-    ]
-    with_3d = rows.loc[rows["corruptions_acc_3d"].notna(), "dataset"].unique()
-    return sorted([*found, *(f"{dataset} corruptions_3d" for dataset in with_3d)])
-
-
-def _ranked(rows: pandas.DataFrame) -> pandas.DataFrame:
+def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
     """``rows`` by ``robust_acc``, best first, with ``rank`` in front and a new index."""
     rows = rows.sort_values(["robust_acc", "model_id"], ascending=[False, True], ignore_index=True)
     rank = rows["robust_acc"].rank(ascending=False, method="min").astype(int)
@@ -258,7 +220,8 @@ def _ranked(rows: pandas.DataFrame) -> pandas.DataFrame:
     return rows.assign(rank=rank)[["rank", *front, *rest]]
 
 
-def _board_of(result: BenchmarkResult, dataset: str | None, threat_model: str | None) -> pandas.DataFrame:
+def _board_of(result: BenchmarkResult, dataset: str | None, threat_model: str | None) -> pd.DataFrame:
+    """The board of a result, which has to be the one that was asked for."""
     for name, asked, own in (("dataset", dataset, result.dataset), ("threat_model", threat_model, result.threat_model)):
         if asked not in (None, own):
             raise ValueError(f"{name}: the result was measured on {own!r}, so it stands on no board of {asked!r}.")
@@ -274,7 +237,7 @@ _Judged = tuple[dict[str, Any], Accuracy, tuple[str, ...]]
 """A row to be ranked, its robust accuracy on as many samples as there were images, and how it is not standard."""
 
 
-def _published(board: pandas.DataFrame, model_id: str) -> _Judged:
+def _published(board: pd.DataFrame, model_id: str) -> _Judged:
     """A row of the board itself, as measured on as many images as the board asks for."""
     dataset, threat_model = str(board["dataset"].iloc[0]), str(board["threat_model"].iloc[0])
     row = _facts(board, model_id)
@@ -288,15 +251,13 @@ def _published(board: pandas.DataFrame, model_id: str) -> _Judged:
 
 
 def _measured(
-    result: BenchmarkResult, board: pandas.DataFrame, additional_data: bool | None, synthetic_images: str | None
+    result: BenchmarkResult, board: pd.DataFrame, additional_data: bool | None, synthetic_images: str | None
 ) -> _Judged:
     """A result as a row of the board, accuracies in percent to two decimals."""
     natural, robust = result.natural, result.robust
     if result.eps is not None and (robust.n != natural.n or robust.correct > natural.correct):
-        raise ValueError(
-            f"result: robust {robust.correct} of {robust.n} and natural {natural.correct} of {natural.n} are not of "
-            "the same images, or more are robust than right."
-        )
+        counts = f"robust {robust.correct} of {robust.n} and natural {natural.correct} of {natural.n}"
+        raise ValueError(f"result: {counts} are not of the same images, or more are robust than right.")
     known = _facts(board, result.model_name)
     row = {
         "model_id": result.model_name,
@@ -317,7 +278,7 @@ def _measured(
     return row, Accuracy(round(robust.value * natural.n), natural.n), found
 
 
-def _facts(board: pandas.DataFrame, model_id: str) -> dict[str, Any]:
+def _facts(board: pd.DataFrame, model_id: str) -> dict[str, Any]:
     """The row of a model, empty if there is none."""
     rows = board[board["model_id"] == model_id].to_dict("records")
     return {str(name): value for row in rows[:1] for name, value in row.items()}

@@ -8,15 +8,14 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import pandas as pd
 
 from art_lbgat.checks import check_choice, check_count, check_kind, check_path, check_text
 from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.files import write_text
 from art_lbgat.processes import declared_world, is_main_process
-
-if TYPE_CHECKING:
-    import pandas
 
 Dataset: TypeAlias = Literal["cifar10", "cifar100", "imagenet"]
 ThreatModel: TypeAlias = Literal["Linf", "L2", "corruptions", "corruptions_3d"]
@@ -49,14 +48,12 @@ UNLISTED = ("randomised", "softmax", "dynamic", "non-finite logits", "batch depe
 
 def check_dataset(dataset: str) -> Dataset:
     """``dataset`` if RobustBench has it, else a ``ValueError``."""
-    found: Dataset = check_choice(dataset, "dataset", DATASETS)
-    return found
+    return check_choice(dataset, "dataset", DATASETS)  # type: ignore[no-any-return]
 
 
 def check_threat_model(threat_model: str) -> ThreatModel:
     """``threat_model`` if RobustBench has it, else a ``ValueError``."""
-    found: ThreatModel = check_choice(threat_model, "threat_model", THREAT_MODELS)
-    return found
+    return check_choice(threat_model, "threat_model", THREAT_MODELS)  # type: ignore[no-any-return]
 
 
 def eps_text(dataset: str, threat_model: str, eps: float | None) -> str | None:
@@ -93,8 +90,7 @@ class BenchmarkResult:
     :param robust: Accuracy under attack; for corruptions of all kinds and severities together.
     :param attacks: Accuracy after each attack of AutoAttack, each on what the ones before left, in [0, 1].
     :param corruptions: Accuracy of each kind of corruption, a number for each severity, in [0, 1].
-    :param flags: What was noticed, by name: ``"randomised"``, ``"softmax"``, ``"zero gradients"``, ``"dynamic"``,
-        ``"square stronger"``, ``"few classes"``, ``"non-finite logits"``; with the message of each.
+    :param flags: The message of what was noticed, by name, such as ``"randomised"``, ``"softmax"``, ``"few classes"``.
     :param differences: How this differs from the standard of RobustBench; empty if it does not.
     :param seed: Seed of the attacks, of each batch alike.
     :param batch_size: Images attacked together; random starts of AutoAttack depend on it.
@@ -127,8 +123,15 @@ class BenchmarkResult:
     seconds: Mapping[str, float] = field(compare=False)
 
     def __post_init__(self) -> None:
-        texts = ("dataset", "threat_model", "model_name", "architecture", "weights_sha256", "data_sha256", "device")
-        for name in texts:
+        for name in (
+            "dataset",
+            "threat_model",
+            "model_name",
+            "architecture",
+            "weights_sha256",
+            "data_sha256",
+            "device",
+        ):
             check_text(getattr(self, name), name)
         for name in ("attacks", "corruptions", "flags", "versions", "seconds"):
             if not isinstance(getattr(self, name), Mapping):
@@ -156,32 +159,16 @@ class BenchmarkResult:
         reasons = [*self.differences, *(f"flagged {flag}" for flag in self.flags if flag in UNLISTED)]
         return "not RobustBench standard: " + "; ".join(reasons) if reasons else "RobustBench standard"
 
-    def to_frame(self) -> pandas.DataFrame:
-        """One row: ``model``, ``architecture``, ``dataset``, ``threat_model``, ``eps``, ``n``, ``natural``, ``robust``.
-
-        Accuracies are in [0, 1] with ``_low`` and ``_high`` of their intervals beside them; then a column for each
-        attack, ``flags``, ``label`` and ``seconds``.
-        """
-        import pandas
-
-        accuracies: dict[str, float] = {}
+    def to_frame(self) -> pd.DataFrame:
+        """One row: what was judged, accuracies in [0, 1] with ``_low`` and ``_high``, attacks, flags, label, time."""
+        row: dict[str, Any] = {"model": self.model_name}
+        row |= {name: getattr(self, name) for name in ("architecture", "dataset", "threat_model", "eps")}
+        row["n"] = self.natural.n
         for name, accuracy in (("natural", self.natural), ("robust", self.robust)):
             low, high = accuracy.interval
-            accuracies |= {name: accuracy.value, f"{name}_low": low, f"{name}_high": high}
-        row = {
-            "model": self.model_name,
-            "architecture": self.architecture,
-            "dataset": self.dataset,
-            "threat_model": self.threat_model,
-            "eps": self.eps,
-            "n": self.natural.n,
-            **accuracies,
-            **self.attacks,
-            "flags": "; ".join(self.flags),
-            "label": self.label,
-            "seconds": sum(self.seconds.values()),
-        }
-        return pandas.DataFrame([row])
+            row |= {name: accuracy.value, f"{name}_low": low, f"{name}_high": high}
+        last = {"flags": "; ".join(self.flags), "label": self.label, "seconds": sum(self.seconds.values())}
+        return pd.DataFrame([{**row, **self.attacks, **last}])
 
     def to_json(self) -> str:
         """Everything, as JSON that :meth:`from_json` reads."""

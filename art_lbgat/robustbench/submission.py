@@ -10,9 +10,10 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from art.estimators.classification import PyTorchClassifier
 from art.preprocessing.standardisation_mean_std.numpy import StandardisationMeanStd
@@ -20,7 +21,7 @@ from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMe
 from art.preprocessing.standardisation_mean_std.utils import broadcastable_mean_std
 from torch import Tensor, nn
 
-from art_lbgat.checks import check_count, check_flag, check_kind, check_number, check_path, check_text
+from art_lbgat.checks import check_count, check_flag, check_kind, check_number, check_path
 from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation.autoattack import UnitModel, check_defence, published_package
 from art_lbgat.evaluation.record import weights_sha256
@@ -37,9 +38,6 @@ from art_lbgat.robustbench.result import (
     check_threat_model,
     eps_text,
 )
-
-if TYPE_CHECKING:
-    import pandas
 
 NOT_STANDARD = "NOT_STANDARD"
 MODEL_ID = re.compile(r"[A-Z][A-Za-z]*(-[A-Z][A-Za-z]*)*(19|20)[0-9]{2}[A-Za-z0-9][A-Za-z0-9-]*(_[A-Za-z0-9-]+)*")
@@ -91,10 +89,10 @@ class Submission:
     checkpoint: Path
     result: Path
     standard: bool
-    checks: pandas.DataFrame = field(compare=False, repr=False)
+    checks: pd.DataFrame = field(compare=False, repr=False)
 
 
-def check_submission(result: BenchmarkResult, classifier: PyTorchClassifier, model_id: str) -> pandas.DataFrame:
+def check_submission(result: BenchmarkResult, classifier: PyTorchClassifier, model_id: str) -> pd.DataFrame:
     """The rules of the leaderboard, tried and not enforced; nothing is written.
 
     :param result: What a benchmark of the classifier found.
@@ -103,7 +101,7 @@ def check_submission(result: BenchmarkResult, classifier: PyTorchClassifier, mod
     :return: A row per rule: ``rule``, ``passed``, ``found``.
     :raises ValueError: As :func:`export_submission`, except for rules that do not hold.
     """
-    return _frame(_check_rules(result, classifier, model_id))
+    return pd.DataFrame(_check_rules(result, classifier, model_id), columns=list(Check._fields))
 
 
 def export_submission(
@@ -124,20 +122,19 @@ def export_submission(
     model_license: str | None = None,
     force: bool = False,
 ) -> Submission:
-    """Check the rules of the leaderboard and write the files of a submission; nothing is sent anywhere.
+    """Check the rules of the leaderboard and write the files of a submission, all or none; nothing is sent anywhere.
 
     Written are, with ``<dataset>/<threat model>`` for ``...``, ``model_info/.../<model_id>.json`` and
     ``models/.../<model_id>.pt`` (RobustBench's layouts), ``submissions/.../<model_id>/issue.md`` and ``result.json``
     beside it. The checkpoint is that of the network on images in [0, 1]: a standardisation of ART's goes into it as
-    buffers ``mu`` and ``sigma``, with the network's own names behind ``model.``. All files are written or none.
+    buffers ``mu`` and ``sigma``, with the network's own names behind ``model.``.
 
     :param result: What a benchmark of this classifier found.
     :param classifier: The classifier; modes, weights and random generators are left as found.
     :param folder: Where to; made if it does not exist.
     :param paper: The paper.
     :param model_id: ``<FirstAuthor><Year><FirstWordOfTitle>[_variant]``.
-    :param additional_data: Whether it was trained with extra data; generated images alone do not count, but belong in
-        the footnote.
+    :param additional_data: Whether extra data was used; generated images alone belong in the footnote instead.
     :param architecture: Such as ``"WideResNet-34-10"``; None is that of the result.
     :param number_forward_passes: Forward passes for one prediction.
     :param reported: The robust accuracy that the paper claims, in [0, 1]; None is left empty.
@@ -146,18 +143,17 @@ def export_submission(
     :param add_to_zoo: Whether to ask for the model to be added to the zoo.
     :param architecture_url: Where its code is, for an architecture that neither RobustBench nor timm has.
     :param model_license: ``"MIT"``, or the URL of another licence; None leaves both boxes open.
-    :param force: Write also what is not standard or breaks a rule. Then the name of every file holds ``NOT_STANDARD``,
-        and the reasons are in the footnote of the JSON file and in the issue.
+    :param force: Write also what breaks a rule: marked ``NOT_STANDARD`` in every file name, with the reasons inside.
     :return: The paths and what was checked.
-    :raises ValueError: An id of another form; texts that are empty or of several lines; a rule that does not hold, each
-        with what was found (unless ``force``); preprocessing that cannot be part of a checkpoint.
+    :raises ValueError: A bad id, text or URL; rules that do not hold (unless ``force``), each with what was found;
+        preprocessing that cannot be part of a checkpoint.
     :raises FileExistsError: If one of the files is there already.
     """
     check_kind(result, "result", BenchmarkResult)
     check_kind(paper, "paper", Paper)
     root = check_path(folder, "folder")
     check_flag(force, "force")
-    claim = _Claim(
+    claim = _checked_claim(
         model_id=model_id,
         architecture=result.architecture if architecture is None else architecture,
         additional_data=additional_data,
@@ -177,32 +173,29 @@ def export_submission(
     issue = _issue_text(result, paper, claim, checks)
     view = TensorView(classifier)
     state = _state(exported_module(view, UnitModel(view).scale))
-    return _write(root, result, model_id, info, issue, state, checks)
+    paths = _paths(root, result, model_id, f"_{NOT_STANDARD}" if reasons else "")
+    _write_all({
+        paths["model_info"]: lambda path: path.write_text(info, encoding="utf-8"),
+        paths["issue"]: lambda path: path.write_text(issue, encoding="utf-8"),
+        paths["checkpoint"]: lambda path: torch.save(state, path),
+        paths["result"]: result.save,
+    })  # fmt: skip
+    return Submission(**paths, standard=not reasons, checks=pd.DataFrame(checks, columns=list(Check._fields)))
 
 
-def _write(
-    root: Path,
-    result: BenchmarkResult,
-    model_id: str,
-    info: str,
-    issue: str,
-    state: Mapping[str, Tensor],
-    checks: Sequence[Check],
-) -> Submission:
-    """Write every file or none: first beside their places, then all of them moved there."""
-    standard = all(check.passed for check in checks)
-    mark = "" if standard else f"_{NOT_STANDARD}"
+def _paths(root: Path, result: BenchmarkResult, model_id: str, mark: str) -> dict[str, Path]:
     place = Path(result.dataset) / result.threat_model.removesuffix("_3d")
     texts = root / "submissions" / place / model_id
-    model_info = root / "model_info" / place / f"{model_id}{mark}.json"
-    checkpoint = root / "models" / place / f"{model_id}{mark}.pt"
-    issue_path, result_path = texts / f"issue{mark}.md", texts / f"result{mark}.json"
-    writers: dict[Path, Callable[[Path], object]] = {
-        model_info: lambda path: path.write_text(info, encoding="utf-8"),
-        issue_path: lambda path: path.write_text(issue, encoding="utf-8"),
-        checkpoint: lambda path: torch.save(state, path),
-        result_path: result.save,
+    return {
+        "model_info": root / "model_info" / place / f"{model_id}{mark}.json",
+        "issue": texts / f"issue{mark}.md",
+        "checkpoint": root / "models" / place / f"{model_id}{mark}.pt",
+        "result": texts / f"result{mark}.json",
     }
+
+
+def _write_all(writers: Mapping[Path, Callable[[Path], object]]) -> None:
+    """Write every file or none: first beside their places, then all of them moved there."""
     existing = [str(path) for path in writers if path.exists()]
     if existing:
         raise FileExistsError(f"folder: nothing was written, since these files exist: {', '.join(existing)}.")
@@ -216,66 +209,42 @@ def _write(
     finally:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)
-    return Submission(model_info, issue_path, checkpoint, result_path, standard, _frame(checks))
 
 
-def _frame(checks: Sequence[Check]) -> pandas.DataFrame:
-    import pandas
-
-    return pandas.DataFrame(checks, columns=list(Check._fields))
-
-
-@dataclass(frozen=True)
-class _Claim:
-    """What is said of the model beside its result, checked: arguments of :func:`export_submission`."""
-
-    model_id: str
-    architecture: str
-    additional_data: bool
-    number_forward_passes: int
-    reported: float | None
-    footnote: str | None
-    checkpoint_url: str | None
-    add_to_zoo: bool
-    architecture_url: str | None
-    model_license: str | None
-
-    def __post_init__(self) -> None:
-        _check_line(self.architecture, "architecture")
-        check_count(self.number_forward_passes, "number_forward_passes")
-        for name in ("additional_data", "add_to_zoo"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}.")
-        if self.reported is not None and check_number(self.reported, "reported") > 1:
-            raise ValueError(f"reported: expected an accuracy in [0, 1], got {self.reported}.")
-        if self.footnote is not None:
-            _check_line(self.footnote, "footnote")
-        for name in ("checkpoint_url", "architecture_url"):
-            if getattr(self, name) is not None:
-                _check_url(getattr(self, name), name)
-        if self.model_license is not None and check_text(self.model_license, "model_license") != "MIT":
-            _check_url(self.model_license, "model_license")
+def _checked_claim(**claim: Any) -> dict[str, Any]:
+    """What is said of the model beside its result: arguments of :func:`export_submission`."""
+    _check_line(claim["architecture"], "architecture")
+    check_count(claim["number_forward_passes"], "number_forward_passes")
+    for name in ("additional_data", "add_to_zoo"):
+        check_flag(claim[name], name)
+    if claim["reported"] is not None and check_number(claim["reported"], "reported") > 1:
+        raise ValueError(f"reported: expected an accuracy in [0, 1], got {claim['reported']}.")
+    if claim["footnote"] is not None:
+        _check_line(claim["footnote"], "footnote")
+    for name in ("checkpoint_url", "architecture_url", "model_license"):
+        if claim[name] is not None and (name, claim[name]) != ("model_license", "MIT"):
+            _check_url(claim[name], name)
+    return claim
 
 
-def _model_info(result: BenchmarkResult, paper: Paper, claim: _Claim, reasons: Sequence[str]) -> dict[str, Any]:
-    """A row of the leaderboard by RobustBench's keys, in its order: numbers are texts, accuracies percent.
-
-    There is no ``external``, which others measure, and no ``corruptions_mce``, which is relative to another network.
-    """
+def _model_info(
+    result: BenchmarkResult, paper: Paper, claim: Mapping[str, Any], reasons: Sequence[str]
+) -> dict[str, Any]:
+    """A row of the leaderboard by RobustBench's keys, in its order; what others measure is left out."""
     notes = [f"{NOT_STANDARD}: {'; '.join(reasons)}."] if reasons else []
-    notes += [claim.footnote] if claim.footnote else []
+    notes += [claim["footnote"]] if claim["footnote"] else []
     info: dict[str, Any] = {
         "link": paper.url,
         "name": paper.title,
         "authors": paper.authors,
-        "additional_data": claim.additional_data,
-        "number_forward_passes": claim.number_forward_passes,
+        "additional_data": claim["additional_data"],
+        "number_forward_passes": claim["number_forward_passes"],
         "dataset": result.dataset,
         "venue": paper.venue,
-        "architecture": claim.architecture,
+        "architecture": claim["architecture"],
         "eps": eps_text(result.dataset, result.threat_model, result.eps),
         "clean_acc": _percent(result.natural.value),
-        "reported": "" if claim.reported is None else _percent(claim.reported),
+        "reported": "" if claim["reported"] is None else _percent(claim["reported"]),
         _ACCURACY_KEYS.get(result.threat_model, "autoattack_acc"): _percent(result.robust.value),
     }
     if notes:
@@ -286,7 +255,7 @@ def _model_info(result: BenchmarkResult, paper: Paper, claim: _Claim, reasons: S
 
 
 _ISSUE = """\
-<!-- Title: [New Model] {claim.model_id} -->
+<!-- Title: [New Model] {model_id} -->
 
 {warning}# Paper Information
 
@@ -297,23 +266,23 @@ _ISSUE = """\
 
 # Leaderboard Claim(s)
 
-## Model 1: {claim.model_id}
+## Model 1: {model_id}
 
-- **Architecture**: {claim.architecture}
+- **Architecture**: {architecture}
 - **Dataset**: {result.dataset}
 - **Threat Model**: {result.threat_model}
 - **eps**: {eps}
 - **Clean accuracy**: {natural} %
 - **Robust accuracy**: {robust} %
 - **Additional data**: {additional_data}
-- **Number of forward passes**: {claim.number_forward_passes}
+- **Number of forward passes**: {number_forward_passes}
 - **Evaluation method**: {method}
 - **Checkpoint and code**: {checkpoint}
-{footnote}
+{note}
 # Model Zoo
 
 {zoo} Add this model to the model zoo.
-{own_architecture} Its architecture is in neither RobustBench nor timm: {architecture_url}
+{own_architecture} Its architecture is in neither RobustBench nor timm: {code}
 {mit} The model is released under the MIT licence, **or**
 {own_licence} under a licence of its own: {licence_url}
 
@@ -323,7 +292,7 @@ _ISSUE = """\
 """
 
 
-def _issue_text(result: BenchmarkResult, paper: Paper, claim: _Claim, checks: Sequence[Check]) -> str:
+def _issue_text(result: BenchmarkResult, paper: Paper, claim: Mapping[str, Any], checks: Sequence[Check]) -> str:
     """The "new model" issue as Markdown; boxes are ticked only for what the claim says, broken rules come first."""
     failed = "".join(f"> - {check.rule}: {check.found}\n" for check in checks if not check.passed)
     # more than result.label, which has what the benchmark noted only
@@ -332,32 +301,29 @@ def _issue_text(result: BenchmarkResult, paper: Paper, claim: _Claim, checks: Se
     attack = "AutoAttack" if result.threat_model in NORMS else "mean over all kinds and severities"
     flags = "; ".join(f"{name} ({message})" for name, message in result.flags.items()) or "none"
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items()) or "versions unknown"
-    licence = claim.model_license
-    return _ISSUE.format(
-        result=result,
-        paper=paper,
-        claim=claim,
-        warning=f"> **{NOT_STANDARD}**: this is no number for the leaderboard.\n{failed}\n" if failed else "",
-        eps=eps_text(result.dataset, result.threat_model, result.eps) or "none",
-        natural=_percent(result.natural.value),
-        robust=_percent(result.robust.value),
-        additional_data=str(claim.additional_data).lower(),
-        method=f"{attack} on {result.natural.n:,} images, seed {result.seed}, batches of {result.batch_size}; "
+    own_licence = claim["model_license"] not in (None, "MIT")
+    filled = {
+        "warning": f"> **{NOT_STANDARD}**: this is no number for the leaderboard.\n{failed}\n" if failed else "",
+        "eps": eps_text(result.dataset, result.threat_model, result.eps) or "none",
+        "natural": _percent(result.natural.value),
+        "robust": _percent(result.robust.value),
+        "additional_data": str(claim["additional_data"]).lower(),
+        "method": f"{attack} on {result.natural.n:,} images, seed {result.seed}, batches of {result.batch_size}; "
         f"{standard}; flags: {flags}; {versions}",
-        checkpoint=claim.checkpoint_url or _TO_FILL_IN,
-        footnote=f"- **Footnote**: {claim.footnote}\n" if claim.footnote else "",
-        zoo=_box(claim.add_to_zoo),
-        own_architecture=_box(claim.architecture_url is not None),
-        architecture_url=claim.architecture_url or _TO_FILL_IN,
-        mit=_box(licence == "MIT"),
-        own_licence=_box(licence not in (None, "MIT")),
-        licence_url=_TO_FILL_IN if licence in (None, "MIT") else licence,
-        checks="\n".join(f"{_box(check.passed)} {check.rule}: {check.found}" for check in checks),
-    )
+        "checkpoint": claim["checkpoint_url"] or _TO_FILL_IN,
+        "note": f"- **Footnote**: {claim['footnote']}\n" if claim["footnote"] else "",
+        "zoo": _box(claim["add_to_zoo"]),
+        "own_architecture": _box(claim["architecture_url"] is not None),
+        "code": claim["architecture_url"] or _TO_FILL_IN,
+        "mit": _box(claim["model_license"] == "MIT"),
+        "own_licence": _box(own_licence),
+        "licence_url": claim["model_license"] if own_licence else _TO_FILL_IN,
+        "checks": "\n".join(f"{_box(check.passed)} {check.rule}: {check.found}" for check in checks),
+    }
+    return _ISSUE.format(result=result, paper=paper, **{**claim, **filled})
 
 
 def _percent(value: float) -> str:
-    """An accuracy in [0, 1] as the leaderboard writes it: ``0.5357`` as ``"53.57"``."""
     return f"{100 * value:.2f}"
 
 
@@ -384,29 +350,16 @@ class Check(NamedTuple):
 
 
 def _check_rules(result: BenchmarkResult, classifier: PyTorchClassifier, model_id: str) -> list[Check]:
-    """Every rule that can be tried, on the result and on 16 images of uniform noise.
-
-    What cannot be tried: an optimisation at inference without autograd, and how many forward passes there are.
-    """
+    """Every rule that can be tried (not the number of forward passes, nor an optimisation without autograd)."""
     check_kind(result, "result", BenchmarkResult)
     check_dataset(result.dataset)
     check_threat_model(result.threat_model)
     if not isinstance(model_id, str) or not MODEL_ID.fullmatch(model_id):
-        raise ValueError(
-            f"model_id: expected <FirstAuthor><Year><FirstWordOfTitle>[_variant] of letters, digits, '-' and '_', such "
-            f"as 'Cui2020Learnable_34_10', got {model_id!r}."
-        )
+        form = "<FirstAuthor><Year><FirstWordOfTitle>[_variant] of letters, digits, '-' and '_'"
+        raise ValueError(f"model_id: expected {form}, such as 'Cui2020Learnable_34_10', got {model_id!r}.")
     view = TensorView(classifier, "classifier")
     with preserved_randomness(), evaluating(view.module), plain_autograd(view.device):
-        model = UnitModel(view)
-        exported = exported_module(view, model.scale)
-        generator = torch.Generator().manual_seed(0)
-        unit = torch.rand(_NB_IMAGES, *classifier.input_shape, generator=generator).to(view.device)
-        return [
-            *_about_the_result(result, model_id),
-            *_about_the_weights(result, view),
-            *_about_the_forward_pass(result, model, exported, unit),
-        ]
+        return [*_about_the_result(result, model_id), *_about_the_model(result, view)]
 
 
 def _about_the_result(result: BenchmarkResult, model_id: str) -> list[Check]:
@@ -420,25 +373,19 @@ def _about_the_result(result: BenchmarkResult, model_id: str) -> list[Check]:
     return [*checks, Check("the model id is new there", not taken, f"{model_id} is {'taken' if taken else 'new'}")]
 
 
-def _about_the_weights(result: BenchmarkResult, view: TensorView) -> list[Check]:
+def _about_the_model(result: BenchmarkResult, view: TensorView) -> list[Check]:
+    model = UnitModel(view)
+    exported = exported_module(view, model.scale)  # refuses before anything is run
     present, judged, dataset = weights_sha256(view.module), result.weights_sha256, result.dataset
     found = f"SHA-256 {present[:12]}..." + ("" if present == judged else f", the result is of {judged[:12]}...")
     shape, nb_classes = tuple(view.classifier.input_shape), view.classifier.nb_classes
     counted = 1 if dataset == "imagenet" else 3  # images of ImageNet may have any size, each model brings its own crop
     fits = shape[:counted] == INPUT_SHAPES[dataset][:counted] and nb_classes == NB_CLASSES[dataset]
-    return [
-        Check("the weights that were judged", present == judged, found),
-        Check(f"inputs and classes of {dataset}", fits, f"inputs {shape}, {nb_classes} classes"),
-    ]
-
-
-def _about_the_forward_pass(
-    result: BenchmarkResult, model: UnitModel, exported: nn.Module, unit: Tensor
-) -> list[Check]:
-    checks = importlib.import_module(f"{published_package().__name__}.checks")
+    unit = torch.rand(_NB_IMAGES, *shape, generator=torch.Generator().manual_seed(0)).to(view.device)
     with torch.no_grad():
         logits, expected, got = model(unit), model(unit), exported(unit)
-    messages = {**check_defence(checks, model, unit, logits.argmax(dim=1)), **result.flags}
+    attack_checks = importlib.import_module(f"{published_package().__name__}.checks")
+    messages = {**check_defence(attack_checks, model, unit, logits.argmax(dim=1)), **result.flags}
     if not bool(torch.isfinite(logits).all()):
         messages.setdefault(NON_FINITE, "NaN or Inf in the logits")
     rules = {
@@ -450,6 +397,8 @@ def _about_the_forward_pass(
     zero = _zero_gradients(model, unit)
     far = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
     return [
+        Check("the weights that were judged", present == judged, found),
+        Check(f"inputs and classes of {dataset}", fits, f"inputs {shape}, {nb_classes} classes"),
         *(Check(rule, name not in messages, messages.get(name, "as it should be")) for name, rule in rules.items()),
         Check("gradients at the inputs", zero == 0, f"zero at {zero} of {len(unit)} inputs"),
         Check("logits of the checkpoint", far <= _TOLERANCE, f"differ by {far:.1e} of the largest logit"),
@@ -468,11 +417,7 @@ def _zero_gradients(model: nn.Module, unit: Tensor) -> int:
 
 
 class Normalized(nn.Module):
-    """``model((x - mu) / sigma)``, the normalisation inside the network.
-
-    RobustBench takes the prefix ``model.`` off the names of a checkpoint, so the state dict fits a network of the zoo
-    that has ``mu`` and ``sigma`` as buffers of its own.
-    """
+    """``model((x - mu) / sigma)``: RobustBench takes ``model.`` off the names, so they fit networks of its zoo."""
 
     mu: Tensor
     sigma: Tensor
@@ -490,12 +435,7 @@ class Normalized(nn.Module):
 
 
 def exported_module(view: TensorView, scale: float) -> nn.Module:
-    """The classifier as one module on inputs in [0, 1], with shared weights; ``scale`` is its raw units per unit of it.
-
-    That is its own module where ART does nothing to inputs in [0, 1]; :class:`Normalized` around it where ART
-    standardises them by mean and standard deviation, or where ``clip_values`` are others than (0, 1). Whatever else
-    ART does is refused by name, since the weights alone would not give the same numbers.
-    """
+    """The classifier as one module on inputs in [0, 1], with shared weights; ``scale`` is its raw units per unit."""
     postprocessing = view.classifier.postprocessing_defences or []
     foreign = [operation for operation in view.operations if not isinstance(operation, _STANDARDISATIONS)]
     if foreign or postprocessing:

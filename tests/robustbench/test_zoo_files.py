@@ -6,7 +6,6 @@ from urllib.error import URLError
 
 import gdown
 import pytest
-import requests  # noqa: TID251 (replaced, so that nothing is fetched)
 import torch
 import torchvision
 
@@ -36,7 +35,7 @@ def writing(content):
 @pytest.mark.parametrize(
     ("download", "message"),
     [
-        (raising(requests.ConnectionError("no route")), "ConnectionError: no route"),
+        (raising(OSError("no route")), "OSError: no route"),
         (raising(gdown.exceptions.FileURLRetrievalError("Too many users\n have viewed")), "FileURLRetrievalError: Too many users have"),
         (writing(b"<!DOCTYPE html><html>Quota exceeded"), r"got what came, which starts with .* \(a web page"),
         (writing(b"PK\x03\x04" + b"\0" * 90), "what came cannot be read, it is truncated or damaged"),
@@ -50,9 +49,8 @@ def test_a_download_that_fails(download, message, monkeypatch, tmp_path):
     identifier = find_entry("Rice2020Overfitting", "cifar10", "Linf").published["gdrive_id"]
     with pytest.raises(FileNotFoundError, match=message) as raised:
         load_classifier("Rice2020Overfitting", model_dir=tmp_path)
-    assert f"there is no file {path}" in str(raised.value)
-    assert f"https://drive.google.com/uc?id={identifier}" in str(raised.value)
-    assert f"put it at {path}." in str(raised.value)
+    for part in (f"there is no file {path}", f"https://drive.google.com/uc?id={identifier}", f"put it at {path}."):
+        assert part in str(raised.value)
     assert list(path.parent.iterdir()) == []
 
 
@@ -109,13 +107,12 @@ def test_the_downloads_of_timm_and_torchvision(name, threat_model, check_zoo, mo
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"<html>", r"which starts with b'<html>' \(a web page"),
         (b"PK\x03\x04" + b"\0" * 90, "cannot be read, it is truncated or damaged"),
         ({"state_dict": {}, "args": argparse.Namespace(lr=1)}, r"holds objects other than tensors \(argparse.Namespace\)"),
         (["no", "mapping"], "expected a state dict in .*, got list"),
         ({"other.weight": torch.ones(1)}, "does not fit 'Standard' .* missing: 0.weight, "),
     ],
-    ids=["page", "truncated", "foreign", "list", "names"],
+    ids=["truncated", "foreign", "list", "names"],
 )  # fmt: skip
 def test_a_file_that_is_wrong_is_named(content, message, monkeypatch, tmp_path):
     entry, _ = tiny(monkeypatch)
@@ -131,9 +128,6 @@ def test_a_file_of_another_architecture_is_named(monkeypatch, tmp_path):
     state = net.state_dict()
     path = put(entry, tmp_path, {**state, "0.weight": torch.ones(9, 3, 3, 3)})
     with pytest.raises(ValueError, match=rf"weights: {path} does not fit .*size mismatch for 0.weight"):
-        load_classifier("Standard", model_dir=tmp_path)
-    put(entry, tmp_path, {**state, "more.weight": torch.ones(1)})
-    with pytest.raises(ValueError, match=r'Unexpected key.*"more.weight"'):
         load_classifier("Standard", model_dir=tmp_path)
     entry, net = tiny(monkeypatch, "Andriushchenko2020Understanding")
     put(entry, tmp_path, net.state_dict())
