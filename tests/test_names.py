@@ -1,17 +1,13 @@
 """Names that reach paths: whatever could lead elsewhere is refused, wherever it comes in."""
 
-import hashlib
-import json
 from dataclasses import replace
 
 import pytest
 import tomli_w
-import torch
 from PIL import Image
 
 from art_lbgat.checks import check_name
 from art_lbgat.data import load_data, load_tiny_imagenet
-from art_lbgat.engine.checkpoint import checkpoints, read_checkpoint, write_checkpoint
 from art_lbgat.evaluation.record import Record
 from art_lbgat.models import create_model
 from art_lbgat.recipes import RECIPES, Recipe
@@ -24,33 +20,24 @@ BAD_NAMES = ["../up", "..", ".", "a/b", "/etc/passwd", "a\\b", "..\\up", "C:\\x"
 RECIPE = RECIPES["digits-natural"]
 
 
-@pytest.mark.parametrize("name", ["lbgat6-cifar100-wrn34-10", "a", "n01440764_18.JPEG", "_x", "1.0+a", "ü", "a" * 100])
-def test_usual_names_are_taken(name):
-    assert check_name(name, "thing") == name
-
-
-@pytest.mark.parametrize("value", [None, 3, b"a", ["a"]])
-def test_what_is_no_text(value):
-    with pytest.raises(TypeError, match=r"^thing: expected text, got"):
-        check_name(value, "thing")
-
-
-@pytest.mark.parametrize("name", BAD_NAMES)
-def test_the_check(name):
-    with pytest.raises(ValueError, match=r"^thing: expected letters, digits and .* got ") as error:
-        check_name(name, "thing")
-    assert repr(name) in str(error.value)
+def test_the_check():
+    for name in ("lbgat6-cifar100-wrn34-10", "a", "n01440764_18.JPEG", "_x", "1.0+a", "ü", "a" * 100):
+        assert check_name(name, "thing") == name
+    for value in (None, 3, b"a", ["a"]):
+        with pytest.raises(TypeError, match=r"^thing: expected text, got"):
+            check_name(value, "thing")
+    for name in BAD_NAMES:
+        with pytest.raises(ValueError, match=r"^thing: expected letters, digits and .* got ") as error:
+            check_name(name, "thing")
+        assert repr(name) in str(error.value)
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_ids_of_recipes(name, tmp_path):
-    with pytest.raises(ValueError, match=r"^id: expected letters"):
-        replace(RECIPE, id=name)
-    with pytest.raises(ValueError, match=r"^id: expected letters"):
-        RECIPE.override(id=name)
     (tmp_path / "recipe.toml").write_text(tomli_w.dumps({**RECIPE.as_toml(), "id": name}), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"^id: expected letters"):
-        Recipe.read(tmp_path / "recipe.toml")
+    for make in (lambda: replace(RECIPE, id=name), lambda: Recipe.read(tmp_path / "recipe.toml")):
+        with pytest.raises(ValueError, match=r"^id: expected letters"):
+            make()
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -105,17 +92,3 @@ def test_a_path_with_nul(tmp_path):
         Record(f"{tmp_path}/a\0b", {})
     with pytest.raises(ValueError, match=r"^path: expected a path, got '.*\\x00b'"):
         Recipe.read(f"{tmp_path}/a\0b")
-
-
-@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/hostname", "..", "", "a\\..\\b", "sub/x.safetensors"])
-def test_files_that_a_manifest_names_are_those_beside_it(name, tmp_path):
-    path = write_checkpoint(tmp_path, 1, {"part": {"x": torch.ones(2)}}, {})
-    (tmp_path / "outside.safetensors").write_bytes((path / "part.safetensors").read_bytes())
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["files"][name] = manifest["files"].pop("part.safetensors")
-    body = json.dumps(manifest)
-    (path / "manifest.json").write_text(body)
-    (path / "manifest.sha256").write_text(hashlib.sha256(body.encode()).hexdigest())
-    with pytest.raises(ValueError, match=r"step-000000001"):
-        read_checkpoint(path)
-    assert checkpoints(tmp_path) == [path]

@@ -16,8 +16,7 @@ from tests.data.cases import make_images, pixels, write_tree
 def test_arrays_and_samples_are_the_bytes_over_the_scale(scale):
     images = make_images(scale=scale)
     x, y = images.arrays()
-    assert x.dtype == np.float32
-    assert y.dtype == np.int64
+    assert (x.dtype, y.dtype) == (np.float32, np.int64)
     assert np.array_equal(x, (images.x / np.float64(scale)).astype(np.float32))
     first, label = images[5]
     assert first.dtype == torch.float32
@@ -57,19 +56,9 @@ def test_bad_images_are_refused(case):
         Images(*arguments)
 
 
-@pytest.mark.parametrize(
-    ("indices", "error"),
-    [
-        ([], ValueError),
-        ([24], ValueError),
-        ([-25], ValueError),
-        ([0.5], TypeError),
-        ([[0]], ValueError),
-        ([True], ValueError),
-    ],
-)
-def test_bad_indices_are_refused(indices, error):
-    with pytest.raises(error, match=r"^indices: expected"):
+@pytest.mark.parametrize("indices", [[], [24], [-25], [0.5], [[0]], [True]])
+def test_bad_indices_are_refused(indices):
+    with pytest.raises((TypeError, ValueError), match=r"^indices: expected"):
         make_images().subset(indices)
 
 

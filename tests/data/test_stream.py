@@ -84,14 +84,14 @@ def test_a_single_last_sample_is_joined_where_it_must_be():
 
 
 def test_what_does_not_fit_the_classifier_is_refused():
-    with pytest.raises(ValueError, match=r"x: expected shape \(N, 1, 8, 8\), got \(24, 3, 8, 8\)"):
-        batches(make_images(shape=(3, 8, 8)))
-    with pytest.raises(ValueError, match=r"y: expected class indices in \[0, 3\], got values in \[0, 6\]"):
-        batches(make_images(classes=7))
-    with pytest.raises(ValueError, match="y: expected None, since Images brings its own labels"):
-        batches(make_images(), np.zeros(24))
-    with pytest.raises(ValueError, match=r"y: expected labels, got None \(only Images"):
-        batches(make_data()[0])
+    for data, message in (
+        ((make_images(shape=(3, 8, 8)),), r"x: expected shape \(N, 1, 8, 8\), got \(24, 3, 8, 8\)"),
+        ((make_images(classes=7),), r"y: expected class indices in \[0, 3\], got values in \[0, 6\]"),
+        ((make_images(), np.zeros(24)), "y: expected None, since Images brings its own labels"),
+        (make_data()[:1], r"y: expected labels, got None \(only Images"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            batches(*data)
 
 
 # Mixed data
@@ -189,7 +189,6 @@ BAD = {
     "shape": (DATA, (THREE[0][:, :, :4], THREE[1]), 0.5, ValueError, r"extra: expected samples of shape \(1, 8, 8\) as in data, got \(1, 4, 8\)"),
     "no file": (DATA, "nowhere.npz", 0.5, FileNotFoundError, "extra: expected an .npz archive .* nowhere.npz does not exist"),
     "labels": (DATA, (THREE[0], [0, 1, 4]), 0.5, ValueError, r"extra \(labels\): expected class indices in \[0, 3\], got values in \[0, 4\]"),
-    "labels of images": (DATA, Images(EXTRA.x, EXTRA.y + 3), 0.5, ValueError, r"extra \(labels\): expected class indices in \[0, 3\]"),
     "length": (DATA, (THREE[0], [0, 1]), 0.5, ValueError, r"extra \(labels\): expected 3 labels"),
     "range": (DATA, (THREE[0] + 2, THREE[1]), 0.5, ValueError, "extra: values lie in .* outside clip_values"),
     "no extra in a batch": (DATA, EXTRA, 0.01, ValueError, "extra_fraction: expected a share of which batches of 8 .* 8 of data and 0 of extra"),
@@ -328,10 +327,7 @@ def test_each_process_reads_its_own_rows_of_a_loader(workers):
     with preserved_randomness():
         alone = batches(loader(25, num_workers=workers), avoid_single=True)
         first, second = Half(0), Half(1)
-        halves = [
-            batches(loader(25, num_workers=workers), avoid_single=True, processes=process)
-            for process in (first, second)
-        ]
+        halves = [batches(loader(25, num_workers=workers), avoid_single=True, processes=p) for p in (first, second)]
         assert first.other == second.other
         for whole, one, other in zip(alone, *halves, strict=True):
             assert one.share.total == other.share.total == len(whole.x)
