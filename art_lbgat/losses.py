@@ -136,7 +136,7 @@ def mse(adversarial: Tensor, guide: Tensor, y: Tensor | None = None) -> Terms:  
 
     :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
     :param guide: ``M_n(x)``, raw logits ``(N, C)``.
-    :param y: Not used: the robust model never sees a label.
+    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``; not used here: the robust model never sees one.
     """
     _check(adversarial=adversarial, guide=guide)
     return {"guidance_mse": Term(functional.mse_loss(adversarial, guide))}
@@ -145,9 +145,7 @@ def mse(adversarial: Tensor, guide: Tensor, y: Tensor | None = None) -> Terms:  
 def mse_ce(adversarial: Tensor, guide: Tensor, y: Tensor) -> Terms:
     """``MSE(M_r(x_adv), M_n(x)) + CE(M_r(x_adv), y)``: the terms ``guidance_mse`` and ``adversarial_ce``.
 
-    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
-    :param guide: ``M_n(x)``, raw logits ``(N, C)``.
-    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
+    Arguments: see :func:`mse`.
     """
     return {**mse(adversarial, guide), **adversarial_cross_entropy(adversarial, y)}
 
@@ -155,11 +153,8 @@ def mse_ce(adversarial: Tensor, guide: Tensor, y: Tensor) -> Terms:
 def kd(adversarial: Tensor, guide: Tensor, y: Tensor, temperature: float = 4.0, weight: float = 0.1) -> Terms:
     """``(1 - b) CE(M_r(x_adv), y) + 2 b T^2 CE(softmax(M_r(x_adv) / T), softmax(M_n(x) / T))``.
 
-    The terms are ``adversarial_ce`` and ``guidance_kd``.
+    The terms are ``adversarial_ce`` and ``guidance_kd``. Other arguments: see :func:`mse`.
 
-    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
-    :param guide: ``M_n(x)``, raw logits ``(N, C)``.
-    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
     :param temperature: ``T > 0``.
     :param weight: ``b`` in [0, 1].
     """
@@ -175,9 +170,7 @@ def kd(adversarial: Tensor, guide: Tensor, y: Tensor, temperature: float = 4.0, 
 def kl(adversarial: Tensor, guide: Tensor, y: Tensor) -> Terms:
     """``KL(softmax M_n(x) || softmax M_r(x_adv)) + CE(M_r(x_adv), y)``: the terms ``guidance_kl``, ``adversarial_ce``.
 
-    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
-    :param guide: ``M_n(x)``, raw logits ``(N, C)``.
-    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
+    Arguments: see :func:`mse`.
     """
     _check(adversarial=adversarial, guide=guide)
     return {"guidance_kl": Term(_kl(guide, adversarial)), **adversarial_cross_entropy(adversarial, y)}
@@ -203,9 +196,7 @@ def alp(adversarial: Tensor, natural: Tensor, weight: float = 1.0) -> Terms:
 def trades(adversarial: Tensor, natural: Tensor, weight: float = 6.0) -> Terms:
     """``a * KL(softmax M_r(x) || softmax M_r(x_adv))``: the term ``trades_kl`` (arXiv 1901.08573, eq. 5, a = 1/lambda).
 
-    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
-    :param natural: ``M_r(x)``, raw logits ``(N, C)``.
-    :param weight: ``a >= 0``.
+    Arguments: see :func:`alp`.
     """
     _check(weight=weight, adversarial=adversarial, natural=natural)
     return {"trades_kl": Term(_kl(natural, adversarial), weight)}
@@ -214,11 +205,9 @@ def trades(adversarial: Tensor, natural: Tensor, weight: float = 6.0) -> Terms:
 def mart(adversarial: Tensor, natural: Tensor, y: Tensor, weight: float = 5.0) -> Terms:
     """``a * mean(KL(p(x) || p(x_adv)) * (1 - p_y(x)))``: the term ``mart_kl``, weighted by how unsure the model is.
 
-    With the small constants of the authors' code; the gradient flows through the weights too. Source: MART, OpenReview
-    rklOg6EFwS, eq. 11.
+    With the small constants of the authors' code; the gradient flows through the weights too (OpenReview rklOg6EFwS,
+    eq. 11). Other arguments: see :func:`alp`.
 
-    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
-    :param natural: ``M_r(x)``, raw logits ``(N, C)``.
     :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``, of which the largest counts.
     :param weight: ``a >= 0``: lambda of the paper, ``--beta`` of its code.
     """

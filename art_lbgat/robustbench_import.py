@@ -72,9 +72,8 @@ def with_globals(function: Callable[..., Any], **names: Any) -> Callable[..., An
             f"robustbench: expected a function whose module has the names {unknown or list(names)}, got {function!r}; "
             "this version of robustbench is not supported."
         )
-    changed = FunctionType(
-        function.__code__, {**module, **names}, function.__name__, function.__defaults__, function.__closure__
-    )
+    parts = function.__name__, function.__defaults__, function.__closure__
+    changed = FunctionType(function.__code__, {**module, **names}, *parts)
     changed.__kwdefaults__ = function.__kwdefaults__
     return changed
 

@@ -281,10 +281,8 @@ def load_tiny_imagenet(
     annotations = folder / "val" / "val_annotations.txt"
     found = sorted((folder / "train").glob("*/images/*.JPEG"))
     if not found or not annotations.is_file():
-        put = (
-            "Unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip there: tiny-imagenet-200/"
-            "train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt in it."
-        )
+        layout = "train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt in it"
+        put = f"Unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip there: tiny-imagenet-200/{layout}."
         raise _missing("Tiny ImageNet", folder, put)
     wnids = sorted({path.parts[-3] for path in found})
     index = {wnid: label for label, wnid in enumerate(wnids)}
@@ -412,10 +410,8 @@ def _data_set(
     """The data set of a training part, of which some is held out, and a test part."""
     for part, images in (("training", train), ("test", test)):
         if images.y.max() >= nb_classes:
-            raise ValueError(
-                f"y: expected class indices in [0, {nb_classes - 1}] in the {part} part of {name}, got "
-                f"{images.y.max()}."
-            )
+            expected = f"class indices in [0, {nb_classes - 1}] in the {part} part of {name}"
+            raise ValueError(f"y: expected {expected}, got {images.y.max()}.")
     if options.limit is not None:
         train = train.subset(options.limited(train.y))
     try:

@@ -115,17 +115,14 @@ def as_stream(
     if isinstance(augmentation, str):
         augmentation = make_augmentation(augmentation, view.classifier.nb_classes, argument="augmentation")
     if augmentation is not None and not callable(augmentation):
-        raise TypeError(
-            "augmentation: expected a callable (x, generator) -> x or a name such as 'crop+flip', "
-            f"got {type(augmentation).__name__}."
-        )
+        expected = "a callable (x, generator) -> x or a name such as 'crop+flip'"
+        raise TypeError(f"augmentation: expected {expected}, got {type(augmentation).__name__}.")
     brings_labels = isinstance(x, (DataLoader, Dataset, DataGenerator, MixedData))
     if brings_labels and y is not None:
         raise ValueError(f"y: expected None, since {type(x).__name__} brings its own labels.")
     if not brings_labels and y is None:
-        raise ValueError(
-            "y: expected labels, got None (only Images, MixedData, a DataLoader, Dataset or generator brings its own)."
-        )
+        kinds = "only Images, MixedData, a DataLoader, Dataset or generator brings its own"
+        raise ValueError(f"y: expected labels, got None ({kinds}).")
     if isinstance(x, MixedData):
         data = Source(*x.data, view, ("data", "data (labels)"))
         extra = Source(*x.extra, view, ("extra", "extra (labels)"))
@@ -241,20 +238,17 @@ def _sizes(count: int, batch_size: int, extra_fraction: float, avoid_single: boo
     extra = round(batch_size * extra_fraction)
     own = batch_size - extra
     if extra_fraction and (extra == 0 or own == 0):
-        raise ValueError(
-            f"extra_fraction: expected a share of which batches of {batch_size} (batch_size) hold samples of both "
-            f"kinds, got {extra_fraction}: {own} of data and {extra} of extra."
-        )
+        expected = f"a share of which batches of {batch_size} (batch_size) hold samples of both kinds"
+        got = f"{extra_fraction}: {own} of data and {extra} of extra"
+        raise ValueError(f"extra_fraction: expected {expected}, got {got}.")
     sizes = [(own, extra)] * (count // own)
     left = count % own
     if left:
         sizes.append((left, round(left * extra / own)))
     if avoid_single and sum(sizes[-1]) == 1:
         if len(sizes) == 1 or batch_size == 1:
-            raise ValueError(
-                f"batch_size: batches of one sample (batch_size={batch_size}, {count} samples) give BatchNorm in "
-                "train mode no statistics; expected at least 2 samples per batch."
-            )
+            got = f"batches of one sample (batch_size={batch_size}, {count} samples)"
+            raise ValueError(f"batch_size: {got} give BatchNorm no statistics; expected at least 2 samples per batch.")
         logger.info("The last batch of one sample is joined to the one before it (BatchNorm needs at least two).")
         sizes[-2:] = [(own + left, extra)]
     return sizes
@@ -438,9 +432,7 @@ def _without_single(batches: Iterable[Batch]) -> Iterator[Batch]:
     """The batches, a last one of a single sample joined to the one before it; a single one elsewhere is refused."""
     for batch in _joining_single(batches, lambda batch: len(batch.x), _joined):
         if len(batch.x) == 1:
-            raise ValueError(
-                "x: got a batch of one sample, of which BatchNorm in train mode has no statistics; expected at least 2."
-            )
+            raise ValueError("x: got a batch of one sample, of which BatchNorm has no statistics; expected at least 2.")
         yield batch
 
 

@@ -6,13 +6,11 @@ import torch
 from art.data_generators import NumpyDataGenerator
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from art_lbgat import MadryTrainer
 from art_lbgat.data import Images, MixedData
 from art_lbgat.preserve import Key, preserved_randomness
 from art_lbgat.processes import Processes, Share
-from tests.conftest import copied_state, make_classifier, make_data, states_equal
+from tests.conftest import make_classifier, make_data
 from tests.data.cases import KEY, batches, make_images, stream
-from tests.trainers.cases import pgd
 
 
 def equal(first, second):
@@ -56,18 +54,6 @@ def test_bounds_may_differ_by_pixel():
     (batch,) = batches(images, classifier=make_classifier(clip_values=(low, high)))
     assert batch.x[:, 0, 0].unique().tolist() == [3]
     assert batch.x[:, 0, 1:].unique().tolist() == [1]
-
-
-def test_a_trainer_makes_the_same_weights_of_bytes_and_of_floats():
-    states = []
-    images = make_images(n=20)
-    for data in ((images,), images.arrays()):
-        classifier = make_classifier()
-        trainer = MadryTrainer(classifier, pgd(classifier), seed=3)
-        trainer.fit(*data, augmentation="crop+flip", batch_size=8, nb_epochs=1)
-        states.append(copied_state(classifier.model))
-    assert states_equal(*states)
-    assert not states_equal(states[0], copied_state(make_classifier().model))
 
 
 def test_a_single_last_sample_is_joined_where_it_must_be():
@@ -140,14 +126,11 @@ def test_extra_samples_go_on_through_the_epochs_and_are_keyed():
         return [n for n in held if n >= 100]
 
     first, second, third = extras(1), extras(2), extras(3)
-    assert len(first) == len(second) == 12
-    assert len({*first, *second}) == 24
+    assert len(first) == len(second) == len({*first, *second}) / 2 == 12
     uses = np.bincount([*first, *second, *third], minlength=130)[100:]
-    assert uses.sum() == 36
-    assert (uses.min(), uses.max()) == (1, 2)
+    assert (uses.sum(), uses.min(), uses.max()) == (36, 1, 2)
     assert extras(2) == second
-    assert extras(2, seed=1) != second
-    assert extras(2, fit=2) != second
+    assert second not in (extras(2, seed=1), extras(2, fit=2))
 
 
 def test_places_in_a_mixed_batch_are_shuffled():
