@@ -115,8 +115,10 @@ def as_stream(
     if isinstance(augmentation, str):
         augmentation = make_augmentation(augmentation, view.classifier.nb_classes, argument="augmentation")
     if augmentation is not None and not callable(augmentation):
-        expected = "a callable (x, generator) -> x or a name such as 'crop+flip'"
-        raise TypeError(f"augmentation: expected {expected}, got {type(augmentation).__name__}.")
+        raise TypeError(
+            "augmentation: expected a callable (x, generator) -> x or a name such as 'crop+flip', "
+            f"got {type(augmentation).__name__}."
+        )
     brings_labels = isinstance(x, (DataLoader, Dataset, DataGenerator, MixedData))
     if brings_labels and y is not None:
         raise ValueError(f"y: expected None, since {type(x).__name__} brings its own labels.")
