@@ -86,8 +86,8 @@ def _stand_ins() -> Iterator[None]:
         made["pkg_resources"] = _module("pkg_resources", resource_filename=_resource_filename)
     if not (_has("autoattack", "AutoAttack") and _has("autoattack.state", "EvaluationState")):
         if not (_has("pyautoattack", "AutoAttack") and _has("pyautoattack.state", "EvaluationState")):
-            needed = "robustbench needs AutoAttack: expected 'pyautoattack' or 'autoattack', neither can be imported"
-            raise ImportError(f"{needed}; run 'pip install pyautoattack'.", name="autoattack")
+            needed = "robustbench needs AutoAttack: expected the package 'pyautoattack' or 'autoattack'"
+            raise ImportError(f"{needed}, neither can be imported; run 'pip install pyautoattack'.", name="autoattack")
         state = made["autoattack.state"] = _module("autoattack.state", EvaluationState=_evaluation_state())
         made["autoattack"] = _module("autoattack", AutoAttack=AutoAttack, state=state, __path__=[])
     found = {name: sys.modules[name] for name in made if name in sys.modules}  # None forbids an import: put back too
