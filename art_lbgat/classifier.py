@@ -30,17 +30,9 @@ _FORWARD_METHODS = (
 
 
 class TensorView:
-    """One ART classifier seen as functions on tensors: preprocessing, logits, bounds.
+    """One ART classifier, whose forward pass and gradient are ``PyTorchClassifier``'s own, as functions on tensors."""
 
-    A subclass of ``PyTorchClassifier`` is taken only if it changes neither the forward pass nor the gradient. ``name``
-    is that of the argument it came from, for errors.
-
-    :raises TypeError: If ``classifier`` is not such a classifier.
-    :raises ValueError: If its forward pass cannot be followed exactly on tensors, and why.
-    """
-
-    #: Whether :meth:`TensorView.logits` are those after the postprocessing defences, as ``predict`` gives them; an
-    #: attack in training ignores these, as ART's do.
+    #: Whether logits are those after the postprocessing defences; an attack in training ignores these, as ART's do.
     postprocesses = False
 
     def __init__(self, classifier: PyTorchClassifier, name: str = "classifier") -> None:
@@ -101,11 +93,7 @@ class TensorView:
         return bool(good)
 
     def logits(self, x: Tensor) -> Tensor:
-        """``M(preprocessing(x))`` as ART's attacks and ``predict`` compute it, differentiable in ``x``.
-
-        Defences that act at prediction are applied. Those written in PyTorch are differentiated; for a numpy one the
-        gradient is its own estimate (the identity unless the defence says otherwise), as in ``loss_gradient``.
-        """
+        """``M(preprocessing(x))`` as ART's attacks and ``predict`` compute it, and their gradient in ``x``."""
         logits = self.output(self.predict_inputs(x))
         if not (self.postprocesses and self.classifier.postprocessing_defences):
             return logits

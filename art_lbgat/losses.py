@@ -1,15 +1,8 @@
 """Losses: pure functions from logits to named terms.
 
-Two complete uses::
-
-    terms = {**mse(adversarial, guide), **guide_cross_entropy(guide, y, weight=1.0)}     # LBGAT
-    loss = total({**terms, **trades(adversarial, natural, weight=6.0)})                   # LBGAT + TRADES
-
-Notation: ``M_r(x_adv)`` is ``adversarial``, ``M_r(x)`` is ``natural``, ``M_n(x)`` is ``guide``: raw logits of one shape
-``(N, C)``. Labels ``y`` are indices ``(N,)`` or probabilities ``(N, C)``. Every function returns a dictionary from the
-name of a term to a :class:`Term` (the unweighted value and its weight), so that a history can show each term by itself.
-Gradients flow into every argument; BGAT passes a ``guide`` without a graph. A new guidance loss is one function and one
-entry in :data:`GUIDANCE`; a trainer takes any callable of that form too.
+``M_r(x_adv)`` is ``adversarial``, ``M_r(x)`` is ``natural``, ``M_n(x)`` is ``guide``: logits of one shape ``(N, C)``.
+Every function returns a dictionary from names to :class:`Term`; gradients flow into every argument. A new guidance loss
+is one function and one entry in :data:`GUIDANCE`; a trainer takes any callable of that form too.
 """
 
 from __future__ import annotations
@@ -61,9 +54,7 @@ def total(terms: Terms) -> Tensor:
     """The loss ``sum_i weight_i * value_i``, a scalar, added in the order of the dictionary.
 
     :param terms: The named terms; at least one has a weight other than 0.
-    :raises TypeError: If it is no dictionary of :class:`Term`, or a value no tensor, or a weight no number.
-    :raises ValueError: If every weight is 0, so that nothing would be trained; a value that is no scalar, or a weight
-        that is not finite.
+    :raises ValueError: If every weight is 0, so that nothing would be trained.
     """
     if not isinstance(terms, dict) or not all(isinstance(term, Term) for term in terms.values()):
         raise TypeError(f"terms: expected a dictionary from names to Term(value, weight), got {terms!r}.")
@@ -72,10 +63,8 @@ def total(terms: Terms) -> Tensor:
         if not isinstance(value, Tensor) or isinstance(weight, bool) or not isinstance(weight, (int, float)):
             raise TypeError(f"terms: expected a tensor and a number under {name!r}, got {value!r} and {weight!r}.")
         if value.ndim or not math.isfinite(weight):
-            raise ValueError(
-                f"terms: expected a scalar and a finite weight under {name!r}, got shape {tuple(value.shape)} and "
-                f"{weight!r}."
-            )
+            got = f"shape {tuple(value.shape)} and {weight!r}"
+            raise ValueError(f"terms: expected a scalar and a finite weight under {name!r}, got {got}.")
         if weight:
             part = value if weight == 1 else weight * value
             loss = part if loss is None else loss + part
@@ -147,7 +136,7 @@ def mse(adversarial: Tensor, guide: Tensor, y: Tensor | None = None) -> Terms:  
 
     :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
     :param guide: ``M_n(x)``, raw logits ``(N, C)``.
-    :param y: Not used: the robust model never sees a label.
+    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``; not used here: the robust model never sees one.
     """
     _check(adversarial=adversarial, guide=guide)
     return {"guidance_mse": Term(functional.mse_loss(adversarial, guide))}
@@ -156,9 +145,7 @@ def mse(adversarial: Tensor, guide: Tensor, y: Tensor | None = None) -> Terms:  
 def mse_ce(adversarial: Tensor, guide: Tensor, y: Tensor) -> Terms:
     """``MSE(M_r(x_adv), M_n(x)) + CE(M_r(x_adv), y)``: the terms ``guidance_mse`` and ``adversarial_ce``.
 
-    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
-    :param guide: ``M_n(x)``, raw logits ``(N, C)``.
-    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
+    Arguments: see :func:`mse`.
     """
     return {**mse(adversarial, guide), **adversarial_cross_entropy(adversarial, y)}
 
@@ -166,11 +153,8 @@ def mse_ce(adversarial: Tensor, guide: Tensor, y: Tensor) -> Terms:
 def kd(adversarial: Tensor, guide: Tensor, y: Tensor, temperature: float = 4.0, weight: float = 0.1) -> Terms:
     """``(1 - b) CE(M_r(x_adv), y) + 2 b T^2 CE(softmax(M_r(x_adv) / T), softmax(M_n(x) / T))``.
 
-    The terms are ``adversarial_ce`` and ``guidance_kd``.
+    The terms are ``adversarial_ce`` and ``guidance_kd``. Other arguments: see :func:`mse`.
 
-    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
-    :param guide: ``M_n(x)``, raw logits ``(N, C)``.
-    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
     :param temperature: ``T > 0``.
     :param weight: ``b`` in [0, 1].
     """
@@ -186,9 +170,7 @@ def kd(adversarial: Tensor, guide: Tensor, y: Tensor, temperature: float = 4.0, 
 def kl(adversarial: Tensor, guide: Tensor, y: Tensor) -> Terms:
     """``KL(softmax M_n(x) || softmax M_r(x_adv)) + CE(M_r(x_adv), y)``: the terms ``guidance_kl``, ``adversarial_ce``.
 
-    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
-    :param guide: ``M_n(x)``, raw logits ``(N, C)``.
-    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
+    Arguments: see :func:`mse`.
     """
     _check(adversarial=adversarial, guide=guide)
     return {"guidance_kl": Term(_kl(guide, adversarial)), **adversarial_cross_entropy(adversarial, y)}
@@ -214,9 +196,7 @@ def alp(adversarial: Tensor, natural: Tensor, weight: float = 1.0) -> Terms:
 def trades(adversarial: Tensor, natural: Tensor, weight: float = 6.0) -> Terms:
     """``a * KL(softmax M_r(x) || softmax M_r(x_adv))``: the term ``trades_kl`` (arXiv 1901.08573, eq. 5, a = 1/lambda).
 
-    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
-    :param natural: ``M_r(x)``, raw logits ``(N, C)``.
-    :param weight: ``a >= 0``.
+    Arguments: see :func:`alp`.
     """
     _check(weight=weight, adversarial=adversarial, natural=natural)
     return {"trades_kl": Term(_kl(natural, adversarial), weight)}
@@ -225,11 +205,9 @@ def trades(adversarial: Tensor, natural: Tensor, weight: float = 6.0) -> Terms:
 def mart(adversarial: Tensor, natural: Tensor, y: Tensor, weight: float = 5.0) -> Terms:
     """``a * mean(KL(p(x) || p(x_adv)) * (1 - p_y(x)))``: the term ``mart_kl``, weighted by how unsure the model is.
 
-    With the small constants of the authors' code; the gradient flows through the weights too. Source: MART, OpenReview
-    rklOg6EFwS, eq. 11.
+    With the small constants of the authors' code; the gradient flows through the weights too (OpenReview rklOg6EFwS,
+    eq. 11). Other arguments: see :func:`alp`.
 
-    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
-    :param natural: ``M_r(x)``, raw logits ``(N, C)``.
     :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``, of which the largest counts.
     :param weight: ``a >= 0``: lambda of the paper, ``--beta`` of its code.
     """
@@ -260,8 +238,6 @@ def check_guidance(guidance: Any, nb_classes: int, device: torch.device) -> None
     :param guidance: A callable ``(adversarial, guide, y) -> Terms``.
     :param nb_classes: ``C``.
     :param device: Where the logits will be.
-    :raises TypeError: If it cannot be called, or returns no dictionary from names to ``Term``.
-    :raises ValueError: If a value is no finite scalar, or nothing of the result depends on ``adversarial``.
     """
     check_count(nb_classes, "nb_classes", minimum=2)
     try:
@@ -290,9 +266,7 @@ def check_guidance(guidance: Any, nb_classes: int, device: torch.device) -> None
         if not isinstance(value, Tensor) or value.ndim or not bool(value.isfinite()) or not weighted:
             raise ValueError(f"guidance: expected finite scalar terms, got {name}={value!r} with weight {weight!r}.")
     if not total(terms).requires_grad:
-        raise ValueError(
-            f"guidance: none of its terms {list(terms)} depends on adversarial, so nothing would be learnt."
-        )
+        raise ValueError(f"guidance: none of its terms {list(terms)} depends on adversarial; nothing would be learnt.")
 
 
 def _check(*labels: Any, weight: Any = 1.0, **logits: Any) -> None:
@@ -306,9 +280,8 @@ def _check(*labels: Any, weight: Any = 1.0, **logits: Any) -> None:
         if value.ndim != 2 or value.numel() == 0:
             raise ValueError(f"{name}: expected logits (N, C), at least one row, got shape {tuple(value.shape)}.")
         if first_name and value.shape != first.shape:
-            raise ValueError(
-                f"{name}: expected shape {tuple(first.shape)} as {first_name} has, got {tuple(value.shape)}."
-            )
+            shape = tuple(first.shape)
+            raise ValueError(f"{name}: expected shape {shape} as {first_name} has, got {tuple(value.shape)}.")
         first_name, first = first_name or name, value
     for y in labels:
         _check_labels(y, first, first_name)
@@ -320,10 +293,8 @@ def _check_labels(y: Any, logits: Tensor, of: str) -> None:
     if not isinstance(y, Tensor):
         raise TypeError(f"y: expected a tensor of labels, got {type(y).__name__}.")
     if tuple(y.shape) != ((rows,) if y.ndim == 1 else (rows, classes)):
-        raise ValueError(
-            f"y: expected indices ({rows},) or rows ({rows}, {classes}) for {of} of shape ({rows}, {classes}), got "
-            f"shape {tuple(y.shape)}."
-        )
+        shape = (rows, classes)
+        raise ValueError(f"y: expected indices ({rows},) or rows {shape} as {of} has, got shape {tuple(y.shape)}.")
     if y.dtype != torch.int64 if y.ndim == 1 else not y.is_floating_point():
         raise TypeError(f"y: expected indices as int64 or rows as floats, got {y.dtype} of shape {tuple(y.shape)}.")
     if y.device.type != "cpu":
@@ -332,8 +303,7 @@ def _check_labels(y: Any, logits: Tensor, of: str) -> None:
         low, high = (int(value) for value in y.aminmax())
         if low < 0 or high >= classes:
             raise ValueError(
-                f"y: expected class indices in [0, {classes - 1}] for {of} of shape ({rows}, {classes}), got values in "
-                f"[{low}, {high}]."
+                f"y: expected class indices in [0, {classes - 1}] for {of}, got values in [{low}, {high}]."
             )
     elif not bool(((y >= 0).all(dim=1) & ((y.sum(dim=1) - 1).abs() <= _SUM_TOLERANCE)).all()):
         raise ValueError("y: expected rows that are probabilities (non-negative, sum 1).")

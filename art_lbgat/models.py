@@ -71,8 +71,6 @@ def small_cnn(nb_classes: int = 10, channels: int = 1, size: int = 8) -> nn.Sequ
     :param nb_classes: Number of outputs.
     :param channels: Channels of the images.
     :param size: Height and width of the images, a multiple of 4.
-    :return: The network, PyTorch's default initial weights.
-    :raises ValueError: Counts below 1, or a size that is no multiple of 4.
     """
     check_count(nb_classes, "nb_classes")
     check_count(channels, "channels")
@@ -100,24 +98,16 @@ def create_model(
 ) -> nn.Module:
     """A network that gives raw logits ``(N, nb_classes)`` for images ``(N, *input_shape)`` in [0, 1].
 
-    ``wrn-*``, ``preact-resnet-18``, ``resnet-18`` and ``resnet-18-guide`` are made for 32x32: smaller images are
-    enlarged bilinearly inside the network (the shorter side to 32), larger ones are taken as they are and averaged over
-    all pixels at the end. ``inception-resnet-v2`` enlarges below 75. ``small-cnn`` takes squares of a multiple of 4,
-    and the networks of torchvision and timm what they take by themselves (vision transformers are built for the size).
-    Where there are not 3 channels the first convolution is a new one (He initialisation, fan-out). The names of the
-    parameters are those of the library in every case, so weights fit across image sizes.
+    Networks made for 32x32 (``inception-resnet-v2``: 75) enlarge smaller images bilinearly inside, and average larger
+    ones over all pixels at the end. Where there are not 3 channels the first convolution is a new one (He, fan-out).
+    Parameters have the library's names, so weights fit across image sizes.
 
     :param name: One of :func:`list_models`: ``"wrn-34-10"``, ``"torchvision/resnet50"``, ...
     :param nb_classes: Number of classes, at least 2.
-    :param input_shape: Channels, height, width.
-    :param sub_block1: Add the block that no forward pass uses but the released LBGAT0 and LBGAT6 weights contain
-        (RobustBench's ``sub_block1``); for ``wrn-*`` only.
-    :param weights: A file or a state dict for :func:`~art_lbgat.weights.load_weights`; None keeps the initial weights,
-        drawn from torch's global generator. Nothing is ever downloaded.
-    :return: The network in train mode, on the default device.
-    :raises ValueError: An unknown name, a depth that is not 6n + 4, an image size that the network cannot take,
-        weights that do not fit.
-    :raises TypeError: Counts that are no whole numbers, or another argument of the wrong type.
+    :param input_shape: Channels, height, width; squares of a multiple of 4 for ``small-cnn``.
+    :param sub_block1: For ``wrn-*``: add the unused block that the released LBGAT0 and LBGAT6 weights contain.
+    :param weights: A file or a state dict for :func:`~art_lbgat.weights.load_weights`; None keeps the initial weights.
+    :return: The network in train mode, on the default device; nothing is ever downloaded.
     """
     wide = _check_name(name)
     nb_classes = check_count(nb_classes, "nb_classes", minimum=2)
@@ -137,6 +127,7 @@ def create_model(
         model = _adapted(_NETWORKS[name](nb_classes), shape)
     else:
         model = (_torchvision if library == "torchvision" else _timm)(network_name, nb_classes, shape)
+        _check_logits(model, nb_classes, shape, name)
     if weights is not None:
         load_weights(model, weights)
     return model
@@ -170,9 +161,7 @@ def create_classifier(
     :param sub_block1: As :func:`create_model`, for a name.
     :param weights: As :func:`create_model`; loaded into a module too.
     :return: The classifier; its optimizer drives the parameters of ``classifier.model`` (None if it has none).
-    :raises ValueError: A module that does not give logits ``(N, nb_classes)`` for inputs of that shape (tried on two
-        zero inputs in eval mode; buffers, modes and generators are left as found), or any value out of range.
-    :raises TypeError: If ``model`` is neither a name nor a module, or another argument is of the wrong type.
+    :raises ValueError: Also if a module gives no logits ``(N, nb_classes)``: it is tried on two zeros in eval mode.
     """
     check_number(learning_rate, "learning_rate", exclusive=True)
     check_number(momentum, "momentum")
@@ -326,7 +315,6 @@ def _torchvision(name: str, nb_classes: int, shape: Shape) -> nn.Module:
         model: nn.Module = models.get_model(name, weights=None, num_classes=nb_classes, **options)
         if shape[0] != 3:
             _replace_first_convolution(model, shape[0])
-    _check_logits(model, nb_classes, shape, f"torchvision/{name}")
     return model
 
 
@@ -335,12 +323,10 @@ def _timm(name: str, nb_classes: int, shape: Shape) -> nn.Module:
     if not timm.is_model(name):
         _check_library("timm", name, timm.list_models())
     published = timm.get_pretrained_cfg(name)
-    options = {"img_size": shape[1:]} if getattr(published, "fixed_input_size", False) else {}
+    options: dict[str, Any] = {"img_size": shape[1:]} if getattr(published, "fixed_input_size", False) else {}
     with _fitting(f"timm/{name}", shape):
-        model: nn.Module = timm.create_model(
-            name, pretrained=False, num_classes=nb_classes, in_chans=shape[0], **options
-        )
-    _check_logits(model, nb_classes, shape, f"timm/{name}")
+        options.update(num_classes=nb_classes, in_chans=shape[0])
+        model: nn.Module = timm.create_model(name, pretrained=False, **options)
     return model
 
 
@@ -377,9 +363,8 @@ def _check_range(clip_values: Any, shape: Shape) -> None:
     try:
         np.broadcast_to(low, shape)
     except ValueError as error:
-        raise ValueError(
-            f"clip_values: expected numbers or arrays for inputs of shape {shape}, got {low.shape}."
-        ) from error
+        expected = f"numbers or arrays for inputs of shape {shape}"
+        raise ValueError(f"clip_values: expected {expected}, got {low.shape}.") from error
 
 
 @contextmanager
@@ -388,9 +373,8 @@ def _fitting(name: str, shape: Shape) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # assertions, shape errors, unknown options: each network has its own
-        raise ValueError(
-            f"input_shape: {name} cannot take inputs of shape {shape} ({type(error).__name__}: {error})."
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"input_shape: {name} cannot take inputs of shape {shape} ({reason}).") from error
 
 
 def _check_logits(model: nn.Module, nb_classes: int, shape: Shape, name: str) -> None:
@@ -410,7 +394,5 @@ def _check_logits(model: nn.Module, nb_classes: int, shape: Shape, name: str) ->
     if not isinstance(output, Tensor):
         raise ValueError(f"{name}: expected one tensor of logits, got {type(output).__name__} from its forward pass.")
     if output.shape != (2, nb_classes):
-        raise ValueError(
-            f"{name}: expected logits of shape (N, {nb_classes}) for nb_classes={nb_classes}, got "
-            f"{tuple(output.shape)} for N=2 inputs of shape {shape}."
-        )
+        got = f"{tuple(output.shape)} for N=2 inputs of shape {shape}"
+        raise ValueError(f"{name}: expected logits of shape (N, {nb_classes}) for nb_classes={nb_classes}, got {got}.")

@@ -1,8 +1,7 @@
 """The published ``robustbench`` imported where two of the modules that it asks for are gone.
 
-robustbench 1.1.1 imports ``pkg_resources``, which setuptools dropped in release 82, and ``autoattack``, which is not on
-PyPI: there the wheel depends on ``pyautoattack``, whose interface differs. Stand-ins for what truly cannot be imported
-are in ``sys.modules`` for the length of that one import; the names stay bound inside robustbench.
+robustbench 1.1.1 imports ``pkg_resources``, which setuptools 82 dropped, and ``autoattack``, which is not on PyPI (its
+wheel depends on ``pyautoattack``). Stand-ins are in ``sys.modules`` for that one import only.
 """
 
 from __future__ import annotations
@@ -31,10 +30,7 @@ _LOCK = threading.RLock()
 def import_robustbench() -> ModuleType:
     """The published ``robustbench``, imported once; ``sys.modules`` holds no stand-in afterwards.
 
-    A real ``autoattack`` is preferred where it can be imported and has ``AutoAttack`` and ``state.EvaluationState``.
-
-    :return: The package; global random generators are left as found.
-    :raises ImportError: If robustbench is not installed, or there is neither ``autoattack`` nor ``pyautoattack``.
+    A real ``autoattack`` is preferred; global random generators are left as found.
     """
     with _LOCK:
         package = sys.modules.get("robustbench")
@@ -55,8 +51,6 @@ def import_architecture(module_name: str) -> ModuleType:
     """A module of ``robustbench.model_zoo.architectures``.
 
     :param module_name: Its name there, such as ``"wide_resnet"``.
-    :raises TypeError: If the name is no text.
-    :raises ImportError: As :func:`import_robustbench`, or if there is no such module.
     """
     check_text(module_name, "module_name")
     with _LOCK:
@@ -78,9 +72,8 @@ def with_globals(function: Callable[..., Any], **names: Any) -> Callable[..., An
             f"robustbench: expected a function whose module has the names {unknown or list(names)}, got {function!r}; "
             "this version of robustbench is not supported."
         )
-    changed = FunctionType(
-        function.__code__, {**module, **names}, function.__name__, function.__defaults__, function.__closure__
-    )
+    parts = function.__name__, function.__defaults__, function.__closure__
+    changed = FunctionType(function.__code__, {**module, **names}, *parts)
     changed.__kwdefaults__ = function.__kwdefaults__
     return changed
 
@@ -93,11 +86,8 @@ def _stand_ins() -> Iterator[None]:
         made["pkg_resources"] = _module("pkg_resources", resource_filename=_resource_filename)
     if not (_has("autoattack", "AutoAttack") and _has("autoattack.state", "EvaluationState")):
         if not (_has("pyautoattack", "AutoAttack") and _has("pyautoattack.state", "EvaluationState")):
-            raise ImportError(
-                "robustbench needs AutoAttack: expected the package 'pyautoattack' or 'autoattack', neither can be "
-                "imported; run 'pip install pyautoattack'.",
-                name="autoattack",
-            )
+            needed = "robustbench needs AutoAttack: expected the package 'pyautoattack' or 'autoattack'"
+            raise ImportError(f"{needed}, neither can be imported; run 'pip install pyautoattack'.", name="autoattack")
         state = made["autoattack.state"] = _module("autoattack.state", EvaluationState=_evaluation_state())
         made["autoattack"] = _module("autoattack", AutoAttack=AutoAttack, state=state, __path__=[])
     found = {name: sys.modules[name] for name in made if name in sys.modules}  # None forbids an import: put back too
@@ -133,16 +123,12 @@ def _evaluation_state() -> type:
     base: Any = importlib.import_module("pyautoattack.state").EvaluationState
 
     class EvaluationState(base):  # type: ignore[misc]
-        """What AutoAttack wrote to disk about a run."""
-
         @classmethod
         def from_disk(cls, path: Path | str) -> Any:
-            """The state in a file."""
             return super().from_disk(Path(path))
 
         @property
         def robust_flags(self) -> Tensor | None:
-            """1 for each sample that withstood, else 0; float64, since robustbench takes the mean; None at first."""
             return None if self._robust_flags is None else self._robust_flags.double()
 
     return EvaluationState
@@ -198,9 +184,8 @@ class AutoAttack:
         try:
             with _log_file(self._log_path):
                 # contiguous: its attacks use ``view``, which channels_last inputs do not allow
-                found = self._attack.run_standard_evaluation(
-                    x_orig.contiguous(), y_orig, batch_size=bs, state_path=path
-                )
+                x = x_orig.contiguous()
+                found = self._attack.run_standard_evaluation(x, y_orig, batch_size=bs, state_path=path)
         finally:
             sys.settrace(trace)  # its check of the model ends with none, and debuggers and coverage go blind
         x_adv, y_adv = found
@@ -214,8 +199,7 @@ def _check_state(path: Path) -> None:
         raise ValueError(f"state_path: {path} is damaged or no state of AutoAttack ({error!r}).") from error
     if named.resolve() != path.resolve():
         raise ValueError(
-            f"state_path: {path} was written as {named}, where AutoAttack would go on writing; expected a file that is "
-            "where it was written. Move it back, or take another path."
+            f"state_path: {path} was written as {named}, where AutoAttack would go on writing; move it back."
         )
 
 

@@ -25,22 +25,17 @@ State: TypeAlias = Mapping[str, Any]
 _CONTAINERS = ("state_dict", "model", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.")  # of nn.DataParallel and of torch.compile
 _SHOWN = 5
-_SOUND = "2.10"  # the first version of torch without a known way around weights_only
 
 
 def load_weights(model: nn.Module, path_or_state: str | os.PathLike[str] | State) -> None:
     """Load weights into ``model``: every tensor of the right shape, or nothing.
 
-    A file is a safetensors file or one of ``torch.save`` that holds tensors and plain containers only. A state dict
-    inside ``{"state_dict": ...}``, ``{"model": ...}`` or ``{"model_state_dict": ...}`` is found, and the prefixes
-    ``module.`` and ``_orig_mod.`` of wrapped networks are taken off names that the model does not have.
+    A state dict under ``state_dict``, ``model`` or ``model_state_dict`` is found, and the prefixes ``module.`` and
+    ``_orig_mod.`` of wrapped networks are taken off names that the model does not have.
 
     :param model: Changed in place, on whatever device it is on; not changed if anything is wrong.
-    :param path_or_state: A file or a state dict.
-    :raises FileNotFoundError: If there is no such file.
-    :raises ValueError: A file that is truncated, of another format or holds objects other than tensors (it is never
-        unpickled); missing or unexpected tensors or other shapes, which are named; a model on the meta device.
-    :raises TypeError: If it is neither a path nor a mapping, or ``model`` no module.
+    :param path_or_state: A safetensors file, one of ``torch.save`` that holds only tensors, or a state dict.
+    :raises ValueError: A file that is damaged or holds objects (it is never unpickled); tensors that do not fit.
     """
     check_kind(model, "model", nn.Module)
     if isinstance(path_or_state, Mapping):
@@ -62,8 +57,6 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
     :param model: Its parameters and buffers are written under their own names, from whatever device.
     :param path: The file; one that exists is replaced.
-    :raises FileNotFoundError: If its directory does not exist.
-    :raises TypeError: If ``model`` is no module, or ``path`` no path.
     :raises ValueError: If the state dict holds anything but tensors with values.
     """
     check_kind(model, "model", nn.Module)
@@ -87,8 +80,6 @@ def read_weights(path: str | os.PathLike[str]) -> State:
 
     :param path: A safetensors file or one of ``torch.save``.
     :return: The mapping in the file, tensors on the CPU.
-    :raises FileNotFoundError: If there is no such file.
-    :raises ValueError: As :func:`load_weights`, of what is wrong with the file.
     """
     path = check_path(path, "weights")
     if not path.exists():
@@ -116,22 +107,20 @@ def read_weights(path: str | os.PathLike[str]) -> State:
                 "refused. Open it where you trust it, and save the state dict alone."
             ) from error
         reason = str(error).split("\n")[0] or type(error).__name__
-        raise ValueError(
-            f"weights: {path} cannot be read, it is truncated or damaged, or no file of weights ({reason})."
-        ) from error
+        damaged = "cannot be read, it is truncated or damaged, or no file of weights"
+        raise ValueError(f"weights: {path} {damaged} ({reason}).") from error
     if not isinstance(state, Mapping):
         raise ValueError(f"weights: expected a state dict in {path}, got {type(state).__name__}.")
     return state
 
 
 def _read_torch(path: Path) -> Any:
-    if torch.__version__ < _SOUND:
-        logger.warning(
-            "weights: torch %s has known holes through which a file can run code in spite of weights_only "
-            "(CVE-2025-32434, CVE-2026-24747): read %s only if you trust it, or use torch 2.10 or newer.",
-            torch.__version__,
-            path,
+    if torch.__version__ < "2.10":
+        holes = (
+            "known holes through which a file can run code in spite of weights_only (CVE-2025-32434, CVE-2026-24747)"
         )
+        advice = "weights: torch %s has %s: read %s only if you trust it, or use torch 2.10 or newer."
+        logger.warning(advice, torch.__version__, holes, path)
     # Torch refuses both with weights_only, but not in all versions.
     if tarfile.is_tarfile(path):
         raise ValueError("it is a tar archive, a format of torch before 0.4")
@@ -188,7 +177,5 @@ def _check_match(found: State, own: State, source: str) -> None:
         hint = " The weights have the unused block of TRADES-era WideResNets: build the model with sub_block1=True."
     elif any(name.startswith("sub_block1.") for name in missing):
         hint = " The weights lack the unused block of the model: build the model with sub_block1=False."
-    raise ValueError(
-        f"weights: {source} does not fit the model, nothing was loaded. {'; '.join(wrong)}; of {len(own)} expected."
-        f"{hint}"
-    )
+    found_wrong = f"{'; '.join(wrong)}; of {len(own)} expected.{hint}"
+    raise ValueError(f"weights: {source} does not fit the model, nothing was loaded. {found_wrong}")

@@ -1,5 +1,6 @@
 """Files made to do harm: archives, images, state files, weights and pickles end in one error that names them."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -61,7 +62,7 @@ ARCHIVES = {
     "a header of too many sizes": (lambda path: archive(path, npy((1 << 62, 1 << 62))), "under 'x' of"),
     "a header that is code": (lambda path: archive(path, npy("__import__('os').system('touch marker')")), "under 'x' of"),
     "damaged data": (broken, "under 'x' of"),
-    "no array": (lambda path: archive(path, b"text"), "got a file"),
+    "no array": (lambda path: archive(path, b"text"), "a file that is no array"),
     "objects": (lambda path: archive(path, npy((2,), "|O", pickle.dumps([1, 2]))), "Object arrays cannot be loaded"),
     "half an archive": (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(60)), "is none"),
     "a single pickle": (lambda path: path.write_bytes(pickle.dumps([1])), "is none"),
@@ -84,9 +85,8 @@ def test_nothing_of_an_archive_is_written_anywhere(tmp_path):
     """Names in it lead nowhere, and real images may be packed as well as they can."""
     x = np.zeros((20, 8, 8, 3), np.uint8)
     (tmp_path / "in").mkdir()
-    np.savez_compressed(
-        tmp_path / "in" / "a.npz", x_train=x, y_train=np.arange(20) % 2, x_test=x, y_test=np.zeros(20, int)
-    )
+    parts = {"x_train": x, "y_train": np.arange(20) % 2, "x_test": x, "y_test": np.zeros(20, int)}
+    np.savez_compressed(tmp_path / "in" / "a.npz", **parts)
     with zipfile.ZipFile(tmp_path / "in" / "a.npz", "a") as target:
         for name in ("../up.npy", "/tmp/absolute.npy", "..\\up.npy"):  # noqa: S108
             target.writestr(name, npy((2,), content=b"ab"))
@@ -155,16 +155,11 @@ def test_images_that_pillow_would_give_to_another_program(tmp_path, monkeypatch)
         read_images([tmp_path / "a.jpg"])
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"GIF89a", b"BM" + bytes(60), b"\x89PNG\r\n\x1a\n" + bytes(40), b"\xff\xd8\xff\xe0"]
-)
-def test_images_that_are_none(content, tmp_path):
-    (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(ValueError, match=r"paths: expected an image in .*a.png"):
-        read_images([tmp_path / "a.png"])
-
-
-def test_an_image_that_would_fill_the_memory(tmp_path, monkeypatch):
+def test_images_that_are_none_or_would_fill_the_memory(tmp_path, monkeypatch):
+    for content in (b"", b"GIF89a", b"BM" + bytes(60), b"\x89PNG\r\n\x1a\n" + bytes(40), b"\xff\xd8\xff\xe0"):
+        (tmp_path / "a.png").write_bytes(content)
+        with pytest.raises(ValueError, match=r"paths: expected an image in .*a.png"):
+            read_images([tmp_path / "a.png"])
     Image.new("1", (2000, 2000)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
     with pytest.raises(ValueError, match=r"paths: expected an image in .*a.png .*decompression bomb"):
@@ -184,12 +179,6 @@ def test_torchscript_and_tar_archives(tmp_path):
             target.addfile(member(name), io.BytesIO(b"evil"))
         with pytest.raises(ValueError, match=rf"{number}.pt .* is a tar archive"):
             read_weights(path)
-    with tarfile.open(tmp_path / "plain.pt", "w") as target:
-        target.addfile(member("sys_info"), io.BytesIO(b"evil"))
-    with pytest.raises(ValueError, match=r"expected a safetensors file or one of torch.save, got .*plain.pt"):
-        read_weights(tmp_path / "plain.pt")
-    torch.save(conv_net().state_dict(), tmp_path / "good.pt")
-    assert read_weights(tmp_path / "good.pt").keys() == conv_net().state_dict().keys()
 
 
 @pytest.mark.parametrize(("version", "warned"), [("2.9.1+cu130", True), ("2.10.0", False), ("2.14.1", False)])
@@ -217,19 +206,6 @@ def test_files_of_cifar_with_another_checksum_are_not_unpickled(protocol, tmp_pa
     with pytest.raises(ValueError, match=r"data_dir: .*test_batch or .*batches.meta is missing or damaged, or not the"):
         load_images("cifar10", "Linf", None, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["cifar-10-batches-py"]
-
-
-def recorded(path):
-    with Record(path, {"a": 1}) as record:
-        record.add("natural", Entry(torch.arange(3), torch.zeros(3, 2), {"flag": "text"}, 0.5))
-
-
-def change(path, *statements):
-    database = sqlite3.connect(path)
-    for statement, values in statements:
-        database.execute(statement, values)
-    database.commit()
-    database.close()
 
 
 def entry(content):
@@ -265,8 +241,11 @@ STATES = {
 @pytest.mark.parametrize("case", STATES)
 def test_state_files(case, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    recorded(tmp_path / "state")
-    change(tmp_path / "state", *STATES[case])
+    with Record(tmp_path / "state", {"a": 1}) as record:
+        record.add("natural", Entry(torch.arange(3), torch.zeros(3, 2), {"flag": "text"}, 0.5))
+    with contextlib.closing(sqlite3.connect(tmp_path / "state")) as database, database:
+        for statement, values in STATES[case]:
+            database.execute(statement, values)
 
     def read():
         with Record(tmp_path / "state", {"a": 1}) as record:
@@ -287,15 +266,11 @@ def test_a_state_of_autoattack_that_names_another_file(tmp_path):
     x, y = map(torch.from_numpy, make_data(2))
     for content in (state, {"path": None}, {"path": 3}, {}, []):
         path.write_text(json.dumps(content))
-        with pytest.raises(
-            ValueError, match=r"state_path: .*state.json (was written as .*victim|is damaged or no state)"
-        ):
+        with pytest.raises(ValueError, match=r"state_path: .*state.json (was written as .*victim|is damaged)"):
             attack.run_standard_evaluation(x, y, state_path=path)
         assert not victim.exists()
     path.write_text(json.dumps({**state, "path": str(tmp_path / "x" / ".." / "state.json")}))
-    with pytest.raises(
-        ValueError, match="different set of attacks"
-    ):  # AutoAttack's own, which does not read its own list
+    with pytest.raises(ValueError, match="different set of attacks"):  # AutoAttack's own, which it raises for any file
         attack.run_standard_evaluation(x, y, state_path=path)
 
 

@@ -20,33 +20,24 @@ BAD_NAMES = ["../up", "..", ".", "a/b", "/etc/passwd", "a\\b", "..\\up", "C:\\x"
 RECIPE = RECIPES["digits-natural"]
 
 
-@pytest.mark.parametrize("name", ["lbgat6-cifar100-wrn34-10", "a", "n01440764_18.JPEG", "_x", "1.0+a", "ü", "a" * 100])
-def test_usual_names_are_taken(name):
-    assert check_name(name, "thing") == name
-
-
-@pytest.mark.parametrize("value", [None, 3, b"a", ["a"]])
-def test_what_is_no_text(value):
-    with pytest.raises(TypeError, match=r"^thing: expected text, got"):
-        check_name(value, "thing")
-
-
-@pytest.mark.parametrize("name", BAD_NAMES)
-def test_the_check(name):
-    with pytest.raises(ValueError, match=r"^thing: expected letters, digits and .* got ") as error:
-        check_name(name, "thing")
-    assert repr(name) in str(error.value)
+def test_the_check():
+    for name in ("lbgat6-cifar100-wrn34-10", "a", "n01440764_18.JPEG", "_x", "1.0+a", "ü", "a" * 100):
+        assert check_name(name, "thing") == name
+    for value in (None, 3, b"a", ["a"]):
+        with pytest.raises(TypeError, match=r"^thing: expected text, got"):
+            check_name(value, "thing")
+    for name in BAD_NAMES:
+        with pytest.raises(ValueError, match=r"^thing: expected letters, digits and .* got ") as error:
+            check_name(name, "thing")
+        assert repr(name) in str(error.value)
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_ids_of_recipes(name, tmp_path):
-    with pytest.raises(ValueError, match=r"^id: expected letters"):
-        replace(RECIPE, id=name)
-    with pytest.raises(ValueError, match=r"^id: expected letters"):
-        RECIPE.override(id=name)
     (tmp_path / "recipe.toml").write_text(tomli_w.dumps({**RECIPE.as_toml(), "id": name}), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"^id: expected letters"):
-        Recipe.read(tmp_path / "recipe.toml")
+    for make in (lambda: replace(RECIPE, id=name), lambda: Recipe.read(tmp_path / "recipe.toml")):
+        with pytest.raises(ValueError, match=r"^id: expected letters"):
+            make()
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)

@@ -21,11 +21,7 @@ class Augmentation(Protocol):
     """What an augmentation must look like: ``(x, generator) -> x`` of the same shape, drawing from ``generator``."""
 
     def __call__(self, x: Tensor, generator: torch.Generator, /) -> Tensor:
-        """Return the augmented batch ``(N, C, H, W)``; must not change ``x``.
-
-        ``generator`` lives on the CPU; ``x`` is on the classifier's device where it comes from
-        :class:`~art_lbgat.data.Images`, so what is drawn has to be moved to ``x.device``.
-        """
+        """The augmented batch ``(N, C, H, W)``; ``x`` is left as it is. ``generator`` draws on the CPU."""
 
 
 class LabelAugmentation(Protocol):
@@ -34,7 +30,7 @@ class LabelAugmentation(Protocol):
     mixes_labels: ClassVar[bool]
 
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator, /) -> tuple[Tensor, Tensor]:
-        """Return the augmented batch and its labels, indices ``(N,)`` or soft rows ``(N, nb_classes)``."""
+        """The augmented batch and its labels, indices ``(N,)`` or soft rows ``(N, nb_classes)``."""
 
 
 AnyAugmentation = Augmentation | LabelAugmentation
@@ -44,13 +40,10 @@ AnyAugmentation = Augmentation | LabelAugmentation
 class RandomCropFlip:
     """Random crop of the padded image to its own size, then a horizontal flip with probability 1/2, per image.
 
-    The augmentation of the LBGAT recipes on CIFAR (crop 32 with zero padding 4, flip). Torchvision's transforms draw
-    once per call, which for a batch would be the same crop for every image.
+    The augmentation of the LBGAT recipes on CIFAR (crop 32 with zero padding 4, flip).
 
     :param padding: Zero padding on each side, in pixels; 0 only flips.
     :param flip: Whether to flip.
-    :raises TypeError: A padding that is no whole number, or ``flip`` that is no bool.
-    :raises ValueError: A negative padding.
     """
 
     padding: int = 4
@@ -81,12 +74,9 @@ class RandomCropFlip:
 class Cutout:
     """A square of zeros at a random place of each image (arXiv 1708.04552).
 
-    The centre is uniform over all pixels, so the square may be cut by the border. What is put in is the raw value 0,
-    which the classifier's ``clip_values`` must contain.
+    The centre is uniform over all pixels, so the square may be cut by the border.
 
-    :param size: Side of the square in pixels; None for half the shorter side of the image (16 for 32x32, as in the
-        paper for CIFAR-10).
-    :raises ValueError: A size below 1.
+    :param size: Side of the square in pixels; None for half the shorter side of the image, as in the paper.
     """
 
     size: int | None = None
@@ -111,14 +101,12 @@ class Cutout:
 
 @dataclass(frozen=True)
 class PerImage:
-    """Any transform of torchvision v2, applied image by image.
+    """Any transform of torchvision v2, applied image by image, since it draws once per call.
 
-    Torchvision draws once per call, so that a whole batch would get one draw. The transform draws from the global
-    generators, which are seeded from ``generator`` for the batch and put back afterwards.
+    It draws from the global generators, which are seeded from ``generator`` and put back afterwards.
 
     :param transform: From an image ``(C, H, W)`` to an image of the same shape.
-    :param as_bytes: Give the transform ``round(255 x)`` as uint8 and divide what comes back by 255: for colour
-        transforms, which are defined on bytes. Images that were bytes divided by 255 are given exactly.
+    :param as_bytes: Give it ``round(255 x)`` as uint8, on which colour transforms are defined; for images in [0, 1].
     """
 
     transform: Callable[[Any], Any]
@@ -130,7 +118,7 @@ class PerImage:
         check_flag(self.as_bytes, "as_bytes")
 
     def __call__(self, x: Tensor, generator: torch.Generator, /) -> Tensor:
-        """See :class:`Augmentation`; with ``as_bytes`` only for images in [0, 1]."""
+        """See :class:`Augmentation`."""
         name = type(self.transform).__name__
         _check_images(x, name)
         images = x
@@ -146,9 +134,8 @@ class PerImage:
             changed = [self.transform(image) for image in images]
         shapes = {tuple(image.shape) for image in changed}
         if shapes != {tuple(x.shape[1:])}:
-            raise ValueError(
-                f"augmentation: expected {name} to keep the shape {tuple(x.shape[1:])}, got {sorted(shapes)}."
-            )
+            kept = tuple(x.shape[1:])
+            raise ValueError(f"augmentation: expected {name} to keep the shape {kept}, got {sorted(shapes)}.")
         batch = torch.stack(changed)
         return as_float(batch, 255.0) if self.as_bytes else batch
 
@@ -161,7 +148,6 @@ class CutMix:
 
     :param nb_classes: Number of classes.
     :param alpha: Both parameters of the Beta distribution of the proportion.
-    :raises ValueError: Fewer than two classes, or ``alpha`` not above 0.
     """
 
     nb_classes: int
@@ -212,7 +198,7 @@ class Chain:
     @property
     def mixes_labels(self) -> bool:
         """Whether it is called as :class:`LabelAugmentation`."""
-        return any(mixes_labels(part) for part in self.parts)
+        return any(getattr(part, "mixes_labels", False) for part in self.parts)
 
     def __call__(self, x: Tensor, *labels_and_generator: Any) -> Any:
         """See :class:`Augmentation` and :class:`LabelAugmentation`."""
@@ -225,7 +211,7 @@ class Chain:
 
 def apply(augmentation: AnyAugmentation, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Images and labels as an augmentation of either kind gives them back: tensors, and nothing more is checked."""
-    if mixes_labels(augmentation):
+    if getattr(augmentation, "mixes_labels", False):
         pair = augmentation(x, y, generator)  # type: ignore[call-arg, arg-type]
         if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(each, Tensor) for each in pair):
             raise TypeError(f"augmentation: expected a pair of tensors (x, y) back, got {type(pair).__name__}.")
@@ -236,28 +222,20 @@ def apply(augmentation: AnyAugmentation, x: Tensor, y: Tensor, generator: torch.
     return changed, y
 
 
-def mixes_labels(augmentation: AnyAugmentation) -> bool:
-    """Whether an augmentation is called with labels, and gives them back."""
-    return bool(getattr(augmentation, "mixes_labels", False))
-
-
 def make_augmentation(
     name: str, nb_classes: int, padding: int = 4, argument: str = "name"
 ) -> Augmentation | LabelAugmentation | None:
     """The augmentation of a name: parts joined by ``+``, applied from left to right.
 
-    ``crop`` pads by ``padding`` and crops at random, ``flip`` flips with probability 1/2, ``cutout`` blanks a square of
-    half the side, ``autoaugment`` and ``autoaugment-svhn`` are the policies found on CIFAR-10 and on SVHN,
-    ``randaugment`` is torchvision's with its defaults, ``cutmix`` mixes neighbours and their labels. Neighbouring
-    ``crop`` and ``flip`` are one :class:`RandomCropFlip`.
+    The parts are ``crop``, ``flip``, ``cutout``, ``autoaugment`` (CIFAR-10's policy), ``autoaugment-svhn``,
+    ``randaugment`` and ``cutmix``, each at most once. Neighbouring ``crop`` and ``flip`` are one
+    :class:`RandomCropFlip`.
 
     :param name: Such as ``"crop+flip+cutout"``, or ``"none"``.
     :param nb_classes: Number of classes, for labels that are mixed.
     :param padding: Padding of ``crop``, in pixels.
     :param argument: The name of the argument that ``name`` came from, for errors.
     :return: The augmentation, or None for ``"none"``.
-    :raises TypeError: A name that is no text, counts that are no whole numbers.
-    :raises ValueError: An unknown part, with the nearest name; a part given twice; ``"none"`` with another part.
     """
     check_text(name, argument)
     check_count(nb_classes, "nb_classes", minimum=2)

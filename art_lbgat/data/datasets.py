@@ -27,24 +27,18 @@ from art_lbgat.data.images import Images, read_images, read_npz
 Arrays = tuple[NDArray[np.float32], NDArray[np.int64]]
 Indices = NDArray[np.int64]
 LARGEST_SEED = 2**32 - 1  # of scikit-learn
-_CIFAR_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
-_SVHN_PAGE = "http://ufldl.stanford.edu/housenumbers/"
-_TINY_FOLDER = "tiny-imagenet-200"
-_TINY_ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
-_TINY_SIZE = 64
 
 
 @dataclass(frozen=True)
 class DataSet:
     """Images as bytes, channels first, with index labels, in three disjoint parts.
 
-    ``train``, ``validation`` and ``test`` are the same parts as arrays ``(x, y)``, float32 in [0, 1] and int64; each
-    access makes a new copy, of four times the size.
+    ``train``, ``validation`` and ``test`` make new arrays ``(x, y)``, float32 in [0, 1] and int64, at each access.
 
     :param name: Name of the data set.
     :param train_images: What to train on.
     :param validation_images: Held out of the training data, for every choice that is made.
-    :param test_images: For the numbers that are reported, and for nothing else.
+    :param test_images: For the numbers that are reported alone.
     :param nb_classes: Number of classes.
     :param class_names: A name for each class, or none.
     """
@@ -80,16 +74,12 @@ class DataSet:
 def split_indices(y: NDArray[Any], fraction: float, seed: int, name: str = "fraction") -> tuple[Indices, Indices]:
     """Indices of two disjoint parts with the same proportion of each class, as near as whole samples allow.
 
-    A class with a single sample is left in the first part.
-
-    :param y: Index labels, ``(n,)``.
+    :param y: Index labels, ``(n,)``; a class with a single sample is left in the first part.
     :param fraction: Share of the second part, in (0, 1).
-    :param seed: Same seed, same split.
+    :param seed: Same seed, same split; at most 2**32 - 1.
     :param name: The name of the argument that ``fraction`` came from, for errors.
     :return: The indices of the first and of the second part, ascending.
-    :raises TypeError: Arguments of another type.
-    :raises ValueError: Labels that are none, a seed above 2**32 - 1; if ``fraction`` is not in (0, 1), or is too small
-        or too large for each class to be in both.
+    :raises ValueError: Also if ``fraction`` is too small or too large for each class to be in both.
     """
     from sklearn.model_selection import train_test_split
 
@@ -112,11 +102,7 @@ def split_indices(y: NDArray[Any], fraction: float, seed: int, name: str = "frac
 
 
 def split(x: NDArray[Any], y: NDArray[Any], fraction: float, seed: int) -> tuple[Arrays, Arrays]:
-    """The two parts of :func:`split_indices` as arrays; other arguments and errors: see :func:`split_indices`.
-
-    :param x: Samples, ``(n, ...)``.
-    :return: ``(x, y)`` of the first and of the second part, in the order of the input.
-    """
+    """The parts of samples ``x`` ``(n, ...)`` as arrays ``(x, y)``; arguments and errors: see :func:`split_indices`."""
     first, second = split_indices(y, fraction, seed)
     x, y = as_array(x, "x"), as_array(y, "y")
     if x.ndim == 0 or len(x) != len(y):
@@ -127,14 +113,11 @@ def split(x: NDArray[Any], y: NDArray[Any], fraction: float, seed: int) -> tuple
 def balanced_order(y: NDArray[np.int64], seed: int = 0) -> Indices:
     """An order in which every beginning has the same number of each class, as near as the labels allow.
 
-    Data sets are often sorted by class, so their first images are no sample of them; those of this order are, and
-    smaller samples lie in larger ones.
+    Data sets are often sorted by class, so that their first images are no sample of them.
 
     :param y: Index labels, ``(n,)``.
     :param seed: Seed of the order within each class.
     :return: All indices, each once.
-    :raises TypeError: Arguments of another type.
-    :raises ValueError: Labels that are none, a seed below 0.
     """
     y, seed = check_indices(y), check_seed(seed)
     shuffled = np.random.default_rng(seed).permutation(len(y))
@@ -165,7 +148,6 @@ def load_data(
     :param options: What else the loader takes, such as ``size=32`` for ``"tiny-imagenet"``.
     :return: The data set.
     :raises FileNotFoundError: If the data are not there, with what to download and where to put it.
-    :raises ValueError: An unknown name or option, with the nearest one; ``root`` missing, or given for ``"digits"``.
     """
     loader = LOADERS[check_choice(name, "name", LOADERS)]
     taken = set(inspect.signature(loader).parameters)
@@ -210,12 +192,9 @@ class _SplitOptions:
 
 
 def load_digits(seed: int = 0, validation: float = 0.125, test: float = 1 / 3, limit: int | None = None) -> DataSet:
-    """Scikit-learn's 1,797 real 8x8 images of handwritten digits: embedded, no download.
+    """Scikit-learn's 1,797 real 8x8 images of handwritten digits; other arguments and errors: see :func:`load_data`.
 
-    The test part is always the same, so that no choice made on validation data, with whatever seed, has seen a test
-    image. The other arguments and the errors: see :func:`load_data`.
-
-    :param test: Share of all images that is kept for testing (599 images by default).
+    :param test: Share of all images that is kept for testing; whatever the seed, the same images.
     :return: Images ``(n, 1, 8, 8)`` of values 0 to 16 (``scale`` 16).
     """
     options = _SplitOptions(seed, validation, limit)
@@ -229,22 +208,15 @@ def load_digits(seed: int = 0, validation: float = 0.125, test: float = 1 / 3, l
 
 
 def load_cifar10(root: str | Path, seed: int = 0, validation: float = 0.1, limit: int | None = None) -> DataSet:
-    """CIFAR-10 from torchvision's files or from an ``ImageFolder`` tree, whichever is in ``root``; no download.
-
-    The other arguments and the errors: see :func:`load_data`.
+    """CIFAR-10, images ``(n, 3, 32, 32)``; other arguments and errors: see :func:`load_data`.
 
     :param root: Holds ``cifar-10-batches-py`` (as torchvision unpacks it) or ``train`` and ``test`` folders of classes.
-    :return: Images ``(n, 3, 32, 32)``.
     """
     return _load_cifar("CIFAR-10", 10, root, seed, validation, limit)
 
 
 def load_cifar100(root: str | Path, seed: int = 0, validation: float = 0.1, limit: int | None = None) -> DataSet:
-    """CIFAR-100 with its 100 fine labels, otherwise as CIFAR-10: see :func:`load_cifar10`.
-
-    :param root: Holds ``cifar-100-python`` (as torchvision unpacks it) or ``train`` and ``test`` folders of classes.
-    :return: Images ``(n, 3, 32, 32)``.
-    """
+    """CIFAR-100 with its 100 fine labels, from ``cifar-100-python`` in ``root``, otherwise see :func:`load_cifar10`."""
     return _load_cifar("CIFAR-100", 100, root, seed, validation, limit)
 
 
@@ -258,28 +230,23 @@ def _load_cifar(
     if (folder / "train").is_dir():
         return load_image_folder(folder, name, seed, validation, limit)
     loader: Any = getattr(datasets, name.upper())
-    put = (
-        f"Put torchvision's folder {loader.base_folder} there (torchvision.datasets.{loader.__name__}"
-        f"({str(folder)!r}, download=True), or {_CIFAR_PAGE}), or folders train/<class>/<image> and "
-        "test/<class>/<image>."
-    )
-    if not (folder / loader.base_folder).is_dir():
-        raise _missing(title, folder, put)
     try:
         raw = [loader(str(folder), train=train) for train in (True, False)]
     except RuntimeError as error:  # a file that is missing or has another checksum
+        put = (
+            f"Put torchvision's folder {loader.base_folder} there (torchvision.datasets.{loader.__name__}"
+            f"({str(folder)!r}, download=True), or https://www.cs.toronto.edu/~kriz/cifar.html), or folders "
+            "train/<class>/<image> and test/<class>/<image>."
+        )
         raise _missing(title, folder, put) from error
     train, test = (Images(np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)), part.targets) for part in raw)
     return _data_set(name, train, test, nb_classes, options, raw[0].classes)
 
 
 def load_svhn(root: str | Path, seed: int = 0, validation: float = 0.1, limit: int | None = None) -> DataSet:
-    """SVHN's cropped digits from the two published files; the digit 0 is class 0.
-
-    The other arguments and the errors: see :func:`load_data`.
+    """SVHN's cropped digits, images ``(n, 3, 32, 32)``; other arguments and errors: see :func:`load_data`.
 
     :param root: Holds ``train_32x32.mat`` and ``test_32x32.mat``.
-    :return: Images ``(n, 3, 32, 32)``.
     """
     from torchvision.datasets import SVHN
 
@@ -288,40 +255,34 @@ def load_svhn(root: str | Path, seed: int = 0, validation: float = 0.1, limit: i
     try:
         raw = [SVHN(str(folder), split=part) for part in ("train", "test")]
     except RuntimeError as error:
-        call = ", ".join(
-            f"torchvision.datasets.SVHN({str(folder)!r}, {part!r}, download=True)" for part in ("train", "test")
-        )
-        put = f"Put train_32x32.mat and test_32x32.mat there ({call}, or {_SVHN_PAGE})."
+        call = ", ".join(f"torchvision.datasets.SVHN({str(folder)!r}, {p!r}, download=True)" for p in ("train", "test"))
+        put = f"Put train_32x32.mat and test_32x32.mat there ({call}, or http://ufldl.stanford.edu/housenumbers/)."
         raise _missing("SVHN", folder, put) from error
     train, test = (Images(np.ascontiguousarray(part.data), part.labels) for part in raw)
     return _data_set("svhn", train, test, 10, options)
 
 
 def load_tiny_imagenet(
-    root: str | Path, seed: int = 0, validation: float = 0.1, limit: int | None = None, size: int = _TINY_SIZE
+    root: str | Path, seed: int = 0, validation: float = 0.1, limit: int | None = None, size: int = 64
 ) -> DataSet:
-    """Tiny ImageNet in its published layout; its 10,000 labelled ``val`` images are the test part.
+    """Tiny ImageNet, classes in the order of their WordNet ids; other arguments and errors: see :func:`load_data`.
 
-    Classes are numbered in the sorted order of their WordNet ids (the folders of ``train``). The published test images
-    have no labels and are not read. The other arguments and errors: see :func:`load_data`.
+    The 10,000 labelled ``val`` images are the test part, since the published test images have no labels.
 
-    :param root: Holds ``train/<wnid>/images/*.JPEG``, ``val/images`` and ``val/val_annotations.txt``; or the folder
-        ``tiny-imagenet-200`` that does.
+    :param root: Holds ``train`` and ``val`` as published; or the folder ``tiny-imagenet-200`` that does.
     :param size: 64, or 32 as in the paper: bilinear with antialiasing (PIL).
     :return: Images ``(n, 3, size, size)``.
-    :raises ValueError: Another ``size``; a line of the annotations that names no image and known class.
     """
     options = _SplitOptions(seed, validation, limit)
-    check_choice(size, "size", (32, _TINY_SIZE))
-    outer = check_path(root, "root")
-    folder = outer / _TINY_FOLDER if (outer / _TINY_FOLDER).is_dir() else outer
+    check_choice(size, "size", (32, 64))
+    folder = check_path(root, "root")
+    if (folder / "tiny-imagenet-200").is_dir():
+        folder /= "tiny-imagenet-200"
     annotations = folder / "val" / "val_annotations.txt"
     found = sorted((folder / "train").glob("*/images/*.JPEG"))
     if not found or not annotations.is_file():
-        put = (
-            f"Unpack {_TINY_ADDRESS} there: {_TINY_FOLDER}/train/<wnid>/images/*.JPEG, val/images/*.JPEG "
-            "and val/val_annotations.txt in it."
-        )
+        layout = "train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt in it"
+        put = f"Unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip there: tiny-imagenet-200/{layout}."
         raise _missing("Tiny ImageNet", folder, put)
     wnids = sorted({path.parts[-3] for path in found})
     index = {wnid: label for label, wnid in enumerate(wnids)}
@@ -347,19 +308,14 @@ def load_image_folder(
     size: int | None = None,
     test: float = 0.2,
 ) -> DataSet:
-    """Images from folders of classes: ``root/train/<class>/*`` and ``root/test/<class>/*``, or just ``root/<class>/*``.
+    """Images ``(n, 3, H, W)`` from folders of classes, in their sorted order (torchvision's ``ImageFolder``).
 
-    Classes are numbered in the sorted order of their folders (torchvision's ``ImageFolder``), whose names are
-    ``class_names``. A tree without ``train`` and ``test`` is split, the same share of each class; its test part is
-    always the same, so that no choice made on validation data, with whatever seed, has seen a test image. The other
-    arguments and errors: see :func:`load_data`.
+    The other arguments and errors: see :func:`load_data`.
 
-    :param root: The folder.
+    :param root: Holds ``train/<class>/*`` and ``test/<class>/*``, or just ``<class>/*``.
     :param name: Name of the data set.
     :param size: Crop the middle square of each image and resize it to this; None where all have one size.
-    :param test: Share of all images that is kept for testing, where ``root`` has no ``test``.
-    :return: Images ``(n, 3, H, W)``.
-    :raises ValueError: If the parts have different classes, there is one class, or images differ in size.
+    :param test: Share of all images for testing, where ``root`` has no ``test``; whatever the seed, the same images.
     """
     options = _SplitOptions(seed, validation, limit)
     check_text(name, "name")
@@ -378,10 +334,10 @@ def _find_images(root: Path, test: float) -> tuple[list[tuple[str, int]], list[t
     from torchvision.datasets import ImageFolder
 
     parts = [root / part for part in ("train", "test")]
-    if any(part.is_dir() for part in parts):
-        for part in parts:
-            if not part.is_dir():
-                raise FileNotFoundError(f"root: expected folders {part}/<class>/<image>, but {part} does not exist.")
+    absent = [part for part in parts if not part.is_dir()]
+    if len(absent) == 1:
+        raise FileNotFoundError(f"root: expected folders {absent[0]}/<class>/<image>, but {absent[0]} does not exist.")
+    if not absent:
         train, tested = (ImageFolder(str(part)) for part in parts)
         if train.classes != tested.classes:
             raise ValueError(f"root: train has the classes {train.classes}, test has {tested.classes}.")
@@ -390,10 +346,9 @@ def _find_images(root: Path, test: float) -> tuple[list[tuple[str, int]], list[t
         raise FileNotFoundError(f"root: expected a folder of images, {root}/<class>/<image>, but {root} is none.")
     if not any(each.is_dir() for each in root.iterdir()):
         loose = sum(each.is_file() for each in root.iterdir())
-        found = f"{loose} files without a folder of their class" if loose else "none"
         raise FileNotFoundError(
             f"root: expected folders {root}/<class>/<image>, or {root}/train/<class>/<image> and "
-            f"{root}/test/<class>/<image>, but there are {found}."
+            f"{root}/test/<class>/<image>, but there are {loose} files without a folder of their class."
         )
     whole = ImageFolder(str(root))
     first, second = split_indices(np.asarray(whole.targets, dtype=np.int64), test, seed=0, name="test")
@@ -421,15 +376,11 @@ def _read_data_set(
 def load_npz(
     root: str | Path, name: str | None = None, seed: int = 0, validation: float = 0.1, limit: int | None = None
 ) -> DataSet:
-    """A data set from one archive with the keys ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
-
-    The other arguments and errors: see :func:`load_data`.
+    """``x_train``, ``y_train``, ``x_test``, ``y_test`` of a file; other arguments and errors: see :func:`load_data`.
 
     :param root: The file. Images are uint8, ``(N, H, W, C)``, ``(N, C, H, W)`` or ``(N, H, W)``; labels class indices.
     :param name: Name of the data set; None for that of the file.
     :return: Images ``(n, C, H, W)``; there are as many classes as the largest training label says.
-    :raises TypeError: If images are not uint8.
-    :raises ValueError: A missing key, other shapes, a test label that no training image can have.
     """
     options = _SplitOptions(seed, validation, limit)
     if name is not None:
@@ -459,10 +410,8 @@ def _data_set(
     """The data set of a training part, of which some is held out, and a test part."""
     for part, images in (("training", train), ("test", test)):
         if images.y.max() >= nb_classes:
-            raise ValueError(
-                f"y: expected class indices in [0, {nb_classes - 1}] in the {part} part of {name}, got "
-                f"{images.y.max()}."
-            )
+            expected = f"class indices in [0, {nb_classes - 1}] in the {part} part of {name}"
+            raise ValueError(f"y: expected {expected}, got {images.y.max()}.")
     if options.limit is not None:
         train = train.subset(options.limited(train.y))
     try:

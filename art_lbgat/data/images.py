@@ -24,15 +24,11 @@ SMALL_ARRAY, _MOST_SHRUNK = 1 << 30, 100
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """Images of one size as bytes, with index labels; a torch ``Dataset`` of ``(x / scale, y)``.
-
-    A quarter of the memory of float32; only the batch that is used is converted.
+    """Images of one size as bytes, a quarter of float32's memory; a torch ``Dataset`` of ``(x / scale, y)``.
 
     :param x: Images, uint8, ``(N, C, H, W)``, values in [0, scale]; not copied.
     :param y: Class indices, ``(N,)`` or ``(N, 1)``, any integer dtype; kept as int64.
     :param scale: The value that means 1.0: 255, or 16 for scikit-learn's digits.
-    :raises TypeError: If ``x`` is not uint8, or ``y`` not whole numbers.
-    :raises ValueError: Another shape, no image, another number of labels, a negative label, a value above ``scale``.
     """
 
     def __init__(self, x: Any, y: Any, scale: float = 255.0) -> None:
@@ -75,8 +71,6 @@ class Images(Dataset[tuple[Tensor, int]]):
         """A copy of the images of these indices, in their order.
 
         :param indices: Whole numbers in [-N, N), ``(n,)``, at least one; or a mask, bool ``(N,)``.
-        :raises TypeError: If they are neither.
-        :raises ValueError: Another shape, no index, or one outside the range.
         """
         chosen = as_array(indices, "indices")
         if chosen.ndim != 1 or len(chosen) == 0:
@@ -106,9 +100,7 @@ def read_images(paths: Sequence[str | Path], size: int | None = None, name: str 
     :param size: Resize the middle square to this, bilinear with antialiasing; None to leave images that have one size.
     :param name: The name of the argument that ``paths`` came from, for errors.
     :return: uint8, ``(N, 3, H, W)``.
-    :raises FileNotFoundError: If a file is missing.
-    :raises TypeError: If ``paths`` is no sequence of paths.
-    :raises ValueError: If there is no file, images differ in size, or files are no images, with all of these.
+    :raises ValueError: If there is no file, images differ in size, or files are no images.
     """
     check_text(name, "name")
     if isinstance(paths, (str, bytes, Path)) or not isinstance(paths, Sequence):
@@ -144,7 +136,11 @@ def read_images(paths: Sequence[str | Path], size: int | None = None, name: str 
 def _decode(path: Path, size: int | None, name: str) -> NDArray[np.uint8]:
     try:
         with Image.open(path, formats=_FORMATS) as file:
-            image = _upright(file).convert("RGB")
+            try:
+                upright = ImageOps.exif_transpose(file)
+            except (ValueError, TypeError, KeyError, struct.error, SyntaxError):
+                upright = file  # damaged notes of how the camera was held are passed over, as every viewer does
+            image = upright.convert("RGB")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{name}: expected the image {path}, but it does not exist.") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
@@ -154,14 +150,6 @@ def _decode(path: Path, size: int | None, name: str) -> NDArray[np.uint8]:
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def _upright(file: Image.Image) -> Image.Image:
-    """The image as the camera was held; damaged notes of that are passed over, as every viewer does."""
-    try:
-        return ImageOps.exif_transpose(file)
-    except (ValueError, TypeError, KeyError, struct.error, SyntaxError):
-        return file
-
-
 def read_npz_images(path: str | Path, name: str = "path") -> Images:
     """The images and labels of one archive, such as those that generative models were sampled into.
 
@@ -169,9 +157,6 @@ def read_npz_images(path: str | Path, name: str = "path") -> Images:
         ``(N, C, H, W)`` or ``(N, H, W)``; its labels under ``label``, ``labels`` or ``y``. Nothing is unpickled.
     :param name: The name of the argument it came from, for errors.
     :return: The images, channels first.
-    :raises FileNotFoundError: If the file is not there.
-    :raises TypeError: If images are not uint8.
-    :raises ValueError: A missing key, or other shapes.
     """
     (images,) = read_npz(path, name, "image and label", [(("image", "images", "x"), ("label", "labels", "y"))])
     return images
@@ -181,17 +166,15 @@ def read_npz(
     path: Any, name: str, expected: str, keys: Sequence[tuple[tuple[str, ...], tuple[str, ...]]]
 ) -> list[Images]:
     """Several pairs of images and labels of one archive, by the keys that either may have; nothing is unpickled."""
-    path = check_path(path, name)
+    path, wanted = check_path(path, name), f"{name}: expected an .npz archive with the keys {expected}"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{name}: expected an .npz archive with the keys {expected} (numpy.savez), but {path} does not exist."
-        )
+        raise FileNotFoundError(f"{wanted} (numpy.savez), but {path} does not exist.")
     try:
         archive = np.load(path, allow_pickle=False)
     except Exception as error:  # numpy and zipfile raise many types for a damaged file
-        raise ValueError(f"{name}: expected an .npz archive with the keys {expected}, but {path} is none.") from error
+        raise ValueError(f"{wanted}, but {path} is none.") from error
     if not hasattr(archive, "files"):
-        raise ValueError(f"{name}: expected an .npz archive with the keys {expected}, but {path} is a single array.")
+        raise ValueError(f"{wanted}, but {path} is a single array.")
     found = []
     with archive:
         for pair in keys:
@@ -206,18 +189,17 @@ def read_npz(
 def _npz_array(archive: Any, path: Path, name: str, keys: tuple[str, ...]) -> NDArray[Any]:
     key = next((each for each in keys if each in archive.files), None)
     if key is None:
-        expected = " or ".join(map(repr, keys))
-        raise ValueError(f"{name}: expected the key {expected} in {path}, got {sorted(archive.files)}.")
+        raise ValueError(f"{name}: expected the key {' or '.join(map(repr, keys))} in {path}, got {archive.files}.")
     try:
         for packed in archive.zip.infolist():
             most = max(SMALL_ARRAY, _MOST_SHRUNK * packed.compress_size)
             if packed.filename in (key, f"{key}.npy") and packed.file_size > most:
                 raise ValueError(f"{packed.compress_size:,} bytes that would fill {packed.file_size:,}")
         array: NDArray[Any] = archive[key]
+        if not isinstance(array, np.ndarray):
+            raise TypeError("a file that is no array")
     except Exception as error:  # an array of objects; damage, for which zipfile and zlib raise many types
         raise ValueError(f"{name}: expected an array of numbers under {key!r} of {path} ({error}).") from error
-    if not isinstance(array, np.ndarray):  # a file of the archive that is no array comes as bytes
-        raise ValueError(f"{name}: expected an array of numbers under {key!r} of {path}, got a file.")
     return array
 
 

@@ -14,18 +14,12 @@ from art_lbgat.data.images import Images, read_npz_images
 class MixedData:
     """Data to train on, and extra data of which every batch holds a fixed share.
 
-    A batch of B holds exactly ``round(B * extra_fraction)`` extra samples (half to even, as python rounds), at random
-    places; the last batch of an epoch holds what is left of the data and as large a share of extra samples as whole
-    samples allow. Extra samples come in a shuffled order, none twice before all were used, on through the epochs;
-    which they are is a function of (seed, fit, epoch).
+    A batch of B holds ``round(B * extra_fraction)`` extra samples at random places, the last one as near to that as
+    whole samples allow. They come shuffled, none twice before all were used, on through the epochs.
 
     :param data: :class:`~art_lbgat.data.Images` or arrays ``(x, y)``; an epoch is each of these samples once.
     :param extra: The same, or the path of an ``.npz`` archive (see :func:`~art_lbgat.data.read_npz_images`).
     :param extra_fraction: Share of each batch that comes from ``extra``, in (0, 1).
-    :raises TypeError: If ``data`` or ``extra`` is something else.
-    :raises ValueError: ``extra_fraction`` outside (0, 1), no samples, or samples of different shapes; in ``fit``, a
-        batch size at which a batch holds no extra samples, or nothing else.
-    :raises FileNotFoundError: If the archive is not there.
     """
 
     def __init__(self, data: Any, extra: Any, extra_fraction: float) -> None:

@@ -36,15 +36,8 @@ _OTHER_ORDER = (
 )
 # What a loader that reads the rows of one process has of the loader it was made of.
 _KEPT = (
-    "num_workers",
-    "collate_fn",
-    "pin_memory",
-    "timeout",
-    "worker_init_fn",
-    "multiprocessing_context",
-    "generator",
-    "prefetch_factor",
-    "persistent_workers",
+    *("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn"),
+    *("multiprocessing_context", "generator", "prefetch_factor", "persistent_workers"),
 )
 
 
@@ -53,7 +46,7 @@ class Batch(NamedTuple):
 
     :param x: Raw inputs, float32, ``(N, ...)``; on the CPU, or on the classifier's device where they were bytes.
     :param y: Labels, indices ``(N,)`` or soft rows ``(N, C)``, on the CPU.
-    :param share: Which rows of a global batch they are, where each process reads its own; None: the whole batch.
+    :param share: Which rows of a global batch they are, where each process reads its own.
     """
 
     x: Tensor
@@ -71,7 +64,7 @@ class Stream:
         """The batches of one epoch.
 
         :param key: Seed, fit and epoch.
-        :param first_step: How many batches to leave out, at the start: they were trained on before a stop.
+        :param first_step: How many batches to leave out at the start, as trained on before a stop.
         """
         raise NotImplementedError
 
@@ -82,7 +75,7 @@ class Stream:
     def state(self, *, at_start: bool) -> dict[str, Any]:
         """What :meth:`load` takes to go on; empty where batches are a function of the key alone.
 
-        :param at_start: Whether to go on with the next epoch, rather than in the midst of the one that was last begun.
+        :param at_start: Whether to go on with the next epoch, rather than within the one last begun.
         """
         return {}
 
@@ -107,8 +100,7 @@ def as_stream(
 
     Of data in memory every sample comes once per epoch, shuffled, and the last partial batch is kept.
 
-    :param x: Arrays (with ``y``), :class:`~art_lbgat.data.Images`, :class:`~art_lbgat.data.MixedData`, a torch
-        ``DataLoader`` or ``Dataset`` of pairs, or an ART ``DataGenerator``.
+    :param x: Arrays, :class:`Images`, :class:`MixedData`, torch's ``DataLoader`` or ``Dataset``, a ``DataGenerator``.
     :param y: Labels, or None where ``x`` brings its own.
     :param batch_size: Samples per batch; a loader or generator has its own.
     :param view: The classifier that is trained; the samples must have its shape, range and classes.
@@ -116,9 +108,6 @@ def as_stream(
     :param avoid_single: Join a last batch of one sample to the one before it, since BatchNorm has no statistics of one.
     :param processes: Who trains on the same batches; each reads its share alone where that is possible.
     :return: The stream.
-    :raises TypeError: An argument of another type.
-    :raises ValueError: See :mod:`art_lbgat.checks`; or ``y`` given twice, or missing; or a generator without a size;
-        or an unknown name of an augmentation; or ``avoid_single`` where batches of one sample are all there is.
     """
     check_kind(view, "view", TensorView)
     check_count(batch_size, "batch_size")
@@ -134,9 +123,8 @@ def as_stream(
     if brings_labels and y is not None:
         raise ValueError(f"y: expected None, since {type(x).__name__} brings its own labels.")
     if not brings_labels and y is None:
-        raise ValueError(
-            "y: expected labels, got None (only Images, MixedData, a DataLoader, Dataset or generator brings its own)."
-        )
+        kinds = "only Images, MixedData, a DataLoader, Dataset or generator brings its own"
+        raise ValueError(f"y: expected labels, got None ({kinds}).")
     if isinstance(x, MixedData):
         data = Source(*x.data, view, ("data", "data (labels)"))
         extra = Source(*x.extra, view, ("extra", "extra (labels)"))
@@ -147,11 +135,7 @@ def as_stream(
 
 
 class Source:
-    """Samples in memory, checked once, of which batches are gathered by index; nothing is copied but the batch.
-
-    Images held as bytes are converted on the classifier's device: ``low + x / scale * (high - low)`` of its
-    ``clip_values``.
-    """
+    """Samples in memory, checked once; bytes become ``low + x / scale * (high - low)`` on the classifier's device."""
 
     def __init__(self, x: Any, y: Any, view: TensorView, names: tuple[str, str] = ("x", "y")) -> None:
         self._view = view
@@ -220,7 +204,7 @@ class ArrayStream(Stream):
             yield augmented(batch, self._augmentation, key, step, self._view)
 
     def _mixed(self, batch: Batch, extra: NDArray[np.int64], places: Tensor) -> Batch:
-        """The batch with the extra samples of these indices, in the order of ``places``."""
+        """The batch with the extra samples, in the order of ``places``."""
         if len(extra) and self._extra is not None:
             more = self._extra.batch(extra)
             if more.x.device != batch.x.device:  # one held as bytes, the other as numbers
@@ -236,10 +220,8 @@ class ArrayStream(Stream):
         start = max(key.epoch - 1, 0) * per_epoch
         stop = start + per_epoch
         passes = range(start // size, (stop - 1) // size + 1)
-        whole = [
-            torch.randperm(size, generator=key._replace(epoch=0, step=number).generator("extra order")).numpy()
-            for number in passes
-        ]
+        keys = [key._replace(epoch=0, step=number) for number in passes]
+        whole = [torch.randperm(size, generator=each.generator("extra order")).numpy() for each in keys]
         return np.concatenate(whole)[start - passes[0] * size : stop - passes[0] * size]
 
     def fingerprint(self) -> dict[str, Any]:
@@ -258,30 +240,24 @@ def _sizes(count: int, batch_size: int, extra_fraction: float, avoid_single: boo
     extra = round(batch_size * extra_fraction)
     own = batch_size - extra
     if extra_fraction and (extra == 0 or own == 0):
-        raise ValueError(
-            f"extra_fraction: expected a share of which batches of {batch_size} (batch_size) hold samples of both "
-            f"kinds, got {extra_fraction}: {own} of data and {extra} of extra."
-        )
+        expected = f"a share of which batches of {batch_size} (batch_size) hold samples of both kinds"
+        got = f"{extra_fraction}: {own} of data and {extra} of extra"
+        raise ValueError(f"extra_fraction: expected {expected}, got {got}.")
     sizes = [(own, extra)] * (count // own)
     left = count % own
     if left:
         sizes.append((left, round(left * extra / own)))
     if avoid_single and sum(sizes[-1]) == 1:
         if len(sizes) == 1 or batch_size == 1:
-            raise ValueError(
-                f"batch_size: batches of one sample (batch_size={batch_size}, {count} samples) give BatchNorm in "
-                "train mode no statistics; expected at least 2 samples per batch."
-            )
+            got = f"batches of one sample (batch_size={batch_size}, {count} samples)"
+            raise ValueError(f"batch_size: {got} give BatchNorm no statistics; expected at least 2 samples per batch.")
         logger.info("The last batch of one sample is joined to the one before it (BatchNorm needs at least two).")
         sizes[-2:] = [(own + left, extra)]
     return sizes
 
 
 class LoaderStream(Stream):
-    """Batches that somebody else makes (ART's generators, torch's loaders and data sets), each one checked.
-
-    Of a loader whose batches are lists of indices every process fetches only its own rows of each batch.
-    """
+    """Checked batches of loaders and data sets; where they are lists of indices, a process fetches only its rows."""
 
     def __init__(
         self,
@@ -311,12 +287,7 @@ class LoaderStream(Stream):
         self._expected: str | None = None
 
     def epoch(self, key: Key, first_step: int = 0) -> Iterator[Batch]:
-        """See :class:`Stream`; batches that are left out are fetched all the same.
-
-        :raises ValueError: If a batch is no ``(x, y)`` pair or has wrong values, if a batch that is not the last is a
-            single sample, if the batches that are left out are not those of the run that was stopped, or if the
-            processes shuffle in different orders.
-        """
+        """See :class:`Stream`; batches that are left out are fetched all the same."""
         self._found = [generator.get_state() for generator in self._generators]
         if not first_step:
             self._check_same()
@@ -391,9 +362,9 @@ class LoaderStream(Stream):
         expected, self._expected = self._expected, None
         if expected is not None and self._last is not None and sha256_of(self._last[:2]) != expected:
             raise ValueError(
-                "x: the loader gives other batches than in the run that was stopped, so going on would not be the same "
-                "run; expected a loader whose order follows torch's global generator or its own, and data that do not "
-                "change. Start anew in another checkpoint_dir, or pass arrays."
+                "x: the loader gives other batches than in the run that was stopped; expected an order that follows "
+                "torch's global generator or its own, and data that do not change. Start anew in another "
+                "checkpoint_dir, or pass arrays."
             )
 
 
@@ -463,9 +434,7 @@ def _without_single(batches: Iterable[Batch]) -> Iterator[Batch]:
     """The batches, a last one of a single sample joined to the one before it; a single one elsewhere is refused."""
     for batch in _joining_single(batches, lambda batch: len(batch.x), _joined):
         if len(batch.x) == 1:
-            raise ValueError(
-                "x: got a batch of one sample, of which BatchNorm in train mode has no statistics; expected at least 2."
-            )
+            raise ValueError("x: got a batch of one sample, of which BatchNorm has no statistics; expected at least 2.")
         yield batch
 
 

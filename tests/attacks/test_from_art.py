@@ -56,23 +56,17 @@ EXACT = {
     "pgd linf": (make_classifier, pgd),
     "pgd linf 'inf'": (make_classifier, lambda c: pgd(c, norm="inf")),
     "pgd l2": (make_classifier, l2),
-    "pgd worker": (
-        make_classifier,
-        lambda c: ProjectedGradientDescentPyTorch(c, eps=0.1, eps_step=0.03, max_iter=5, verbose=False),
-    ),
+    "pgd worker": (make_classifier, lambda c: ProjectedGradientDescentPyTorch(c, eps=0.1, eps_step=0.03, max_iter=5, verbose=False)),
     "bim": (make_classifier, lambda c: BasicIterativeMethod(c, eps=0.1, eps_step=0.03, max_iter=5, verbose=False)),
     "fgsm": (make_classifier, lambda c: FastGradientMethod(c, eps=0.1)),
     "pgd max_iter 0": (make_classifier, lambda c: pgd(c, max_iter=0, num_random_init=1)),
     "standardisation": (lambda: make_classifier(preprocessing=(0.4, 0.3)), pgd),
     "no clip_values": (lambda: make_classifier(clip_values=None), l2),
-    "pixels 0-255": (
-        lambda: make_classifier(clip_values=(0, 255), preprocessing=(0, 255)),
-        lambda c: pgd(c, eps=8.0, eps_step=2.0),
-    ),
+    "pixels 0-255": (lambda: make_classifier(clip_values=(0, 255), preprocessing=(0, 255)), lambda c: pgd(c, eps=8.0, eps_step=2.0)),
     "label smoothing": (lambda: make_classifier(loss=nn.CrossEntropyLoss(label_smoothing=0.3)), pgd),
     "class weights": (lambda: make_classifier(loss=WEIGHTED), l2),
     "multi-margin loss": (lambda: make_classifier(loss=nn.MultiMarginLoss()), pgd),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -89,13 +83,6 @@ def test_bitwise_equal_to_generate(make, build, soft):
     expected = attack.generate(x, labels)
     assert np.array_equal(in_the_loop(attack, x, y), expected)
     assert build is EXACT["pgd max_iter 0"][1] or not np.array_equal(expected, x)
-
-
-def test_l2_in_smaller_chunks_is_equal_up_to_rounding():
-    attack = l2(make_classifier(), batch_size=7)
-    x, y = make_data(20)
-    expected = attack.generate(x, np.eye(4, dtype=np.float32)[y])
-    np.testing.assert_allclose(in_the_loop(attack, x, y), expected, atol=1e-4)
 
 
 def test_random_start_of_a_read_attack_is_in_the_ball_and_uniform():

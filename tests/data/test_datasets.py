@@ -64,16 +64,13 @@ def test_a_split_leaves_single_samples_in_the_first_part():
         split(y[1:], y, 0.2, 0)
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
-def test_split_refuses_a_bad_fraction(fraction):
-    with pytest.raises(ValueError, match="fraction: expected a"):
-        split(np.zeros((10, 1)), np.arange(10) % 2, fraction, 0)
-
-
-@pytest.mark.parametrize(("y", "fraction"), [(np.arange(40) % 10, 0.1), (np.arange(40) % 10, 0.9), (np.arange(5), 0.5)])
-def test_a_split_that_cannot_hold_every_class_is_refused(y, fraction):
-    with pytest.raises(ValueError, match=r"fraction: 0.\d of \d+ samples leaves \d+ for the second part"):
-        split_indices(y, fraction, 0)
+def test_a_split_that_cannot_be_is_refused():
+    for y, fraction in ((np.arange(40) % 10, 0.1), (np.arange(40) % 10, 0.9), (np.arange(5), 0.5)):
+        with pytest.raises(ValueError, match=r"fraction: 0.\d of \d+ samples leaves \d+ for the second part"):
+            split_indices(y, fraction, 0)
+    for fraction in (0.0, 1.0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="fraction: expected a"):
+            split(np.zeros((10, 1)), np.arange(10) % 2, fraction, 0)
 
 
 def test_balanced_order_is_nested_balanced_and_complete():
@@ -206,25 +203,22 @@ def test_folders_that_do_not_fit_are_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             load_image_folder(tmp_path / "a", **arguments)
     Image.fromarray(pixels(9, 8, 3)).save(tmp_path / "a" / "train" / "dog" / "9.png")
-    with pytest.raises(ValueError, match=r"root: expected images of one size, .*, got \(8, 8\) .* \(9, 8\) in .*9.png"):
-        load_image_folder(tmp_path / "a")
     write_tree(tmp_path / "one", parts=("",), classes=("a",))
-    with pytest.raises(ValueError, match=r"root: expected at least two classes in .*, got \['a'\]"):
-        load_image_folder(tmp_path / "one")
-    with pytest.raises(FileNotFoundError, match=r"root: expected a folder of images, .*none is none"):
-        load_image_folder(tmp_path / "none")
     (tmp_path / "loose").mkdir()
     (tmp_path / "loose" / "1.jpg").write_bytes(b"")
-    with pytest.raises(FileNotFoundError, match="but there are 1 files without a folder of their class"):
-        load_image_folder(tmp_path / "loose")
-    write_tree(tmp_path / "b", parts=("train",))
-    with pytest.raises(
-        FileNotFoundError, match=r"root: expected folders .*test/<class>/<image>, but .* does not exist"
+    write_tree(tmp_path / "half", parts=("train",))
+    write_tree(tmp_path / "other", parts=("train",))
+    write_tree(tmp_path / "other", parts=("test",), classes=("cat", "bird"))
+    for name, message in (
+        ("a", r"expected images of one size, .*, got \(8, 8\) .* \(9, 8\) in .*9.png"),
+        ("one", r"expected at least two classes in .*, got \['a'\]"),
+        ("none", "expected a folder of images, .*none is none"),
+        ("loose", "expected folders .*but there are 1 files without a folder of their class"),
+        ("half", "expected folders .*test/<class>/<image>, but .* does not exist"),
+        ("other", r"train has the classes \['cat', 'dog'\], test has \['bird', 'cat'\]"),
     ):
-        load_image_folder(tmp_path / "b")
-    write_tree(tmp_path / "b", parts=("test",), classes=("cat", "bird"))
-    with pytest.raises(ValueError, match=r"root: train has the classes \['cat', 'dog'\], test has \['bird', 'cat'\]"):
-        load_image_folder(tmp_path / "b")
+        with pytest.raises((ValueError, FileNotFoundError), match=f"root: {message}"):
+            load_image_folder(tmp_path / name)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (8, 8, 3), (8, 8), (1, 8, 8), (8, 8, 1)])
@@ -244,7 +238,7 @@ MISSING = {
     "cifar100": r"no CIFAR-100 in .*cifar-100-python there .*torchvision.datasets.CIFAR100\(.*download=True\).*https://",
     "svhn": r"no SVHN in .*train_32x32.mat and test_32x32.mat there \(torchvision.datasets.SVHN\(.*'train', download=True\)",
     "tiny-imagenet": r"no Tiny ImageNet in .*Unpack http://cs231n.*train/<wnid>/images/\*.JPEG.*val_annotations.txt",
-    "folder": r"expected folders .*/train/<class>/<image>.*, but there are none",
+    "folder": r"expected folders .*/train/<class>/<image>.*, but there are 0 files",
     "npz": r"expected an .npz archive with the keys x_train, y_train, x_test and y_test",
 }
 
@@ -256,18 +250,18 @@ def test_missing_data_says_what_to_download_and_where_to_put_it(tmp_path, name):
     assert str(tmp_path) in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "options", "message"),
-    [
-        (("cifra10", "."), {}, r"name: expected one of .*'cifra10'; did you mean 'cifar10'"),
-        (("svhn",), {}, "root: expected the path that holds svhn .*, got None"),
-        (("digits", "."), {}, "root: expected None, since digits come with scikit-learn"),
-        (("tiny-imagenet", "."), {"sise": 32}, r"options: expected one of \['size'\], got 'sise'; did you mean 'size'"),
-        (("digits",), {"limit": 0}, "limit: expected a whole number >= 1, got 0"),
-        (("digits",), {"limit": 5}, r"limit: 5 training images are too few\. validation: "),
-        (("digits",), {"validation": 0.001}, "validation: 0.001 of 1198 samples leaves 2 for the second part"),
-    ],
-)
+BAD_ARGUMENTS = [
+    (("cifra10", "."), {}, r"name: expected one of .*'cifra10'; did you mean 'cifar10'"),
+    (("svhn",), {}, "root: expected the path that holds svhn .*, got None"),
+    (("digits", "."), {}, "root: expected None, since digits come with scikit-learn"),
+    (("tiny-imagenet", "."), {"sise": 32}, r"options: expected one of \['size'\], got 'sise'; did you mean 'size'"),
+    (("digits",), {"limit": 0}, "limit: expected a whole number >= 1, got 0"),
+    (("digits",), {"limit": 5}, r"limit: 5 training images are too few\. validation: "),
+    (("digits",), {"validation": 0.001}, "validation: 0.001 of 1198 samples leaves 2 for the second part"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "options", "message"), BAD_ARGUMENTS)
 def test_bad_arguments_are_refused(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         load_data(*arguments, **options)

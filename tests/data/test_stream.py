@@ -6,13 +6,11 @@ import torch
 from art.data_generators import NumpyDataGenerator
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from art_lbgat import MadryTrainer
 from art_lbgat.data import Images, MixedData
 from art_lbgat.preserve import Key, preserved_randomness
 from art_lbgat.processes import Processes, Share
-from tests.conftest import copied_state, make_classifier, make_data, states_equal
+from tests.conftest import make_classifier, make_data
 from tests.data.cases import KEY, batches, make_images, stream
-from tests.trainers.cases import pgd
 
 
 def equal(first, second):
@@ -58,18 +56,6 @@ def test_bounds_may_differ_by_pixel():
     assert batch.x[:, 0, 1:].unique().tolist() == [1]
 
 
-def test_a_trainer_makes_the_same_weights_of_bytes_and_of_floats():
-    states = []
-    images = make_images(n=20)
-    for data in ((images,), images.arrays()):
-        classifier = make_classifier()
-        trainer = MadryTrainer(classifier, pgd(classifier), seed=3)
-        trainer.fit(*data, augmentation="crop+flip", batch_size=8, nb_epochs=1)
-        states.append(copied_state(classifier.model))
-    assert states_equal(*states)
-    assert not states_equal(states[0], copied_state(make_classifier().model))
-
-
 def test_a_single_last_sample_is_joined_where_it_must_be():
     images = make_images(n=17)
     loader = DataLoader(images, batch_size=8)
@@ -84,14 +70,14 @@ def test_a_single_last_sample_is_joined_where_it_must_be():
 
 
 def test_what_does_not_fit_the_classifier_is_refused():
-    with pytest.raises(ValueError, match=r"x: expected shape \(N, 1, 8, 8\), got \(24, 3, 8, 8\)"):
-        batches(make_images(shape=(3, 8, 8)))
-    with pytest.raises(ValueError, match=r"y: expected class indices in \[0, 3\], got values in \[0, 6\]"):
-        batches(make_images(classes=7))
-    with pytest.raises(ValueError, match="y: expected None, since Images brings its own labels"):
-        batches(make_images(), np.zeros(24))
-    with pytest.raises(ValueError, match=r"y: expected labels, got None \(only Images"):
-        batches(make_data()[0])
+    for data, message in (
+        ((make_images(shape=(3, 8, 8)),), r"x: expected shape \(N, 1, 8, 8\), got \(24, 3, 8, 8\)"),
+        ((make_images(classes=7),), r"y: expected class indices in \[0, 3\], got values in \[0, 6\]"),
+        ((make_images(), np.zeros(24)), "y: expected None, since Images brings its own labels"),
+        (make_data()[:1], r"y: expected labels, got None \(only Images"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            batches(*data)
 
 
 # Mixed data
@@ -116,10 +102,11 @@ def mixed_batches(fraction, batch_size=16, data=DATA, extra=EXTRA, **kwargs):
 
 @pytest.mark.parametrize(("fraction", "counts"), [(0.3, 5), (0.5, 8), (0.7, 11), (0.05, 1)])
 def test_every_batch_holds_the_exact_share_and_an_epoch_all_data(fraction, counts):
-    own, extra = [], []
+    own, extra, places = [], [], set()
     every = mixed_batches(fraction)
     for step, batch in enumerate(every):
         held = numbers(batch)
+        places.add(tuple(number >= 100 for number in held))
         count = sum(number >= 100 for number in held)
         left = len(held) - count
         if step < len(every) - 1:
@@ -130,6 +117,7 @@ def test_every_batch_holds_the_exact_share_and_an_epoch_all_data(fraction, count
         own += [number for number in held if number < 100]
         extra += [number for number in held if number >= 100]
     assert sorted(own) == list(range(50))
+    assert len(places) > 1  # extra samples are anywhere in a batch
     uses = np.bincount(extra, minlength=130)[100:]
     assert uses.max() - uses.min() <= 1  # none again before all were used
 
@@ -140,20 +128,11 @@ def test_extra_samples_go_on_through_the_epochs_and_are_keyed():
         return [n for n in held if n >= 100]
 
     first, second, third = extras(1), extras(2), extras(3)
-    assert len(first) == len(second) == 12
-    assert len({*first, *second}) == 24
+    assert len(first) == len(second) == len({*first, *second}) / 2 == 12
     uses = np.bincount([*first, *second, *third], minlength=130)[100:]
-    assert uses.sum() == 36
-    assert (uses.min(), uses.max()) == (1, 2)
+    assert (uses.sum(), uses.min(), uses.max()) == (36, 1, 2)
     assert extras(2) == second
-    assert extras(2, seed=1) != second
-    assert extras(2, fit=2) != second
-
-
-def test_places_in_a_mixed_batch_are_shuffled():
-    kinds = [tuple(number >= 100 for number in numbers(batch)) for batch in mixed_batches(0.5)]
-    assert all(kind != tuple(sorted(kind)) for kind in kinds[:-1])
-    assert len(set(kinds)) == len(kinds)
+    assert second not in (extras(2, seed=1), extras(2, fit=2))
 
 
 def test_arrays_images_and_archives_mix_with_each_other(tmp_path):
@@ -189,7 +168,6 @@ BAD = {
     "shape": (DATA, (THREE[0][:, :, :4], THREE[1]), 0.5, ValueError, r"extra: expected samples of shape \(1, 8, 8\) as in data, got \(1, 4, 8\)"),
     "no file": (DATA, "nowhere.npz", 0.5, FileNotFoundError, "extra: expected an .npz archive .* nowhere.npz does not exist"),
     "labels": (DATA, (THREE[0], [0, 1, 4]), 0.5, ValueError, r"extra \(labels\): expected class indices in \[0, 3\], got values in \[0, 4\]"),
-    "labels of images": (DATA, Images(EXTRA.x, EXTRA.y + 3), 0.5, ValueError, r"extra \(labels\): expected class indices in \[0, 3\]"),
     "length": (DATA, (THREE[0], [0, 1]), 0.5, ValueError, r"extra \(labels\): expected 3 labels"),
     "range": (DATA, (THREE[0] + 2, THREE[1]), 0.5, ValueError, "extra: values lie in .* outside clip_values"),
     "no extra in a batch": (DATA, EXTRA, 0.01, ValueError, "extra_fraction: expected a share of which batches of 8 .* 8 of data and 0 of extra"),
@@ -328,10 +306,7 @@ def test_each_process_reads_its_own_rows_of_a_loader(workers):
     with preserved_randomness():
         alone = batches(loader(25, num_workers=workers), avoid_single=True)
         first, second = Half(0), Half(1)
-        halves = [
-            batches(loader(25, num_workers=workers), avoid_single=True, processes=process)
-            for process in (first, second)
-        ]
+        halves = [batches(loader(25, num_workers=workers), avoid_single=True, processes=p) for p in (first, second)]
         assert first.other == second.other
         for whole, one, other in zip(alone, *halves, strict=True):
             assert one.share.total == other.share.total == len(whole.x)
