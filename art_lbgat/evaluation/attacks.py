@@ -161,10 +161,7 @@ def _check_source(source: TensorView, judged: TensorView) -> None:
     }
     for name, (found, expected) in pairs.items():
         if found != expected:
-            raise ValueError(
-                f"{source.name}: its {name} is {found}, that of {judged.name} is {expected}; expected the same, since "
-                "both are given the same images."
-            )
+            raise ValueError(f"{source.name}: its {name} is {found}, that of {judged.name} is {expected}.")
 
 
 def _range(clip_values: Any) -> Any:
@@ -210,8 +207,7 @@ def make_examples(
 def _gradient_examples(subject: Subject, plan: Plan, threat: Threat, restarts: int, rows: Tensor) -> Tensor:
     """``x_{t+1} = project(x_t + eps_step * direction(grad loss(M(x_t))))`` from random starts, FGSM from ``x``.
 
-    The starts are drawn for all samples, so that they depend neither on the batch size nor on which samples are
-    attacked. A sample that one start breaks is left alone by the next: the worst case over the restarts is kept.
+    The starts are drawn for all samples, so that they do not depend on the batch size or on which are attacked.
     """
     fgsm = plan.name == "fgsm"
     ascent = Ascent(
@@ -222,31 +218,25 @@ def _gradient_examples(subject: Subject, plan: Plan, threat: Threat, restarts: i
         objective=plan.objective,
         start="none" if fgsm else "uniform",
     )
-    generator = torch.Generator().manual_seed(subject.seed)
+    view, generator = subject.view, torch.Generator().manual_seed(subject.seed)
     x_adv, left = subject.x.clone(), rows.clone()
     for restart in range(restarts):
         unit = draw_start(ascent, subject.x, generator)
         index = left.nonzero().squeeze(1)
         if not len(index):
             break
-        x_adv[index] = _ascend_rows(subject, ascent, unit, index, restart)
+
+        def chunk_examples(chunk: Tensor, unit: Tensor | None = unit) -> Tensor:
+            start = None if unit is None else unit[chunk].to(view.device)
+            x, y = subject.x[chunk].to(view.device), subject.y[chunk].to(view.device)
+            return ascend(ascent, view.logits, x, y, view.bounds(), [start]).cpu()
+
+        with plain_autograd(view.device), evaluating(view.module), preserved_randomness():
+            seed_everything(subject.seed + restart)
+            x_adv[index] = in_chunks(chunk_examples, index, subject.batch_size)
         if restart + 1 < restarts:
             left = subject.judge(x_adv, left)[0]
     return x_adv
-
-
-def _ascend_rows(subject: Subject, ascent: Ascent, unit: Tensor | None, index: Tensor, restart: int) -> Tensor:
-    view = subject.view
-
-    def chunk_examples(chunk: Tensor) -> Tensor:
-        """Those of some samples."""
-        start = None if unit is None else unit[chunk].to(view.device)
-        x, y = subject.x[chunk].to(view.device), subject.y[chunk].to(view.device)
-        return ascend(ascent, view.logits, x, y, view.bounds(), [start]).cpu()
-
-    with plain_autograd(view.device), evaluating(view.module), preserved_randomness():
-        seed_everything(subject.seed + restart)
-        return in_chunks(chunk_examples, index, subject.batch_size)
 
 
 def _noise_examples(subject: Subject, threat: Threat, rows: Tensor) -> Tensor:
@@ -334,10 +324,8 @@ def verify(x: Tensor, x_adv: Tensor, eps: float, norm: float, bounds: Bounds, sc
     :param eps: Radius of the ball, in raw input units.
     :param norm: ``math.inf`` or 2.
     :param bounds: Range of valid inputs, or None.
-    :param scale: Range of the inputs; the tolerance is 1e-6 of it, of the largest natural value or of 1, whichever is
-        most, since float32 cannot keep a ball around large values any closer.
+    :param scale: Range of the inputs; the tolerance is 1e-6 of the largest of it, any natural value and 1 (float32).
     :param name: Name of the attack, for the message.
-    :raises TypeError: Arguments of another type.
     :raises ValueError: Wrong shape, NaN or Inf, outside the range, or outside the ball by more than the tolerance.
     """
     _check_verifiable(x, x_adv, eps, norm, bounds, scale)
