@@ -17,6 +17,7 @@ from torch import Tensor
 from art_lbgat.checks import as_array, check_count, check_norm, check_number
 from art_lbgat.classifier import TensorView
 from art_lbgat.diagnostics.agreement import BATCH_SIZE, Models, make_images, make_logits, make_views
+from art_lbgat.evaluation.results import check_columns, norm_name
 from art_lbgat.evaluation.subject import to_tensor, whole_range
 
 _ROWS = 64  # images whose distances to all others are held at once
@@ -89,7 +90,13 @@ def boundary_distance(
     views = make_views(models)
     images = make_images(x, views)
     norm = check_norm(norm)
-    far = _reach(max_distance, next(iter(views.values())), norm)
+    if max_distance is None:
+        first = next(iter(views.values()))
+        far = whole_range(first, norm)
+        if not math.isfinite(far):
+            raise ValueError(f"max_distance: expected a number > 0, since {first.name} has no clip_values, got None.")
+    else:
+        far = check_number(max_distance, "max_distance", exclusive=True)
     check_count(steps, "steps")
     width = check_number(tolerance, "tolerance", exclusive=True) * far
     given = directions if isinstance(directions, Mapping) else {"given": directions}
@@ -111,7 +118,7 @@ def boundary_distance(
         }
         parts.append(pd.DataFrame(columns))
     table = pd.concat(parts, ignore_index=True)
-    table.attrs.update(norm="inf" if norm == math.inf else "2", max_distance=far)
+    table.attrs.update(norm=norm_name(norm), max_distance=far)
     return table
 
 
@@ -123,9 +130,7 @@ def boundary_gap(distances: pd.DataFrame) -> pd.DataFrame:
         both boundaries were found; ``mean_distance`` (``mean |gap|``), ``mean_gap`` and ``median_gap`` over these.
     :raises ValueError: If it is no such table, or holds one model only.
     """
-    missing = {"model", "direction", "sample", "distance"} - set(distances.columns)
-    if missing:
-        raise ValueError(f"distances: expected the table of boundary_distance, missing columns {sorted(missing)}.")
+    check_columns(distances, "distances", "boundary_distance", ("model", "direction", "sample", "distance"))
     names = list(dict.fromkeys(distances["model"]))
     if len(names) < 2:
         raise ValueError(f"distances: expected at least two models, got {names}.")
@@ -259,15 +264,6 @@ def _grid(corners: Tensor, resolution: int, border: float) -> Tensor:
     counts = [max(2, round(float(side) / spacing) + 1) for side in high - low]
     u, v = (low[i] + spacing * torch.arange(n, dtype=torch.float64) for i, n in enumerate(counts))
     return torch.cartesian_prod(v, u).flip(dims=(1,))
-
-
-def _reach(max_distance: float | None, view: TensorView, norm: float) -> float:
-    if max_distance is not None:
-        return check_number(max_distance, "max_distance", exclusive=True)
-    reach = whole_range(view, norm)
-    if not math.isfinite(reach):
-        raise ValueError(f"max_distance: expected a number > 0, since {view.name} has no clip_values, got None.")
-    return reach
 
 
 def _nearest_of_another_class(images: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.int64]:

@@ -143,7 +143,8 @@ def fit_head(train: Array, y: Labels, test: Array, nb_classes: int, head: Head, 
 def compare_heads(first: Array, second: Array, y_train: Labels, y_test: Labels) -> dict[str, float]:
     """The columns of :func:`transferred_discrepancy` from ``n`` on, of the scores of two heads."""
     frequencies = np.bincount(y_train, minlength=first.shape[1]) / len(y_train)
-    parts = [_normalised(scores - frequencies) for scores in (first, second)]
+    parts = [scores - frequencies for scores in (first, second)]
+    parts = [part / (np.linalg.norm(part) or 1.0) for part in parts]
     classes = [scores.argmax(axis=1) for scores in (first, second)]
     return {
         "n": len(y_test),
@@ -152,11 +153,6 @@ def compare_heads(first: Array, second: Array, y_train: Labels, y_test: Labels) 
         "accuracy_first": float((classes[0] == y_test).mean()),
         "accuracy_second": float((classes[1] == y_test).mean()),
     }
-
-
-def _normalised(values: Array) -> Array:
-    size = float(np.linalg.norm(values))
-    return values / size if size > 0 else values
 
 
 def _read_tasks(tasks: Any, views: Views) -> dict[str, tuple[Tensor, Labels, int]]:

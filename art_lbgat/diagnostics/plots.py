@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from art_lbgat.diagnostics.agreement import ADVERSARIAL, NATURAL
+from art_lbgat.evaluation.results import check_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -300,12 +301,9 @@ def _make_axes(ax: Axes | None) -> Axes:
 
 
 def _check_table(frame: Any, source: str, columns: Iterable[str]) -> None:
-    if not isinstance(frame, pd.DataFrame):
-        raise TypeError(f"frame: expected the table of {source}, got {type(frame).__name__}.")
-    missing = [column for column in columns if column not in frame.columns]
-    if missing or frame.empty:
-        found = f"missing columns {missing}" if missing else "no rows"
-        raise ValueError(f"frame: expected the table of {source}, got one with {found}.")
+    check_columns(frame, "frame", source, columns)
+    if frame.empty:
+        raise ValueError(f"frame: expected the table of {source}, got one with no rows.")
 
 
 def _bars(ax: Axes, height: NDArray[Any], i: int, n: int, **options: Any) -> None:

@@ -16,7 +16,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 
 from art_lbgat.attacks.pgd import Ascent, ascend, draw_start
-from art_lbgat.attacks.projections import Bounds, clip, unit_gaussian, unit_uniform
+from art_lbgat.attacks.projections import Bounds, ascent_direction, clip, unit_gaussian, unit_uniform
 from art_lbgat.checks import check_count, check_kind, check_norm, check_number
 from art_lbgat.classifier import JudgedView, TensorView
 from art_lbgat.evaluation.autoattack import attack_names, auto_attack, needs_gradients
@@ -199,9 +199,12 @@ def make_examples(
         return Examples(source.x_adv, plan.name, plan.steps, threat.restarts, flags, source.seconds)
     with plain_autograd(subject.view.device), preserved_randomness():
         seed_everything(subject.seed)
-        if plan.kind == "autoattack":
-            return _autoattack_examples(subject, threat, plan.attack)
-        return _art_examples(subject, plan, threat)
+        if plan.kind == "art":
+            return _art_examples(subject, plan, threat)
+        settings = (threat.eps, threat.norm, plan.attack, subject.batch_size, subject.seed)
+        result = auto_attack(subject.view, subject.x.clone(), subject.y, *settings)
+        version = "standard" if plan.attack == "standard" and subject.view.classifier.nb_classes >= 10 else "custom"
+        return Examples(result.x_adv, f"autoattack ({version})", flags=tuple(result.flags))
 
 
 def _gradient_examples(subject: Subject, plan: Plan, threat: Threat, restarts: int, rows: Tensor) -> Tensor:
@@ -244,28 +247,13 @@ def _noise_examples(subject: Subject, threat: Threat, rows: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(subject.seed)
     x_adv, left = subject.x.clone(), rows.clone()
     for draw in range(DRAWS):
-        inside = draw % 2 == 0
-        unit = unit_uniform(subject.x, threat.norm, generator) if inside else _corner(subject.x, threat.norm, generator)
+        if draw % 2 == 0:
+            unit = unit_uniform(subject.x, threat.norm, generator)
+        else:  # random signs (Linf) or directions of length 1 (L2)
+            unit = ascent_direction(unit_gaussian(subject.x, generator), threat.norm)
         x_adv[left] = clip(subject.x + threat.eps * unit, subject.bounds())[left]
         left = subject.judge(x_adv, left)[0]
     return x_adv
-
-
-def _corner(x: Tensor, norm: float, generator: torch.Generator) -> Tensor:
-    """Random signs (Linf) or directions of length 1 (L2)."""
-    unit = unit_gaussian(x, generator)
-    if norm == math.inf:
-        return torch.where(unit >= 0, 1.0, -1.0)
-    length = unit.flatten(1).norm(dim=1).clamp_min(torch.finfo(unit.dtype).tiny)
-    direction: Tensor = unit / length.reshape(-1, *[1] * (unit.ndim - 1))
-    return direction
-
-
-def _autoattack_examples(subject: Subject, threat: Threat, attacks: str | Sequence[str]) -> Examples:
-    settings = (threat.eps, threat.norm, attacks, subject.batch_size, subject.seed)
-    result = auto_attack(subject.view, subject.x.clone(), subject.y, *settings)
-    standard = attacks == "standard" and subject.view.classifier.nb_classes >= 10
-    return Examples(result.x_adv, f"autoattack ({'standard' if standard else 'custom'})", flags=tuple(result.flags))
 
 
 def _art_examples(subject: Subject, plan: Plan, threat: Threat) -> Examples:
@@ -328,7 +316,17 @@ def verify(x: Tensor, x_adv: Tensor, eps: float, norm: float, bounds: Bounds, sc
     :param name: Name of the attack, for the message.
     :raises ValueError: Wrong shape, NaN or Inf, outside the range, or outside the ball by more than the tolerance.
     """
-    _check_verifiable(x, x_adv, eps, norm, bounds, scale)
+    for argument, value in (("x", x), ("x_adv", x_adv)):
+        if not check_kind(value, argument, Tensor).is_floating_point() or value.ndim < 2:
+            raise TypeError(f"{argument}: expected floats (N, ...), got {value.dtype} of shape {tuple(value.shape)}.")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("x: expected finite values, got NaN or Inf.")
+    check_number(eps, "eps")
+    check_number(scale, "scale")
+    check_norm(norm)
+    pair = isinstance(bounds, (tuple, list)) and len(bounds) == 2 and all(isinstance(b, Tensor) for b in bounds)
+    if bounds is not None and not pair:
+        raise TypeError(f"bounds: expected two tensors (low, high) or None, got {bounds!r}.")
     if x_adv.shape != x.shape:
         raise ValueError(f"{name}: x_adv has shape {tuple(x_adv.shape)}, expected {tuple(x.shape)} as x has.")
     delta = (x_adv.double() - x.double()).flatten(1)
@@ -345,17 +343,3 @@ def _refuse(bad: Tensor, name: str, problem: str, detail: str = "") -> None:
     samples = bad.flatten(1).any(dim=1).nonzero()
     if len(samples):
         raise ValueError(f"{name}: x_adv {problem} in {len(samples)} samples, first in {int(samples[0, 0])}{detail}.")
-
-
-def _check_verifiable(x: Any, x_adv: Any, eps: Any, norm: Any, bounds: Any, scale: Any) -> None:
-    for name, value in (("x", x), ("x_adv", x_adv)):
-        if not check_kind(value, name, Tensor).is_floating_point() or value.ndim < 2:
-            raise TypeError(f"{name}: expected floats (N, ...), got {value.dtype} of shape {tuple(value.shape)}.")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("x: expected finite values, got NaN or Inf.")
-    check_number(eps, "eps")
-    check_number(scale, "scale")
-    check_norm(norm)
-    pair = isinstance(bounds, (tuple, list)) and len(bounds) == 2 and all(isinstance(b, Tensor) for b in bounds)
-    if bounds is not None and not pair:
-        raise TypeError(f"bounds: expected two tensors (low, high) or None, got {bounds!r}.")

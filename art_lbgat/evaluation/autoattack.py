@@ -274,8 +274,11 @@ def attack_images(
             checks = importlib.import_module(f"{package.__name__}.checks")
             one = _OneProcess(runner, checks, model, x, y, batch_size, seed, view.device)
             found = _run_attacks(one, names, record, shared, verbose)
-            flags = {**found.flags, **_check_square(checks, found), **notes}
-    return found._replace(flags=flags)
+    flags, said = dict(found.flags), _Logger()
+    checks.check_square_sr({"clean": float(found.right.double().mean()), **found.accuracies}, logger=said)
+    if said.message:  # Square, which uses no gradients, found more than the attacks before it left
+        flags[SQUARE_STRONGER] = said.message
+    return found._replace(flags={**flags, **notes})
 
 
 def _run_attacks(
@@ -422,10 +425,3 @@ def check_defence(checks: ModuleType, model: nn.Module, x: Tensor, y: Tensor) ->
     with ThreadPoolExecutor(max_workers=1) as thread:
         thread.submit(checks.check_dynamic, model, x, False, logger=said[DYNAMIC]).result()
     return {name: logger.message for name, logger in said.items() if logger.message}
-
-
-def _check_square(checks: ModuleType, found: AutoAttackResult) -> dict[str, str]:
-    """Whether Square, which uses no gradients, found more than the attacks before it left."""
-    said = _Logger()
-    checks.check_square_sr({"clean": float(found.right.double().mean()), **found.accuracies}, logger=said)
-    return {SQUARE_STRONGER: said.message} if said.message else {}

@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -115,7 +115,7 @@ def unpack(packed: bytes) -> tuple[dict[int, Entry], tuple[str, str] | None]:
     return found, failure
 
 
-class Record:
+class Record(AbstractContextManager["Record"]):
     """Entries by the name of the part and the place within it; in memory only where there is no path.
 
     ValueError leaves a file of another identity, or a damaged one, as it is; BlockingIOError if it is in use.
@@ -204,9 +204,6 @@ class Record:
     def close(self) -> None:
         """Give the file back."""
         self._database.close()
-
-    def __enter__(self) -> Record:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()

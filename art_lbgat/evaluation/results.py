@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,6 +94,17 @@ def as_table(rows: Mapping[str | None, Sequence[Row]]) -> pandas.DataFrame:
 
     named = [({} if name is None else {"model": name}) | row.as_dict() for name, each in rows.items() for row in each]
     return pandas.DataFrame(named).astype({"steps": "Int64", "restarts": "Int64"})
+
+
+def check_columns(table: Any, argument: str, source: str, columns: Iterable[str]) -> None:
+    """Refuse what is not the table of a function, which its columns tell."""
+    import pandas
+
+    if not isinstance(table, pandas.DataFrame):
+        raise TypeError(f"{argument}: expected the table of {source}, got {type(table).__name__}.")
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise ValueError(f"{argument}: expected the table of {source}, got one with missing columns {missing}.")
 
 
 def norm_name(norm: float) -> str:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from art.estimators.classification import PyTorchClassifier
 
 from art_lbgat.attacks.projections import check_scale
-from art_lbgat.checks import check_kind, check_number
+from art_lbgat.checks import check_number
 from art_lbgat.evaluation.attacks import Source, Threat, check_threat, make_sources, plan_attacks
 from art_lbgat.evaluation.autoattack import attack_names
+from art_lbgat.evaluation.results import check_columns
 from art_lbgat.evaluation.subject import LARGEST_CHANGE, LARGEST_SHARE, Health, Subject, make_subjects, whole_range
 from art_lbgat.evaluation.suite import UNBOUNDED, run_row
 
@@ -98,12 +99,7 @@ def masking_report(checks: pandas.DataFrame) -> str:
     :param checks: The table; ValueError for another one.
     :return: One line that sums up, then a line for each check that failed.
     """
-    import pandas
-
-    check_kind(checks, "checks", pandas.DataFrame)
-    missing_columns = {"check", "passed", "observed", "expected", "detail"} - set(checks.columns)
-    if missing_columns:
-        raise ValueError(f"checks: expected the table of sanity_checks, missing columns {sorted(missing_columns)}.")
+    check_columns(checks, "checks", "sanity_checks", ("check", "passed", "observed", "expected", "detail"))
     failed = checks[~checks["passed"].astype(bool)]
     missing = "" if _WITH_SOURCE in set(checks["check"]) else " Transfer was not checked: no source was given."
     if not len(failed):

@@ -209,9 +209,12 @@ def _gradient_shares(view: TensorView, x: Tensor, y: Tensor, batch_size: int, se
 
     def dead_and_broken(rows: Tensor) -> Tensor:
         """Two columns, bool, a row per sample."""
-        found = _input_gradient(view, x[rows].to(view.device), y[rows].to(view.device))
-        graphs.append(found is not None)
-        gradient = (torch.zeros_like(x[rows]) if found is None else found).flatten(1)
+        leaf = x[rows].to(view.device).requires_grad_(True)
+        # a node of the graph rather than a leaf, so that a model that works in place can be differentiated too
+        loss = functional.cross_entropy(view.logits(leaf * 1), y[rows].to(view.device), reduction="sum")
+        graphs.append(loss.requires_grad)
+        found = torch.autograd.grad(loss, leaf, allow_unused=True)[0] if loss.requires_grad else None
+        gradient = (torch.zeros_like(leaf) if found is None else found).flatten(1)
         finite = torch.isfinite(gradient).all(dim=1)
         return torch.stack([finite & (gradient == 0).all(dim=1), ~finite], dim=1).cpu()
 
@@ -219,13 +222,3 @@ def _gradient_shares(view: TensorView, x: Tensor, y: Tensor, batch_size: int, se
         seed_everything(seed)
         dead, broken = in_chunks(dead_and_broken, torch.arange(len(x)), batch_size).double().mean(dim=0).tolist()
     return dead, broken, all(graphs)
-
-
-def _input_gradient(view: TensorView, x: Tensor, y: Tensor) -> Tensor | None:
-    # A node of the graph rather than a leaf, so that a model that works in place can be differentiated too.
-    leaf = x.requires_grad_(True)
-    loss = functional.cross_entropy(view.logits(leaf * 1), y, reduction="sum")
-    if not loss.requires_grad:
-        return None
-    (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True)
-    return torch.zeros_like(x) if gradient is None else gradient

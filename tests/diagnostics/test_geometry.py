@@ -218,7 +218,7 @@ def test_slices_of_several_models_are_on_one_grid(classifier, guide):
         (
             boundary_gap,
             {"distances": pd.DataFrame({"model": ["a"]})},
-            "the table of boundary_distance, missing columns",
+            "the table of boundary_distance, got one with missing",
         ),
         (boundary_gap, {}, r"distances: expected at least two models, got \['model'\]"),
         (decision_slices, {"names": ["a", "a", "b"]}, "names: expected three different names"),

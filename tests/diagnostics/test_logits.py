@@ -9,6 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.special import softmax
+from scipy.stats import entropy
 
 from art_lbgat.diagnostics import agreement, calibration, margins, reliability
 from tests.conftest import make_classifier, make_data
@@ -17,22 +19,14 @@ from tests.diagnostics.cases import fixed, indices
 LOGITS = arrays(np.float64, (6, 3), elements=st.integers(-50, 50).map(lambda v: v / 10))
 
 
-def softmax(row):
-    exponents = [math.exp(v) for v in row]
-    return [e / sum(exponents) for e in exponents]
-
-
 def test_agreement_by_hand():
-    guide = fixed([[2, 0, 0], [0, 3, 0], [0, 0, 1], [1, 0, 0]])
-    model = fixed([[1, 0, 0], [0, 0, 2], [0, 1, 0], [4, 0, 0]])
-    row = agreement(guide, model, indices(4), [0, 1, 1, 2]).iloc[0]
+    rows = [[2, 0, 0], [0, 3, 0], [0, 0, 1], [1, 0, 0]], [[1, 0, 0], [0, 0, 2], [0, 1, 0], [4, 0, 0]]
+    row = agreement(fixed(rows[0]), fixed(rows[1]), indices(4), [0, 1, 1, 2]).iloc[0]
     assert (row["model"], row["guide_images"], row["model_images"], row["n"]) == ("model", "natural", "natural", 4)
     assert row["agreement"] == 0.5
     assert 0 < row["low"] < 0.5 < row["high"] < 1
     assert row["mse"] == pytest.approx((1 + 9 + 4 + 1 + 1 + 9) / 12)
-    pairs = zip([[2, 0, 0], [0, 3, 0], [0, 0, 1], [1, 0, 0]], [[1, 0, 0], [0, 0, 2], [0, 1, 0], [4, 0, 0]], strict=True)
-    divergences = [sum(p * math.log(p / q) for p, q in zip(softmax(g), softmax(m), strict=True)) for g, m in pairs]
-    assert row["kl"] == pytest.approx(np.mean(divergences))
+    assert row["kl"] == pytest.approx(np.mean([entropy(softmax(g), softmax(m)) for g, m in zip(*rows, strict=True)]))
     assert row["cosine"] == pytest.approx((1 - 0.5 - 0.5 + 1) / 4)  # corners of a triangle are at cosine -1/2
     assert list(row[["both_right", "guide_only", "model_only", "both_wrong"]]) == [0.25, 0.25, 0.25, 0.25]
 
