@@ -165,16 +165,11 @@ def boundary_shift(
     table = boundary_distance(models, x, directions, **options)
     after, before = (table[table["model"] == name].reset_index(drop=True) for name in models)
     with np.errstate(invalid="ignore"):  # inf - inf
-        shift = after["distance"].to_numpy() - before["distance"].to_numpy()
-    columns = {
-        "direction": after["direction"],
-        "sample": after["sample"],
-        "before": before["distance"],
-        "after": after["distance"],
-        "shift": shift,
-        "same": after["predicted"] == before["predicted"],
-    }
-    shifts = pd.DataFrame(columns)
+        shift = after["distance"] - before["distance"]
+    same = after["predicted"] == before["predicted"]
+    shifts = after[["direction", "sample"]].assign(
+        before=before["distance"], after=after["distance"], shift=shift, same=same
+    )
     shifts.attrs.update(table.attrs)
     return shifts
 

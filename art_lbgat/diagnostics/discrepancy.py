@@ -70,13 +70,13 @@ def transferred_discrepancy(
     read = _read_tasks(tasks, views)
     rows = []
     known: dict[tuple[str, int], Array] = {}  # tasks often share their inputs
-    for task, (x, y, nb_classes) in read.items():
+    for task, (given, x, y, nb_classes) in read.items():
         train, test = _split(len(y), held_out, seed, task)
         if len(np.unique(y[train])) < 2:
             raise ValueError(f"tasks[{task!r}]: expected at least two classes in the training samples, got one.")
         scores = {}
         for name, view in views.items():
-            key = (name, id(tasks[task][0]))
+            key = (name, id(given))
             if key not in known:
                 known[key] = _features(view, x, extractors[name], batch_size)
             scores[name] = fit_head(known[key][train], y[train], known[key][test], nb_classes, head, name)
@@ -155,8 +155,8 @@ def compare_heads(first: Array, second: Array, y_train: Labels, y_test: Labels) 
     }
 
 
-def _read_tasks(tasks: Any, views: Views) -> dict[str, tuple[Tensor, Labels, int]]:
-    """Inputs, class indices and number of classes of each task."""
+def _read_tasks(tasks: Any, views: Views) -> dict[str, tuple[Any, Tensor, Labels, int]]:
+    """The inputs as given and as a tensor, class indices and number of classes of each task."""
     if not isinstance(tasks, Mapping):
         raise TypeError(f"tasks: expected a mapping from names to pairs (x, y), got {type(tasks).__name__}.")
     if not tasks or MEAN in tasks:
@@ -169,7 +169,7 @@ def _read_tasks(tasks: Any, views: Views) -> dict[str, tuple[Tensor, Labels, int
         images = make_images(task[0], views, f"{title} x")
         labels = as_array(task[1], f"{title} y")
         classes = labels.shape[1] if labels.ndim == 2 and labels.shape[1] > 1 else int(labels.max(initial=0)) + 1
-        read[name] = images, hard_labels(labels, classes, len(images), f"{title} y"), classes
+        read[name] = task[0], images, hard_labels(labels, classes, len(images), f"{title} y"), classes
     return read
 
 
