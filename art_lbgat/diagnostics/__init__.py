@@ -11,13 +11,7 @@ all of this is about logits. Modes, ``requires_grad`` and the global random gene
 """
 
 from art_lbgat.diagnostics.agreement import agreement, calibration, margins, reliability
-from art_lbgat.diagnostics.boundary import (
-    boundary_distance,
-    boundary_gap,
-    boundary_shift,
-    decision_slices,
-    directions,
-)
+from art_lbgat.diagnostics.boundary import boundary_distance, boundary_gap, boundary_shift, decision_slices, directions
 from art_lbgat.diagnostics.discrepancy import penultimate_features, transferred_discrepancy
 from art_lbgat.diagnostics.plots import (
     plot_agreement,

@@ -1,8 +1,8 @@
-"""What comes from logits on given images: agreement with the guide, margins, calibration; and the logits themselves."""
+"""What comes from logits on given images: agreement with the guide, margins, calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from art_lbgat.checks import as_array, check_count, check_inputs, check_labels
+from art_lbgat.checks import as_array, check_count, check_inputs
 from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation.results import Accuracy
-from art_lbgat.evaluation.subject import predict
+from art_lbgat.evaluation.subject import hard_labels, predict, to_tensor
 
 Models: TypeAlias = PyTorchClassifier | Mapping[str, PyTorchClassifier]
 Views: TypeAlias = dict[str, TensorView]
@@ -32,21 +32,18 @@ def agreement(
     """``agreement = mean 1[argmax G = argmax M]``, ``mse = mean (G - M)^2``, ``kl = mean KL(softmax G || softmax M)``.
 
     ``G`` are the guide's logits, ``M`` the model's. With ``x_adv`` there are three rows per model: both on natural
-    images, the guide on the natural and the model on the adversarial ones, both on the adversarial ones. The second is
-    what BGAT and LBGAT train (arXiv 2011.11164): its ``mse`` is the guidance term of the loss, in eval mode.
+    images, the guide on the natural and the model on the adversarial ones (what BGAT and LBGAT train, arXiv
+    2011.11164: its ``mse`` is the guidance term of the loss, in eval mode), both on the adversarial ones.
 
     :param guide: The guide.
     :param models: The model that was guided, and others by name.
     :param x: Raw natural images, ``(N, *input_shape)``.
     :param y: Labels, indices or one-hot.
-    :param x_adv: Adversarial images of the same shape, for all models; or a mapping from model names to those made
-        against each; or None.
+    :param x_adv: Adversarial images for all models, or a mapping from model names to those made against each, or None.
     :param batch_size: Images per pass.
-    :return: Columns ``model``, ``guide_images``, ``model_images``, ``n``; ``agreement`` in [0, 1] with its 95 % Wilson
-        interval ``low``, ``high``; ``mse`` over images and classes; ``kl`` in nats; ``cosine`` in [-1, 1], the mean
-        over images of the cosine between the logits less their mean over classes; and the shares ``both_right``,
-        ``guide_only``, ``model_only`` and ``both_wrong`` of the images, which sum to 1.
-    :raises TypeError: If a classifier is no ``PyTorchClassifier``.
+    :return: Columns ``model``, ``guide_images``, ``model_images``, ``n``; ``agreement`` with its 95 % Wilson interval
+        ``low``, ``high``; ``mse``; ``kl`` in nats; ``cosine``, between the logits less their mean over classes; and
+        the shares ``both_right``, ``guide_only``, ``model_only`` and ``both_wrong`` of the images.
     :raises ValueError: Classifiers that cannot be compared, bad images or labels, NaN or Inf in logits.
     """
     views = make_views(models)
@@ -74,8 +71,6 @@ def agreement(
 def margins(models: Models, x: Any, y: Any, x_adv: Any = None, *, batch_size: int = BATCH_SIZE) -> pd.DataFrame:
     """``margin = M_y - max_{k != y} M_k``, in logits: positive where the image is classified as labelled.
 
-    ``frame.groupby(["model", "images"]).margin.describe()`` is the short form.
-
     :param models: One classifier, or several by name.
     :param x: Raw natural images, ``(N, *input_shape)``.
     :param y: Labels, indices or one-hot.
@@ -83,27 +78,19 @@ def margins(models: Models, x: Any, y: Any, x_adv: Any = None, *, batch_size: in
     :param batch_size: Images per pass.
     :return: A row per model, kind of images and image: ``model``, ``images`` (``"natural"``, ``"adversarial"``),
         ``sample``, ``label``, ``predicted``, ``margin``.
-    :raises TypeError: If a classifier is no ``PyTorchClassifier``.
     :raises ValueError: Bad images or labels, NaN or Inf in logits.
     """
-    views = make_views(models)
-    pairs = _make_pairs(x, x_adv, views)
-    labels = _make_labels(y, views, pairs)
     parts = []
-    for name, view in views.items():
-        for kind, images in pairs[name].items():
-            logits = make_logits(view, images, batch_size)
-            own = logits.gather(1, labels[:, None])[:, 0]
-            others = logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
-            columns = {
-                "model": name,
-                "images": kind,
-                "sample": range(len(labels)),
-                "label": labels.numpy(),
-                "predicted": logits.argmax(dim=1).numpy(),
-                "margin": (own - others).numpy(),
-            }
-            parts.append(pd.DataFrame(columns))
+    for named, logits, labels in _each_logits(models, x, y, x_adv, batch_size):
+        own = logits.gather(1, labels[:, None])[:, 0]
+        others = logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
+        columns = {
+            "sample": range(len(labels)),
+            "label": labels.numpy(),
+            "predicted": logits.argmax(dim=1).numpy(),
+            "margin": (own - others).numpy(),
+        }
+        parts.append(pd.DataFrame({**named, **columns}))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -116,29 +103,18 @@ def calibration(
 
     :param models: As :func:`reliability`, and so are ``x``, ``y``, ``x_adv``, ``bins`` and ``batch_size``.
     :return: A row per model and kind of images: ``model``, ``images``, ``n``, ``accuracy``, ``confidence`` (mean),
-        ``overconfidence`` (``confidence - accuracy``), ``ece``, and ``mce``, the largest gap of a bin; all in [0, 1]
-        but ``overconfidence`` in [-1, 1].
-    :raises TypeError: If a classifier is no ``PyTorchClassifier``.
+        ``overconfidence`` (``confidence - accuracy``), ``ece``, and ``mce``, the largest gap of a bin.
     :raises ValueError: Bad images or labels, ``bins`` below 1, NaN or Inf in logits.
     """
     table = reliability(models, x, y, x_adv, bins=bins, batch_size=batch_size)
     rows = []
     for (name, kind), part in table[table["n"] > 0].groupby(["model", "images"], sort=False):
-        weight = part["n"] / part["n"].sum()
-        gap = (part["accuracy"] - part["confidence"]).abs()
-        accuracy, confidence = (float((weight * part[column]).sum()) for column in ("accuracy", "confidence"))
-        rows.append(
-            {
-                "model": name,
-                "images": kind,
-                "n": int(part["n"].sum()),
-                "accuracy": accuracy,
-                "confidence": confidence,
-                "overconfidence": confidence - accuracy,
-                "ece": float((weight * gap).sum()),
-                "mce": float(gap.max()),
-            }
-        )
+        n, gap = int(part["n"].sum()), (part["accuracy"] - part["confidence"]).abs()
+        weight = part["n"] / n
+        means = {column: float((weight * part[column]).sum()) for column in ("accuracy", "confidence")}
+        over = {"overconfidence": means["confidence"] - means["accuracy"]}
+        gaps = {"ece": float((weight * gap).sum()), "mce": float(gap.max())}
+        rows.append({"model": name, "images": kind, "n": n, **means, **over, **gaps})
     return pd.DataFrame(rows)
 
 
@@ -158,21 +134,27 @@ def reliability(
     :param batch_size: Images per pass.
     :return: A row per model, kind of images and bin: ``model``, ``images``, ``bin`` (from 1), ``low``, ``high``, ``n``,
         ``accuracy``, ``confidence`` (NaN in empty bins).
-    :raises TypeError: If a classifier is no ``PyTorchClassifier``, or ``bins`` no whole number.
     :raises ValueError: Bad images or labels, ``bins`` below 1, NaN or Inf in logits.
     """
     check_count(bins, "bins")
+    parts = []
+    for named, logits, labels in _each_logits(models, x, y, x_adv, batch_size):
+        confidence = torch.softmax(logits, dim=1).amax(dim=1).numpy()
+        right = (logits.argmax(dim=1) == labels).numpy()
+        parts.append(pd.DataFrame({**named, **_bin(confidence, right, bins)}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _each_logits(
+    models: Models, x: Any, y: Any, x_adv: Any, batch_size: int
+) -> Iterator[tuple[dict[str, str], Tensor, Tensor]]:
+    """For every model and kind of images: what they are called, the logits and the labels."""
     views = make_views(models)
     pairs = _make_pairs(x, x_adv, views)
     labels = _make_labels(y, views, pairs)
-    parts = []
     for name, view in views.items():
         for kind, images in pairs[name].items():
-            logits = make_logits(view, images, batch_size)
-            confidence = torch.softmax(logits, dim=1).amax(dim=1).numpy()
-            right = (logits.argmax(dim=1) == labels).numpy()
-            parts.append(pd.DataFrame({"model": name, "images": kind, **_bin(confidence, right, bins)}))
-    return pd.concat(parts, ignore_index=True)
+            yield {"model": name, "images": kind}, make_logits(view, images, batch_size), labels
 
 
 def make_views(models: Models, minimum: int = 1, same_classes: bool = True) -> Views:
@@ -194,12 +176,6 @@ def make_images(x: Any, views: Views, name: str = "x", like: Tensor | None = Non
     if like is not None and len(array) != len(like):
         raise ValueError(f"{name}: expected {len(like)} samples, one per sample of x, got {len(array)}.")
     return to_tensor(array)
-
-
-def to_tensor(array: Any) -> Tensor:
-    """A new float32 tensor on the CPU, in C order, so that the memory format of the array changes no bit."""
-    with torch.inference_mode(False):
-        return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
 
 
 def make_logits(view: TensorView, x: Tensor, batch_size: int) -> Tensor:
@@ -246,17 +222,13 @@ def _make_pairs(x: Any, x_adv: Any, views: Views) -> dict[str, dict[str, Tensor]
 
 def _make_labels(y: Any, views: Views, pairs: dict[str, dict[str, Tensor]]) -> Tensor:
     n = len(next(iter(pairs.values()))[NATURAL])
-    labels = check_labels(y, next(iter(views.values())).classifier.nb_classes, length=n)
-    if labels.ndim == 2:
-        raise ValueError("y: expected hard labels (indices or one-hot), got soft ones.")
     with torch.inference_mode(False):
-        return torch.from_numpy(labels)
+        return torch.from_numpy(hard_labels(y, next(iter(views.values())).classifier.nb_classes, n))
 
 
 def _compare(guide: Tensor, model: Tensor, y: Tensor) -> dict[str, float]:
     """The columns of :func:`agreement` from ``n`` on."""
-    same = guide.argmax(dim=1) == model.argmax(dim=1)
-    share = Accuracy(int(same.sum()), len(same))
+    share = Accuracy(int((guide.argmax(dim=1) == model.argmax(dim=1)).sum()), len(y))
     low, high = share.interval
     log_guide, log_model = (functional.log_softmax(each, dim=1) for each in (guide, model))
     kl = functional.kl_div(log_model, log_guide, reduction="batchmean", log_target=True)

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from art_lbgat.checks import as_array, check_count, check_norm, check_number
 from art_lbgat.classifier import TensorView
-from art_lbgat.diagnostics.agreement import BATCH_SIZE, Models, make_images, make_logits, make_views, to_tensor
-from art_lbgat.evaluation.subject import whole_range
+from art_lbgat.diagnostics.agreement import BATCH_SIZE, Models, make_images, make_logits, make_views
+from art_lbgat.evaluation.results import check_columns, norm_name
+from art_lbgat.evaluation.subject import to_tensor, whole_range
 
 _ROWS = 64  # images whose distances to all others are held at once
 _FLAT = 1e-6  # height of the triangle over its base, below which it is a line
@@ -28,12 +29,11 @@ def directions(x: Any, y: Any, x_adv: Any = None, *, seed: int | None = None) ->
     """``{"other class": z(x) - x, "adversarial": x_adv - x, "random": N(0, 1)}``: directions for the boundaries.
 
     ``z(x)`` is the image among ``x`` with another label that is nearest in L2: a direction that stays among natural
-    images.
+    images. Along adversarial directions of one model the boundaries of others look farther away than they are.
 
     :param x: Raw images, ``(N, ...)``, of at least two classes.
     :param y: Class indices, ``(N,)``.
-    :param x_adv: Adversarial images, ``(N, ...)``, or None for no such direction. Of which model they are is yours to
-        choose; along one model's directions the others look farther away than they are.
+    :param x_adv: Adversarial images of any model, ``(N, ...)``, or None for no such direction.
     :param seed: Seed of the random direction, or None for no such direction.
     :return: Float64 arrays of the shape of ``x``, not scaled.
     :raises ValueError: Fewer than two classes, or shapes that do not match.
@@ -53,8 +53,7 @@ def directions(x: Any, y: Any, x_adv: Any = None, *, seed: int | None = None) ->
             raise ValueError(f"x_adv: expected the shape of x, {images.shape}, got {adversarial.shape}.")
         found["adversarial"] = adversarial - images
     if seed is not None:
-        drawn = np.random.default_rng(check_count(seed, "seed", minimum=0)).standard_normal(images.shape)
-        found["random"] = drawn
+        found["random"] = np.random.default_rng(check_count(seed, "seed", 0)).standard_normal(images.shape)
     return found
 
 
@@ -71,33 +70,33 @@ def boundary_distance(
 ) -> pd.DataFrame:
     """``t = min {t > 0 : argmax M(x + t d) != argmax M(x)}``, ``||d|| = 1``: the boundary along a direction.
 
-    Each model is measured from its own class of ``x``, right or wrong. It is an upper bound of the distance to the
-    nearest boundary, which may lie in another direction. The class is looked at in ``steps`` equal steps; the first
-    that differs is narrowed by bisection, so the class at ``distance`` does differ, and a class that comes and goes
-    within one step is not seen. Points outside ``clip_values`` are looked at as they are: nothing is clipped, which
-    would bend the ray; ``inside`` says which boundaries lie among valid images.
+    Each model is measured from its own class of ``x``, right or wrong. The class is looked at in ``steps`` equal
+    steps, and the first that differs is narrowed by bisection; one that comes and goes within a step is not seen.
+    Nothing is clipped, which would bend the ray: ``inside`` says which boundaries lie among valid images.
 
     :param models: One classifier, or several by name.
     :param x: Raw images, ``(N, *input_shape)``.
-    :param directions: An array of the shape of ``x``, or several by name, as :func:`directions` makes them; of any
-        length, since they are scaled to ``||d|| = 1``. A zero direction has no distance.
+    :param directions: An array of the shape of ``x`` and any length, or several by name as of :func:`directions`.
     :param norm: ``np.inf`` or 2: what ``distance`` is measured in.
-    :param max_distance: How far to look, in input units; None is the largest distance between two images in
-        ``clip_values``.
+    :param max_distance: How far to look, in input units; None is the largest distance there is in ``clip_values``.
     :param steps: Steps up to ``max_distance``.
     :param tolerance: Where bisection stops, as a share of ``max_distance``.
     :param batch_size: Images per pass.
     :return: A row per model, direction and image: ``model``, ``direction``, ``sample``, ``predicted`` (at ``x``),
         ``beyond`` (the class behind the boundary, -1 if none was found), ``distance`` in input units (infinite if no
         boundary was found, NaN for a zero direction), ``inside``. ``attrs`` holds ``norm`` and ``max_distance``.
-    :raises TypeError: If a classifier is no ``PyTorchClassifier``.
-    :raises ValueError: Bad images, directions of another shape or not finite, numbers out of range, no
-        ``max_distance`` where ``clip_values`` is None, NaN or Inf in logits.
+    :raises ValueError: Bad arguments, no ``max_distance`` where ``clip_values`` is None, NaN or Inf in logits.
     """
     views = make_views(models)
     images = make_images(x, views)
     norm = check_norm(norm)
-    far = _reach(max_distance, next(iter(views.values())), norm)
+    if max_distance is None:
+        first = next(iter(views.values()))
+        far = whole_range(first, norm)
+        if not math.isfinite(far):
+            raise ValueError(f"max_distance: expected a number > 0, since {first.name} has no clip_values, got None.")
+    else:
+        far = check_number(max_distance, "max_distance", exclusive=True)
     check_count(steps, "steps")
     width = check_number(tolerance, "tolerance", exclusive=True) * far
     given = directions if isinstance(directions, Mapping) else {"given": directions}
@@ -119,7 +118,7 @@ def boundary_distance(
         }
         parts.append(pd.DataFrame(columns))
     table = pd.concat(parts, ignore_index=True)
-    table.attrs.update(norm="inf" if norm == math.inf else "2", max_distance=far)
+    table.attrs.update(norm=norm_name(norm), max_distance=far)
     return table
 
 
@@ -128,13 +127,10 @@ def boundary_gap(distances: pd.DataFrame) -> pd.DataFrame:
 
     :param distances: The table of :func:`boundary_distance` of at least two models.
     :return: A row per pair of models and direction: ``first``, ``second``, ``direction``; ``n``, the images from which
-        both boundaries were found; ``mean_distance`` (``mean |gap|``), ``mean_gap`` and ``median_gap`` over these, in
-        input units (NaN if ``n`` is 0).
+        both boundaries were found; ``mean_distance`` (``mean |gap|``), ``mean_gap`` and ``median_gap`` over these.
     :raises ValueError: If it is no such table, or holds one model only.
     """
-    missing = {"model", "direction", "sample", "distance"} - set(distances.columns)
-    if missing:
-        raise ValueError(f"distances: expected the table of boundary_distance, missing columns {sorted(missing)}.")
+    check_columns(distances, "distances", "boundary_distance", ("model", "direction", "sample", "distance"))
     names = list(dict.fromkeys(distances["model"]))
     if len(names) < 2:
         raise ValueError(f"distances: expected at least two models, got {names}.")
@@ -142,15 +138,11 @@ def boundary_gap(distances: pd.DataFrame) -> pd.DataFrame:
     for direction, part in distances.groupby("direction", sort=False):
         wide = part.pivot_table(index="sample", columns="model", values="distance", dropna=False)
         for first, second in itertools.combinations(names, 2):
-            gap = wide[second] - wide[first]
-            gap = gap[np.isfinite(wide[first]) & np.isfinite(wide[second])]
-            measured = {
-                "n": len(gap),
-                "mean_distance": float(gap.abs().mean()),
-                "mean_gap": float(gap.mean()),
-                "median_gap": float(gap.median()),
-            }
-            rows.append({"first": first, "second": second, "direction": direction, **measured})
+            both = np.isfinite(wide[first]) & np.isfinite(wide[second])
+            gap = (wide[second] - wide[first])[both]
+            pair = {"first": first, "second": second, "direction": direction, "n": len(gap)}
+            means = {"mean_distance": gap.abs().mean(), "mean_gap": gap.mean(), "median_gap": gap.median()}
+            rows.append({**pair, **means})
     table = pd.DataFrame(rows)
     table.attrs.update(distances.attrs)
     return table
@@ -161,34 +153,23 @@ def boundary_shift(
 ) -> pd.DataFrame:
     """``shift = t_after - t_before`` along the same ray: positive where the boundary moved away from the image.
 
-    For the guide after LBGAT against the same network trained on natural images alone: what the robust model taught
-    its guide.
-
     :param guide_after: The guide after LBGAT.
-    :param guide_natural: The purely natural model.
+    :param guide_natural: The same network trained on natural images alone.
     :param x: Raw images, ``(N, *input_shape)``.
-    :param directions: As :func:`boundary_distance`.
+    :param directions: As :func:`boundary_distance`, whose errors and ``attrs`` these are too.
     :param options: ``norm``, ``max_distance``, ``steps``, ``tolerance``, ``batch_size`` of :func:`boundary_distance`.
     :return: A row per direction and image: ``direction``, ``sample``, ``before``, ``after``, ``shift`` in input units
         (infinite where only one boundary was found, NaN where none was), ``same`` (whether both classify ``x`` alike).
-        ``attrs`` as :func:`boundary_distance`.
-    :raises TypeError: As :func:`boundary_distance`.
-    :raises ValueError: As :func:`boundary_distance`.
     """
     models = {"after": guide_after, "before": guide_natural}
     table = boundary_distance(models, x, directions, **options)
     after, before = (table[table["model"] == name].reset_index(drop=True) for name in models)
     with np.errstate(invalid="ignore"):  # inf - inf
-        shift = after["distance"].to_numpy() - before["distance"].to_numpy()
-    columns = {
-        "direction": after["direction"],
-        "sample": after["sample"],
-        "before": before["distance"],
-        "after": after["distance"],
-        "shift": shift,
-        "same": after["predicted"] == before["predicted"],
-    }
-    shifts = pd.DataFrame(columns)
+        shift = after["distance"] - before["distance"]
+    same = after["predicted"] == before["predicted"]
+    shifts = after[["direction", "sample"]].assign(
+        before=before["distance"], after=after["distance"], shift=shift, same=same
+    )
     shifts.attrs.update(table.attrs)
     return shifts
 
@@ -205,22 +186,18 @@ def decision_slices(
     """``argmax M(x(u, v))`` on a square grid of the plane ``x(u, v) = a + u e_1 + v e_2`` through three images.
 
     ``e_1 = (b - a) / ||b - a||``, ``e_2`` along ``(c - a) - <c - a, e_1> e_1`` (Gram-Schmidt): distances in the plane
-    are L2 distances between images. Nothing is clipped, since a clipped slice is no plane: ``inside`` marks the points
-    that are valid images.
+    are L2 distances between images. Nothing is clipped: ``inside`` marks the points that are valid images.
 
-    :param models: One classifier, or several by name: the guide, the robust model, the baseline.
-    :param anchors: Three raw images ``a``, ``b``, ``c``, ``(3, *input_shape)``: of three classes, or an image, its
-        adversarial one and an image of another class.
+    :param models: One classifier, or several by name.
+    :param anchors: Three raw images ``a``, ``b``, ``c``, ``(3, *input_shape)``, that are not on a line.
     :param names: What they are called in the plot.
     :param resolution: Points along the longer side.
     :param border: What is added on each side, as a share of the longer side of the box around the three images.
     :param batch_size: Points per pass.
     :return: A row per model and grid point: ``model``, ``u``, ``v`` (L2 units of the inputs), ``predicted``,
-        ``confidence`` (``max softmax``, in (0, 1]), ``margin`` (largest less second largest logit), ``inside``.
+        ``confidence`` (``max softmax``), ``margin`` (largest less second largest logit), ``inside``.
         ``attrs["anchors"]`` holds ``(u, v)`` of each image by name.
-    :raises TypeError: If a classifier is no ``PyTorchClassifier``.
-    :raises ValueError: Images that span no plane or are no inputs of every model, names that are not three different
-        ones, numbers out of range, NaN or Inf in logits.
+    :raises ValueError: Bad arguments, NaN or Inf in logits.
     """
     views = make_views(models)
     origin, axes, corners = plane_through(anchors)
@@ -254,11 +231,9 @@ def decision_slices(
 
 def plane_through(anchors: Any) -> tuple[Tensor, Tensor, Tensor]:
     """``a``, ``(e_1, e_2)`` and ``(u, v)`` of the three images of :func:`decision_slices`, float64, images as rows."""
-    array = as_array(anchors, "anchors").astype(np.float64)
+    array = _finite(anchors, "anchors")
     if array.ndim < 2 or len(array) != 3:
         raise ValueError(f"anchors: expected three images (3, ...), got an array of shape {array.shape}.")
-    if not np.isfinite(array).all():
-        raise ValueError("anchors: expected finite values, got NaN or Inf.")
     with torch.inference_mode(False):
         a, b, c = torch.from_numpy(array).flatten(1)
         base = torch.linalg.vector_norm(b - a)
@@ -286,15 +261,6 @@ def _grid(corners: Tensor, resolution: int, border: float) -> Tensor:
     return torch.cartesian_prod(v, u).flip(dims=(1,))
 
 
-def _reach(max_distance: float | None, view: TensorView, norm: float) -> float:
-    if max_distance is not None:
-        return check_number(max_distance, "max_distance", exclusive=True)
-    reach = whole_range(view, norm)
-    if not math.isfinite(reach):
-        raise ValueError(f"max_distance: expected a number > 0, since {view.name} has no clip_values, got None.")
-    return reach
-
-
 def _nearest_of_another_class(images: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.int64]:
     """``argmin {||x_j - x_i||_2 : y_j != y_i}`` for each ``i``, the first of several."""
     flat = torch.from_numpy(images.reshape(len(images), -1))
@@ -309,16 +275,21 @@ def _nearest_of_another_class(images: NDArray[np.float64], labels: NDArray[Any])
 
 def _unit_directions(value: Any, x: Tensor, norm: float, name: str) -> Tensor:
     """``d / ||d||`` for each image, float64; zero where ``d`` is zero."""
-    array = as_array(value, name).astype(np.float64)
+    array = _finite(value, name)
     if array.shape != tuple(x.shape):
         raise ValueError(f"{name}: expected the shape of x, {tuple(x.shape)}, got {array.shape}.")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name}: expected finite values, got NaN or Inf.")
     with torch.inference_mode(False):
         direction = torch.from_numpy(array)
         length = torch.linalg.vector_norm(direction.flatten(1), ord=norm, dim=1)
         length[length == 0] = 1.0
         return torch.div(direction, length.reshape(-1, *[1] * (x.ndim - 1)))
+
+
+def _finite(value: Any, name: str) -> NDArray[np.float64]:
+    array = as_array(value, name).astype(np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite values, got NaN or Inf.")
+    return array
 
 
 def _along(x: Tensor, unit: Tensor, distance: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from art_lbgat.checks import as_array, check_choice, check_count, check_labels, check_number
+from art_lbgat.checks import as_array, check_choice, check_count, check_share
 from art_lbgat.classifier import TensorView
 from art_lbgat.diagnostics.agreement import BATCH_SIZE, Models, Views, make_images, make_views
+from art_lbgat.evaluation.subject import hard_labels
 from art_lbgat.memory import in_chunks
 from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness, seed_everything
 
@@ -40,60 +41,48 @@ def transferred_discrepancy(
     """``TD(f_1, f_2; T) = d(h_1 o f_1, h_2 o f_2)``, ``h_i = argmin_h loss(h o f_i, T)``, ``h`` linear, ``f_i`` frozen.
 
     With ``P_i`` the scores of head ``i`` on held-out samples less the class frequencies of the training ones,
-    ``d = || P_1 / ||P_1|| - P_2 / ||P_2|| ||^2`` (Frobenius) ``= 2 - 2 cos(P_1, P_2)``: 0 for heads that say the same,
-    2 for unrelated ones, 4 for opposite ones; it does not matter how much a head learned, only what. ``disagreement``
-    is the share of held-out samples that the two heads classify differently.
-
-    The idea, a head per task on frozen representations and the difference of its predictions, is that of Feng et al.
-    2020, arXiv 2007.12446. This ``d``, the split and the one-hot targets are choices made here; numbers are
-    comparable with each other, not with those of the paper.
-
-    ``head="least_squares"`` is an unregularised linear head with intercept: its predictions are a projection on the
-    span of the features, so any invertible linear (or affine) map of the features leaves them as they are. This holds
-    on held-out samples too, provided that the features of the training samples vary in every direction in which those
-    of the held-out ones do. ``head="logistic"`` is scikit-learn's L2-regularised logistic regression on standardised
-    features, for fewer samples than features; it is invariant to shifts and scales only.
+    ``d = || P_1 / ||P_1|| - P_2 / ||P_2|| ||^2 = 2 - 2 cos(P_1, P_2)`` (Frobenius): 0 for heads that say the same, 2
+    for unrelated and 4 for opposite ones. The idea is that of Feng et al. 2020, arXiv 2007.12446; this ``d``, the split
+    and the one-hot targets are choices made here, so the numbers are not comparable with those of the paper.
 
     :param models: At least two classifiers by name.
-    :param tasks: ``(x, y)`` by name: raw inputs ``(N, *input_shape)``, class indices or one-hot rows. The classes need
-        not be those of the models, and the inputs need not be the same for all tasks.
+    :param tasks: ``(x, y)`` by name: raw inputs, and class indices or one-hot rows of any classes.
     :param features: A function ``(module, inputs) -> (n, ...)`` from preprocessed inputs to features, or one for each
-        model by name; None is the input of the last ``nn.Linear`` that runs, the penultimate features.
-    :param head: Which head.
+        model by name; None is :func:`penultimate_features`.
+    :param head: ``"least_squares"``, an unregularised linear head with intercept, which does not see invertible affine
+        maps of the features; or, for fewer samples than features, ``"logistic"``: scikit-learn's L2-regularised
+        regression on standardised features, invariant to shifts and scales only.
     :param held_out: The share of samples that the heads are compared on, in (0, 1).
     :param seed: Seed of the split, which is the same for all models.
     :param batch_size: Images per pass.
     :return: A row per pair of models and task, and one with ``task="mean"``: ``first``, ``second``, ``task``,
-        ``n_train``, ``n`` (held out), ``discrepancy`` in [0, 4], ``disagreement``, ``accuracy_first`` and
-        ``accuracy_second`` of the heads on held-out samples, in [0, 1].
-    :raises TypeError: If a classifier is no ``PyTorchClassifier``, or tasks are no mapping to pairs.
-    :raises ValueError: Fewer than two classifiers, no task, bad inputs or labels, a task of one class, as many
-        features as training samples with ``"least_squares"``, no ``nn.Linear`` and no ``features``, features that are
-        not finite.
+        ``n_train``, ``n`` (held out), ``discrepancy``, ``disagreement`` (the share of held-out samples that the heads
+        classify differently), ``accuracy_first`` and ``accuracy_second`` of the heads.
+    :raises ValueError: Bad arguments, a task of one class, as many features as training samples with
+        ``"least_squares"``, no ``nn.Linear`` and no ``features``, features that are not finite.
     """
     views = make_views(models, minimum=2, same_classes=False)
     check_choice(head, "head", ("least_squares", "logistic"))
-    if check_number(held_out, "held_out", exclusive=True) >= 1:
-        raise ValueError(f"held_out: expected a share in (0, 1), got {held_out}.")
+    check_share(held_out, "held_out")
     check_count(seed, "seed", minimum=0)
     check_count(batch_size, "batch_size")
     extractors = _extractors(features, views)
     read = _read_tasks(tasks, views)
     rows = []
     known: dict[tuple[str, int], Array] = {}  # tasks often share their inputs
-    for task in read:
-        train, test = _split(len(task.y), held_out, seed, task.name)
-        if len(np.unique(task.y[train])) < 2:
-            raise ValueError(f"tasks[{task.name!r}]: expected at least two classes in the training samples, got one.")
+    for task, (given, x, y, nb_classes) in read.items():
+        train, test = _split(len(y), held_out, seed, task)
+        if len(np.unique(y[train])) < 2:
+            raise ValueError(f"tasks[{task!r}]: expected at least two classes in the training samples, got one.")
         scores = {}
         for name, view in views.items():
-            key = (name, id(task.source))
+            key = (name, id(given))
             if key not in known:
-                known[key] = _features(view, task.x, extractors[name], batch_size)
-            scores[name] = fit_head(known[key][train], task.y[train], known[key][test], task.nb_classes, head, name)
+                known[key] = _features(view, x, extractors[name], batch_size)
+            scores[name] = fit_head(known[key][train], y[train], known[key][test], nb_classes, head, name)
         for first, second in itertools.combinations(views, 2):
-            compared = compare_heads(scores[first], scores[second], task.y[train], task.y[test])
-            rows.append({"first": first, "second": second, "task": task.name, "n_train": len(train), **compared})
+            compared = compare_heads(scores[first], scores[second], y[train], y[test])
+            rows.append({"first": first, "second": second, "task": task, "n_train": len(train), **compared})
     table = pd.DataFrame(rows)
     means = table.drop(columns="task").groupby(["first", "second"], sort=False, as_index=False).mean().assign(task=MEAN)
     means = means.assign(**{column: means[column].round().astype(int) for column in ("n_train", "n")})
@@ -105,7 +94,6 @@ def penultimate_features(module: nn.Module, inputs: Tensor) -> Tensor:
 
     :param module: A network; not changed.
     :param inputs: Preprocessed inputs, ``(n, ...)``.
-    :return: ``(n, ...)``.
     :raises ValueError: If no ``nn.Linear`` runs.
     """
     seen: list[Tensor] = []
@@ -155,7 +143,8 @@ def fit_head(train: Array, y: Labels, test: Array, nb_classes: int, head: Head, 
 def compare_heads(first: Array, second: Array, y_train: Labels, y_test: Labels) -> dict[str, float]:
     """The columns of :func:`transferred_discrepancy` from ``n`` on, of the scores of two heads."""
     frequencies = np.bincount(y_train, minlength=first.shape[1]) / len(y_train)
-    parts = [_normalised(scores - frequencies) for scores in (first, second)]
+    parts = [scores - frequencies for scores in (first, second)]
+    parts = [part / (np.linalg.norm(part) or 1.0) for part in parts]
     classes = [scores.argmax(axis=1) for scores in (first, second)]
     return {
         "n": len(y_test),
@@ -166,25 +155,13 @@ def compare_heads(first: Array, second: Array, y_train: Labels, y_test: Labels) 
     }
 
 
-class _Task(NamedTuple):
-    name: str
-    source: Any  # the inputs as given, which tells whether two tasks share them
-    x: Tensor
-    y: Labels
-    nb_classes: int
-
-
-def _normalised(values: Array) -> Array:
-    size = float(np.linalg.norm(values))
-    return values / size if size > 0 else values
-
-
-def _read_tasks(tasks: Any, views: Views) -> list[_Task]:
+def _read_tasks(tasks: Any, views: Views) -> dict[str, tuple[Any, Tensor, Labels, int]]:
+    """The inputs as given and as a tensor, class indices and number of classes of each task."""
     if not isinstance(tasks, Mapping):
         raise TypeError(f"tasks: expected a mapping from names to pairs (x, y), got {type(tasks).__name__}.")
     if not tasks or MEAN in tasks:
         raise ValueError(f"tasks: expected at least one task, none of them named {MEAN!r}, got {list(tasks)}.")
-    read = []
+    read = {}
     for name, task in tasks.items():
         title = f"tasks[{name!r}]"
         if not isinstance(task, tuple) or len(task) != 2:
@@ -192,10 +169,7 @@ def _read_tasks(tasks: Any, views: Views) -> list[_Task]:
         images = make_images(task[0], views, f"{title} x")
         labels = as_array(task[1], f"{title} y")
         classes = labels.shape[1] if labels.ndim == 2 and labels.shape[1] > 1 else int(labels.max(initial=0)) + 1
-        hard = check_labels(labels, classes, f"{title} y", len(images))
-        if hard.ndim == 2:
-            raise ValueError(f"{title} y: expected hard labels (indices or one-hot), got soft ones.")
-        read.append(_Task(name, task[0], images, hard, classes))
+        read[name] = task[0], images, hard_labels(labels, classes, len(images), f"{title} y"), classes
     return read
 
 

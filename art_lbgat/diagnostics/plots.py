@@ -1,4 +1,4 @@
-"""Plots of the tables: each takes the table of one diagnostic and an ``Axes`` (or makes one), and returns it.
+"""Plots of the tables: each takes the table of one diagnostic (ValueError for another) and an ``Axes``, and returns it.
 
 matplotlib is imported when a plot is drawn. Colours are those of Okabe and Ito for models and of Paul Tol ("muted")
 for classes, which are told apart in the common kinds of colour blindness; line styles or markers say the rest.
@@ -7,7 +7,7 @@ for classes, which are told apart in the common kinds of colour blindness; line 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from art_lbgat.diagnostics.agreement import ADVERSARIAL, NATURAL
+from art_lbgat.evaluation.results import check_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,24 +37,19 @@ def plot_agreement(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     :param frame: The table of :func:`art_lbgat.diagnostics.agreement`.
     :param ax: Where to draw; None makes a figure.
-    :return: The axes.
-    :raises ValueError: If it is another table.
     """
-    _check_table(frame, "agreement", ("model", "guide_images", "model_images", "agreement", "low", "high"))
-    ax = _make_axes(ax)
+    columns = ("model", "guide_images", "model_images", "agreement", "low", "high")
+    ax = _axes_for(frame, "agreement", columns, ax)
     kinds = _unique(zip(frame["guide_images"], frame["model_images"], strict=True))
     models = _unique(frame["model"])
-    width = 0.8 / len(models)
     for i, name in enumerate(models):
         part = frame[frame["model"] == name].set_index(["guide_images", "model_images"]).reindex(pd.Index(kinds))
         height = 100 * part["agreement"].to_numpy()
         errors = [height - 100 * part["low"].to_numpy(), 100 * part["high"].to_numpy() - height]
-        place = np.arange(len(kinds)) + (i - (len(models) - 1) / 2) * width
-        ax.bar(place, height, width, yerr=np.maximum(errors, 0), capsize=3, color=_colour(i), label=name)
+        _bars(ax, height, i, len(models), label=name, yerr=np.maximum(errors, 0), capsize=3)
     ax.set_xticks(range(len(kinds)), [f"guide: {guide}\nmodel: {model}" for guide, model in kinds])
-    ax.set(xlabel="images", ylabel="same class as the guide (%)", ylim=(0, 105), title="Agreement with the guide")
-    _outside_legend(ax)
-    return ax
+    ylabel = "same class as the guide (%)"
+    return _finished(ax, xlabel="images", ylabel=ylabel, ylim=(0, 105), title="Agreement with the guide")
 
 
 def plot_margins(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -61,20 +57,15 @@ def plot_margins(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     :param frame: The table of :func:`art_lbgat.diagnostics.margins`.
     :param ax: Where to draw; None makes a figure.
-    :return: The axes.
-    :raises ValueError: If it is another table.
     """
-    _check_table(frame, "margins", ("model", "images", "margin"))
-    ax = _make_axes(ax)
-    for i, name in enumerate(_unique(frame["model"])):
-        for kind, part in frame[frame["model"] == name].groupby("images", sort=False):
-            values = np.sort(part["margin"].to_numpy())
-            share = 100 * np.arange(1, len(values) + 1) / len(values)
-            ax.step(values, share, where="post", color=_colour(i), linestyle=_KINDS[str(kind)], label=f"{name}, {kind}")
+    ax = _axes_for(frame, "margins", ("model", "images", "margin"), ax)
+    for i, kind, part, label in _curves(frame, "images"):
+        values = np.sort(part["margin"].to_numpy())
+        share = 100 * np.arange(1, len(values) + 1) / len(values)
+        ax.step(values, share, where="post", color=_colour(i), linestyle=_KINDS[kind], label=label)
     ax.axvline(0, color=_GREY, linewidth=0.8)
-    ax.set(xlabel="margin m of the label (logits)", ylabel="images with margin ≤ m (%)", title="Margins", ylim=(0, 101))
-    _outside_legend(ax)
-    return ax
+    xlabel, ylabel = "margin m of the label (logits)", "images with margin ≤ m (%)"
+    return _finished(ax, xlabel=xlabel, ylabel=ylabel, title="Margins", ylim=(0, 101))
 
 
 def plot_boundary_distance(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -82,40 +73,32 @@ def plot_boundary_distance(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     :param frame: The table of :func:`art_lbgat.diagnostics.boundary_distance`.
     :param ax: Where to draw; None makes a figure.
-    :return: The axes.
-    :raises ValueError: If it is another table.
     """
-    _check_table(frame, "boundary_distance", ("model", "direction", "distance"))
-    ax = _make_axes(ax)
+    ax = _axes_for(frame, "boundary_distance", ("model", "direction", "distance"), ax)
     styles = dict(zip(_unique(frame["direction"]), itertools.cycle(LINE_STYLES), strict=False))
     finite = frame["distance"][np.isfinite(frame["distance"])]
     end = 1.05 * float(finite.max()) if len(finite) else float(frame.attrs.get("max_distance", 1.0))
-    for i, name in enumerate(_unique(frame["model"])):
-        for direction, part in frame[frame["model"] == name].groupby("direction", sort=False):
-            distances = np.sort(part["distance"].dropna().to_numpy())
-            found = int(np.isfinite(distances).sum())
-            share = 100 * (1 - np.arange(found + 1) / len(distances)) if len(distances) else np.full(1, np.nan)
-            x = np.concatenate([[0.0], distances[:found], [end]])
-            y = np.append(share, share[-1])
-            label = f"{name}, {direction}"
-            ax.step(x, y, where="post", color=_colour(i), linestyle=styles[str(direction)], label=label)
-    ax.set(xlabel=f"distance t along the direction ({_unit(frame)})", ylabel="boundary farther than t (%)")
+    for i, direction, part, label in _curves(frame, "direction"):
+        distances = np.sort(part["distance"].dropna().to_numpy())
+        found = int(np.isfinite(distances).sum())
+        share = 100 * (1 - np.arange(found + 1) / len(distances)) if len(distances) else np.full(1, np.nan)
+        x = np.concatenate([[0.0], distances[:found], [end]])
+        y = np.append(share, share[-1])
+        ax.step(x, y, where="post", color=_colour(i), linestyle=styles[direction], label=label)
+    xlabel = f"distance t along the direction ({_unit(frame)})"
     ax.set(title="Distance to the decision boundary", xlim=(0, end), ylim=(0, 101))
-    _outside_legend(ax)
-    return ax
+    return _finished(ax, xlabel=xlabel, ylabel="boundary farther than t (%)")
 
 
 def plot_boundary_shift(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The guide's boundary after LBGAT over where it is in the natural model; above the diagonal it moved away.
 
-    :param frame: The table of :func:`art_lbgat.diagnostics.boundary_shift`; images without both boundaries are left
-        out, and counted in the legend.
+    Images without both boundaries are left out, and counted in the legend.
+
+    :param frame: The table of :func:`art_lbgat.diagnostics.boundary_shift`.
     :param ax: Where to draw; None makes a figure.
-    :return: The axes.
-    :raises ValueError: If it is another table.
     """
-    _check_table(frame, "boundary_shift", ("direction", "before", "after", "shift"))
-    ax = _make_axes(ax)
+    ax = _axes_for(frame, "boundary_shift", ("direction", "before", "after", "shift"), ax)
     end = 0.0
     for i, (direction, part) in enumerate(frame.groupby("direction", sort=False)):
         both = part[np.isfinite(part["before"]) & np.isfinite(part["after"])]
@@ -125,11 +108,9 @@ def plot_boundary_shift(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         end = max(end, float(both[["before", "after"]].max().max()) if len(both) else 0.0)
     end = 1.05 * end or 1.0
     ax.plot([0, end], [0, end], color=_GREY, linewidth=0.8, label="not moved")
-    ax.set(xlabel=f"natural model: distance ({_unit(frame)})", ylabel=f"guide after LBGAT: distance ({_unit(frame)})")
-    ax.set(title="How the guide's boundary moved", xlim=(0, end), ylim=(0, end))
-    ax.set_aspect("equal")
-    _outside_legend(ax)
-    return ax
+    ax.set(title="How the guide's boundary moved", xlim=(0, end), ylim=(0, end), aspect="equal")
+    unit = _unit(frame)
+    return _finished(ax, xlabel=f"natural model: distance ({unit})", ylabel=f"guide after LBGAT: distance ({unit})")
 
 
 def plot_discrepancy(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -137,22 +118,16 @@ def plot_discrepancy(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     :param frame: The table of :func:`art_lbgat.diagnostics.transferred_discrepancy`.
     :param ax: Where to draw; None makes a figure.
-    :return: The axes.
-    :raises ValueError: If it is another table.
     """
-    _check_table(frame, "transferred_discrepancy", ("first", "second", "task", "discrepancy"))
-    ax = _make_axes(ax)
+    ax = _axes_for(frame, "transferred_discrepancy", ("first", "second", "task", "discrepancy"), ax)
     tasks = _unique(frame["task"])
     pairs = _unique(zip(frame["first"], frame["second"], strict=True))
-    width = 0.8 / len(pairs)
     for i, (first, second) in enumerate(pairs):
         part = frame[(frame["first"] == first) & (frame["second"] == second)].set_index("task").reindex(tasks)
-        place = np.arange(len(tasks)) + (i - (len(pairs) - 1) / 2) * width
-        ax.bar(place, part["discrepancy"].to_numpy(), width, color=_colour(i), label=f"{first} / {second}")
+        _bars(ax, part["discrepancy"].to_numpy(), i, len(pairs), label=f"{first} / {second}")
     ax.set_xticks(range(len(tasks)), tasks)
-    ax.set(xlabel="downstream task", ylabel="discrepancy (0 alike, 2 unrelated)", title="Transferred discrepancy")
-    _outside_legend(ax)
-    return ax
+    ylabel = "discrepancy (0 alike, 2 unrelated)"
+    return _finished(ax, xlabel="downstream task", ylabel=ylabel, title="Transferred discrepancy")
 
 
 def plot_calibration(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -160,19 +135,15 @@ def plot_calibration(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     :param frame: The table of :func:`art_lbgat.diagnostics.reliability`.
     :param ax: Where to draw; None makes a figure.
-    :return: The axes.
-    :raises ValueError: If it is another table.
     """
-    _check_table(frame, "reliability", ("model", "images", "n", "accuracy", "confidence"))
-    ax = _make_axes(ax)
+    ax = _axes_for(frame, "reliability", ("model", "images", "n", "accuracy", "confidence"), ax)
     ax.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, label="calibrated")
-    for i, name in enumerate(_unique(frame["model"])):
-        for kind, part in frame[(frame["model"] == name) & (frame["n"] > 0)].groupby("images", sort=False):
-            ax.plot(part["confidence"], part["accuracy"], color=_colour(i), linestyle=_KINDS[str(kind)],
-                    marker=MARKERS[i % len(MARKERS)], markersize=4, label=f"{name}, {kind}")  # fmt: skip
-    ax.set(xlabel="confidence (mean of the bin)", ylabel="accuracy", title="Reliability", xlim=(0, 1), ylim=(0, 1.02))
-    _outside_legend(ax)
-    return ax
+    for i, kind, part, label in _curves(frame, "images"):
+        part = part[part["n"] > 0]
+        ax.plot(part["confidence"], part["accuracy"], color=_colour(i), linestyle=_KINDS[kind],
+                marker=MARKERS[i % len(MARKERS)], markersize=4, label=label)  # fmt: skip
+    ax.set(title="Reliability", xlim=(0, 1), ylim=(0, 1.02))
+    return _finished(ax, xlabel="confidence (mean of the bin)", ylabel="accuracy")
 
 
 def plot_slice(
@@ -192,8 +163,6 @@ def plot_slice(
     :param model: Which model; None where there is only one.
     :param legend: Whether to draw the legend, at the right of the axes.
     :param class_names: A name for each class; empty writes the indices.
-    :return: The axes.
-    :raises ValueError: Another table, or a model that is not in it.
     """
     _check_table(frame, "decision_slices", _SLICE)
     names = _unique(frame["model"])
@@ -224,8 +193,7 @@ def plot_slice(
         dark = image[i, j] @ (0.2126, 0.7152, 0.0722) < 0.45
         ax.text(u[j], v[i], class_title(k, class_names), ha="center", va="center", weight="bold",
                 color="white" if dark else "black")  # fmt: skip
-    ax.set(xlabel="u (L2, input units)", ylabel="v (L2, input units)", title=model)
-    ax.set_aspect("equal")
+    ax.set(xlabel="u (L2, input units)", ylabel="v (L2, input units)", title=model, aspect="equal")
     if legend:
         _slice_legend(frame, ax, class_names)
     return ax
@@ -239,8 +207,6 @@ def plot_slices(
     :param frame: The table of :func:`art_lbgat.diagnostics.decision_slices`.
     :param axes: One for each model, in the order of the table; None makes a figure.
     :param class_names: A name for each class; empty writes the indices.
-    :return: The axes.
-    :raises ValueError: Another table, or another number of axes than of models.
     """
     _check_table(frame, "decision_slices", _SLICE)
     names = _unique(frame["model"])
@@ -309,12 +275,19 @@ def _slice_legend(frame: pd.DataFrame, ax: Axes, class_names: Sequence[str]) -> 
     if not frame["inside"].all():
         outline = [withStroke(linewidth=2.6, foreground="black")]
         lines.append(Line2D([], [], color="white", linewidth=1.2, path_effects=outline, label="end of clip_values"))
-    _outside_legend(ax, handles=[*ax.get_legend_handles_labels()[0], *patches, *lines])
+    _finished(ax, [*ax.get_legend_handles_labels()[0], *patches, *lines])
 
 
-def _outside_legend(ax: Axes, **options: Any) -> None:
-    """The legend at the right of ``ax``, where it hides nothing."""
-    ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, fontsize="small", **options)
+def _finished(ax: Axes, handles: list[Any] | None = None, **labels: str | tuple[float, float]) -> Axes:
+    """``ax`` with its labels, and its legend at the right, where it hides nothing."""
+    ax.set(**labels)
+    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, fontsize="small")
+    return ax
+
+
+def _axes_for(frame: Any, source: str, columns: Iterable[str], ax: Axes | None) -> Axes:
+    _check_table(frame, source, columns)
+    return _make_axes(ax)
 
 
 def _make_axes(ax: Axes | None) -> Axes:
@@ -328,12 +301,22 @@ def _make_axes(ax: Axes | None) -> Axes:
 
 
 def _check_table(frame: Any, source: str, columns: Iterable[str]) -> None:
-    if not isinstance(frame, pd.DataFrame):
-        raise TypeError(f"frame: expected the table of {source}, got {type(frame).__name__}.")
-    missing = [column for column in columns if column not in frame.columns]
-    if missing or frame.empty:
-        found = f"missing columns {missing}" if missing else "no rows"
-        raise ValueError(f"frame: expected the table of {source}, got one with {found}.")
+    check_columns(frame, "frame", source, columns)
+    if frame.empty:
+        raise ValueError(f"frame: expected the table of {source}, got one with no rows.")
+
+
+def _bars(ax: Axes, height: NDArray[Any], i: int, n: int, **options: Any) -> None:
+    """The ``i``-th of ``n`` bars beside each other in every group."""
+    width = 0.8 / n
+    ax.bar(np.arange(len(height)) + (i - (n - 1) / 2) * width, height, width, color=_colour(i), **options)
+
+
+def _curves(frame: pd.DataFrame, column: str) -> Iterator[tuple[int, str, pd.DataFrame, str]]:
+    """For every model and value of a column: the place of the model, the value, its rows and its label."""
+    for i, name in enumerate(_unique(frame["model"])):
+        for kind, part in frame[frame["model"] == name].groupby(column, sort=False):
+            yield i, str(kind), part, f"{name}, {kind}"
 
 
 def _unit(frame: pd.DataFrame) -> str:

@@ -16,7 +16,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 
 from art_lbgat.attacks.pgd import Ascent, ascend, draw_start
-from art_lbgat.attacks.projections import Bounds, clip, unit_gaussian, unit_uniform
+from art_lbgat.attacks.projections import Bounds, ascent_direction, clip, unit_gaussian, unit_uniform
 from art_lbgat.checks import check_count, check_kind, check_norm, check_number
 from art_lbgat.classifier import JudgedView, TensorView
 from art_lbgat.evaluation.autoattack import attack_names, auto_attack, needs_gradients
@@ -161,10 +161,7 @@ def _check_source(source: TensorView, judged: TensorView) -> None:
     }
     for name, (found, expected) in pairs.items():
         if found != expected:
-            raise ValueError(
-                f"{source.name}: its {name} is {found}, that of {judged.name} is {expected}; expected the same, since "
-                "both are given the same images."
-            )
+            raise ValueError(f"{source.name}: its {name} is {found}, that of {judged.name} is {expected}.")
 
 
 def _range(clip_values: Any) -> Any:
@@ -202,16 +199,18 @@ def make_examples(
         return Examples(source.x_adv, plan.name, plan.steps, threat.restarts, flags, source.seconds)
     with plain_autograd(subject.view.device), preserved_randomness():
         seed_everything(subject.seed)
-        if plan.kind == "autoattack":
-            return _autoattack_examples(subject, threat, plan.attack)
-        return _art_examples(subject, plan, threat)
+        if plan.kind == "art":
+            return _art_examples(subject, plan, threat)
+        settings = (threat.eps, threat.norm, plan.attack, subject.batch_size, subject.seed)
+        result = auto_attack(subject.view, subject.x.clone(), subject.y, *settings)
+        version = "standard" if plan.attack == "standard" and subject.view.classifier.nb_classes >= 10 else "custom"
+        return Examples(result.x_adv, f"autoattack ({version})", flags=tuple(result.flags))
 
 
 def _gradient_examples(subject: Subject, plan: Plan, threat: Threat, restarts: int, rows: Tensor) -> Tensor:
     """``x_{t+1} = project(x_t + eps_step * direction(grad loss(M(x_t))))`` from random starts, FGSM from ``x``.
 
-    The starts are drawn for all samples, so that they depend neither on the batch size nor on which samples are
-    attacked. A sample that one start breaks is left alone by the next: the worst case over the restarts is kept.
+    The starts are drawn for all samples, so that they do not depend on the batch size or on which are attacked.
     """
     fgsm = plan.name == "fgsm"
     ascent = Ascent(
@@ -222,31 +221,25 @@ def _gradient_examples(subject: Subject, plan: Plan, threat: Threat, restarts: i
         objective=plan.objective,
         start="none" if fgsm else "uniform",
     )
-    generator = torch.Generator().manual_seed(subject.seed)
+    view, generator = subject.view, torch.Generator().manual_seed(subject.seed)
     x_adv, left = subject.x.clone(), rows.clone()
     for restart in range(restarts):
         unit = draw_start(ascent, subject.x, generator)
         index = left.nonzero().squeeze(1)
         if not len(index):
             break
-        x_adv[index] = _ascend_rows(subject, ascent, unit, index, restart)
+
+        def chunk_examples(chunk: Tensor, unit: Tensor | None = unit) -> Tensor:
+            start = None if unit is None else unit[chunk].to(view.device)
+            x, y = subject.x[chunk].to(view.device), subject.y[chunk].to(view.device)
+            return ascend(ascent, view.logits, x, y, view.bounds(), [start]).cpu()
+
+        with plain_autograd(view.device), evaluating(view.module), preserved_randomness():
+            seed_everything(subject.seed + restart)
+            x_adv[index] = in_chunks(chunk_examples, index, subject.batch_size)
         if restart + 1 < restarts:
             left = subject.judge(x_adv, left)[0]
     return x_adv
-
-
-def _ascend_rows(subject: Subject, ascent: Ascent, unit: Tensor | None, index: Tensor, restart: int) -> Tensor:
-    view = subject.view
-
-    def chunk_examples(chunk: Tensor) -> Tensor:
-        """Those of some samples."""
-        start = None if unit is None else unit[chunk].to(view.device)
-        x, y = subject.x[chunk].to(view.device), subject.y[chunk].to(view.device)
-        return ascend(ascent, view.logits, x, y, view.bounds(), [start]).cpu()
-
-    with plain_autograd(view.device), evaluating(view.module), preserved_randomness():
-        seed_everything(subject.seed + restart)
-        return in_chunks(chunk_examples, index, subject.batch_size)
 
 
 def _noise_examples(subject: Subject, threat: Threat, rows: Tensor) -> Tensor:
@@ -254,28 +247,13 @@ def _noise_examples(subject: Subject, threat: Threat, rows: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(subject.seed)
     x_adv, left = subject.x.clone(), rows.clone()
     for draw in range(DRAWS):
-        inside = draw % 2 == 0
-        unit = unit_uniform(subject.x, threat.norm, generator) if inside else _corner(subject.x, threat.norm, generator)
+        if draw % 2 == 0:
+            unit = unit_uniform(subject.x, threat.norm, generator)
+        else:  # random signs (Linf) or directions of length 1 (L2)
+            unit = ascent_direction(unit_gaussian(subject.x, generator), threat.norm)
         x_adv[left] = clip(subject.x + threat.eps * unit, subject.bounds())[left]
         left = subject.judge(x_adv, left)[0]
     return x_adv
-
-
-def _corner(x: Tensor, norm: float, generator: torch.Generator) -> Tensor:
-    """Random signs (Linf) or directions of length 1 (L2)."""
-    unit = unit_gaussian(x, generator)
-    if norm == math.inf:
-        return torch.where(unit >= 0, 1.0, -1.0)
-    length = unit.flatten(1).norm(dim=1).clamp_min(torch.finfo(unit.dtype).tiny)
-    direction: Tensor = unit / length.reshape(-1, *[1] * (unit.ndim - 1))
-    return direction
-
-
-def _autoattack_examples(subject: Subject, threat: Threat, attacks: str | Sequence[str]) -> Examples:
-    settings = (threat.eps, threat.norm, attacks, subject.batch_size, subject.seed)
-    result = auto_attack(subject.view, subject.x.clone(), subject.y, *settings)
-    standard = attacks == "standard" and subject.view.classifier.nb_classes >= 10
-    return Examples(result.x_adv, f"autoattack ({'standard' if standard else 'custom'})", flags=tuple(result.flags))
 
 
 def _art_examples(subject: Subject, plan: Plan, threat: Threat) -> Examples:
@@ -334,13 +312,21 @@ def verify(x: Tensor, x_adv: Tensor, eps: float, norm: float, bounds: Bounds, sc
     :param eps: Radius of the ball, in raw input units.
     :param norm: ``math.inf`` or 2.
     :param bounds: Range of valid inputs, or None.
-    :param scale: Range of the inputs; the tolerance is 1e-6 of it, of the largest natural value or of 1, whichever is
-        most, since float32 cannot keep a ball around large values any closer.
+    :param scale: Range of the inputs; the tolerance is 1e-6 of the largest of it, any natural value and 1 (float32).
     :param name: Name of the attack, for the message.
-    :raises TypeError: Arguments of another type.
     :raises ValueError: Wrong shape, NaN or Inf, outside the range, or outside the ball by more than the tolerance.
     """
-    _check_verifiable(x, x_adv, eps, norm, bounds, scale)
+    for argument, value in (("x", x), ("x_adv", x_adv)):
+        if not check_kind(value, argument, Tensor).is_floating_point() or value.ndim < 2:
+            raise TypeError(f"{argument}: expected floats (N, ...), got {value.dtype} of shape {tuple(value.shape)}.")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("x: expected finite values, got NaN or Inf.")
+    check_number(eps, "eps")
+    check_number(scale, "scale")
+    check_norm(norm)
+    pair = isinstance(bounds, (tuple, list)) and len(bounds) == 2 and all(isinstance(b, Tensor) for b in bounds)
+    if bounds is not None and not pair:
+        raise TypeError(f"bounds: expected two tensors (low, high) or None, got {bounds!r}.")
     if x_adv.shape != x.shape:
         raise ValueError(f"{name}: x_adv has shape {tuple(x_adv.shape)}, expected {tuple(x.shape)} as x has.")
     delta = (x_adv.double() - x.double()).flatten(1)
@@ -357,17 +343,3 @@ def _refuse(bad: Tensor, name: str, problem: str, detail: str = "") -> None:
     samples = bad.flatten(1).any(dim=1).nonzero()
     if len(samples):
         raise ValueError(f"{name}: x_adv {problem} in {len(samples)} samples, first in {int(samples[0, 0])}{detail}.")
-
-
-def _check_verifiable(x: Any, x_adv: Any, eps: Any, norm: Any, bounds: Any, scale: Any) -> None:
-    for name, value in (("x", x), ("x_adv", x_adv)):
-        if not check_kind(value, name, Tensor).is_floating_point() or value.ndim < 2:
-            raise TypeError(f"{name}: expected floats (N, ...), got {value.dtype} of shape {tuple(value.shape)}.")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("x: expected finite values, got NaN or Inf.")
-    check_number(eps, "eps")
-    check_number(scale, "scale")
-    check_norm(norm)
-    pair = isinstance(bounds, (tuple, list)) and len(bounds) == 2 and all(isinstance(b, Tensor) for b in bounds)
-    if bounds is not None and not pair:
-        raise TypeError(f"bounds: expected two tensors (low, high) or None, got {bounds!r}.")

@@ -1,8 +1,6 @@
-"""AutoAttack (arXiv 2003.01690): the attacks of the published package, in a run that can be killed and goes on.
+"""AutoAttack (arXiv 2003.01690): the published package's attacks and results, to the bit, in a run that can be killed.
 
-The attacks, their settings and their seeds are the published package's; so are the results, to the bit. What is new is
-that every finished batch is kept in a :class:`~art_lbgat.evaluation.record.Record`, and taken from there if it is in,
-and that several processes share the batches of each attack.
+Every finished batch is kept in a :class:`~art_lbgat.evaluation.record.Record`; processes share the batches.
 """
 
 from __future__ import annotations
@@ -58,14 +56,12 @@ _TARGETS = 9
 class AutoAttackResult(NamedTuple):
     """What AutoAttack found.
 
-    :param x_adv: Adversarial examples in the units of what was attacked, ``(N, ...)``; samples that were not broken
-        keep their natural image.
+    :param x_adv: Adversarial examples, ``(N, ...)``; samples that were not broken keep their natural image.
     :param right: Which samples are right naturally, ``(N,)``, bool.
     :param robust: Which of them withstood every attack, ``(N,)``, bool.
-    :param accuracies: Accuracy after each attack that was run, each on what the ones before left, in [0, 1]. Attacks
-        are left out once nothing is robust.
+    :param accuracies: Accuracy after each attack, run on what the ones before left, as long as anything was robust.
     :param flags: What was noticed, message by name (``"randomised"``, ``"softmax"``, ``"dynamic"``, ``"zero
-        gradients"``, ``"square stronger"``, ``"few classes"``, ``"non-finite logits"``); empty if nothing.
+        gradients"``, ``"square stronger"``, ``"few classes"``, ``"non-finite logits"``).
     :param seconds: Seconds of work on each attack, those of earlier sessions and of all processes included.
     """
 
@@ -92,10 +88,8 @@ def auto_attack(
 ) -> AutoAttackResult:
     """Run AutoAttack on a classifier, preprocessing included.
 
-    Every batch is a function of the batch and the seed alone, as in the published package on that seed; so a run that
-    goes on from a file ends in the same bits, on the same machine, as one that was never stopped. Several processes
-    (torchrun's) share the batches of each attack, and all get the result that one process would get; every one of them
-    has to call this, with the same arguments.
+    A run that goes on from a file ends in the same bits, on the same machine, as one that was never stopped. Several
+    processes (torchrun's) share the batches of each attack and get the result of one; every one has to call this.
 
     :param view: The classifier; attacked in eval mode, modes restored.
     :param x: Raw natural inputs, ``(N, *input_shape)``, on any device.
@@ -103,18 +97,14 @@ def auto_attack(
     :param eps: Radius in raw input units.
     :param norm: ``math.inf`` or 2.
     :param attacks: ``"standard"`` (APGD-CE, targeted APGD-DLR, targeted FAB, Square) or a list of names (custom). With
-        fewer than 10 classes the number of targets is lowered to the classes there are; standard takes untargeted
-        APGD-DLR with 3 classes and no DLR with 2. Both are flagged.
+        fewer than 10 classes there are fewer targets, with 3 untargeted APGD-DLR, with 2 no DLR; this is flagged.
     :param batch_size: Samples attacked together; random starts depend on it.
     :param seed: Seed of every batch; the global generators are left as found.
-    :param state_path: A file for finished batches: a run that was killed goes on from there, with any number of
-        processes, of which the main one has the file. None keeps nothing.
+    :param state_path: A file for finished batches, from which any number of processes go on. None keeps nothing.
     :param verbose: Whether a progress bar is shown for each attack, by the main process.
     :return: The examples in raw input units, what withstood, and the warnings.
-    :raises TypeError: Arguments of another type.
-    :raises ValueError: Bad ``x`` or ``y`` (see :mod:`art_lbgat.checks`), no or non-uniform ``clip_values``, unknown
-        attacks, too few classes or too small images for an attack, logits that are not finite, a file of another run
-        or a damaged one, processes that do not judge the same model on the same data.
+    :raises ValueError: Bad arguments, no or non-uniform ``clip_values``, too few classes or too small images for an
+        attack, logits that are not finite, a damaged file or one of another run, processes that judge other things.
     :raises RuntimeError: If another process has ended.
     :raises BlockingIOError: If another run has the file open.
     """
@@ -141,24 +131,16 @@ def auto_attack(
 
 
 class UnitModel(nn.Module):
-    """The whole classifier, preprocessing included, as a net on images in [0, 1], as AutoAttack and RobustBench want.
-
-    ``x = low + u * (high - low)`` for the ``clip_values`` ``(low, high)``; nothing is computed for (0, 1). ValueError
-    if there are none, or other ones for some features than for others.
-    """
+    """The classifier as a net on images in [0, 1]: ``x = low + u * (high - low)`` for uniform ``clip_values``."""
 
     def __init__(self, view: TensorView) -> None:
         super().__init__()
         bounds = view.bounds()
         if bounds is None:
-            raise ValueError(
-                f"{view.name}: AutoAttack needs bounded inputs; build the classifier with clip_values=(min, max)."
-            )
+            raise ValueError(f"{view.name}: AutoAttack needs bounded inputs; give it clip_values=(min, max).")
         low, high = (torch.unique(bound) for bound in bounds)
         if len(low) != 1 or len(high) != 1:
-            raise ValueError(
-                f"{view.name}: AutoAttack needs one range for all features, got clip_values that differ by feature."
-            )
+            raise ValueError(f"{view.name}: AutoAttack needs one range for all features, not clip_values by feature.")
         self._view, self._low, self.scale = view, float(low), float(high) - float(low)
         self._is_unit = (self._low, self.scale) == (0.0, 1.0)
         with torch.inference_mode(False):  # or it could not be written to outside that mode
@@ -292,8 +274,11 @@ def attack_images(
             checks = importlib.import_module(f"{package.__name__}.checks")
             one = _OneProcess(runner, checks, model, x, y, batch_size, seed, view.device)
             found = _run_attacks(one, names, record, shared, verbose)
-            flags = {**found.flags, **_check_square(checks, found), **notes}
-    return found._replace(flags=flags)
+    flags, said = dict(found.flags), _Logger()
+    checks.check_square_sr({"clean": float(found.right.double().mean()), **found.accuracies}, logger=said)
+    if said.message:  # Square, which uses no gradients, found more than the attacks before it left
+        flags[SQUARE_STRONGER] = said.message
+    return found._replace(flags={**flags, **notes})
 
 
 def _run_attacks(
@@ -317,7 +302,6 @@ def _run_attacks(
         one.prepared(name)  # also if all is in the record: fab-t leaves its settings to fab
 
         def attack(place: int, name: str = name, left: Tensor = left) -> Entry:
-            """The batch at a place."""
             return one.attack(name, left[place : place + one.batch_size])
 
         places = range(0, len(left), one.batch_size)
@@ -338,10 +322,7 @@ def _run_attacks(
 
 @dataclass
 class _OneProcess:
-    """What one process does of a run: the natural images, and one attack on one batch.
-
-    Its methods want the model in eval mode and randomness preserved.
-    """
+    """What one process does of a run, with the model in eval mode and randomness preserved."""
 
     runner: Any
     checks: ModuleType  # of its package
@@ -362,9 +343,7 @@ class _OneProcess:
             images, labels = self._batch(slice(place, place + self.batch_size))
             logits = self.model(images)
             if not bool(torch.isfinite(logits).all()):
-                raise ValueError(
-                    "classifier: its logits for natural images hold NaN or Inf, so no accuracy has a meaning."
-                )
+                raise ValueError("classifier: its logits for natural images hold NaN or Inf.")
             first = first if right else logits
             right.append((logits.argmax(dim=1) == labels).cpu())
         flags = check_defence(self.checks, self.model, *self._batch(slice(0, self.batch_size)))
@@ -436,10 +415,7 @@ class _Logger:
 
 
 def check_defence(checks: ModuleType, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
-    """Whether a defence is one that AutoAttack cannot judge well, by its module ``checks`` on one natural batch.
-
-    Messages of ``"randomised"``, ``"softmax"`` and ``"dynamic"``, as far as they apply.
-    """
+    """What makes AutoAttack's module ``checks`` distrust a defence, on one natural batch: message by flag."""
     said = {name: _Logger() for name in (RANDOMISED, SOFTMAX, DYNAMIC)}
     checks.check_randomized(model, x, y, bs=len(x), logger=said[RANDOMISED])
     checks.check_range_output(model, x, logger=said[SOFTMAX])
@@ -449,10 +425,3 @@ def check_defence(checks: ModuleType, model: nn.Module, x: Tensor, y: Tensor) ->
     with ThreadPoolExecutor(max_workers=1) as thread:
         thread.submit(checks.check_dynamic, model, x, False, logger=said[DYNAMIC]).result()
     return {name: logger.message for name, logger in said.items() if logger.message}
-
-
-def _check_square(checks: ModuleType, found: AutoAttackResult) -> dict[str, str]:
-    """Whether Square, which uses no gradients, found more than the attacks before it left."""
-    said = _Logger()
-    checks.check_square_sr({"clean": float(found.right.double().mean()), **found.accuracies}, logger=said)
-    return {SQUARE_STRONGER: said.message} if said.message else {}

@@ -1,8 +1,4 @@
-"""What a long evaluation has finished: kept in one file, so that it can be killed, and shared by its processes.
-
-SQLite keeps it: each batch is one transaction, which is there whole or not at all after a crash, and a second run on
-the same file is locked out. Nothing in it is ever unpickled.
-"""
+"""What a long evaluation has finished: kept in one SQLite file, a transaction a batch, and shared by its processes."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -49,16 +45,13 @@ def weights_sha256(module: nn.Module) -> str:
 def data_sha256(x: Tensor, y: Tensor) -> str:
     """SHA-256 of images and labels: types, shapes and bytes."""
     digest = hashlib.sha256()
-    _add(digest, x)
-    _add(digest, y)
+    for each in (x, y):
+        _add(digest, each)
     return digest.hexdigest()
 
 
 def model_identity(view: TensorView) -> dict[str, str]:
-    """What decides the bits of the logits, by name: weights, layers as they are printed, preprocessing, torch, device.
-
-    The number of threads is not among them, though sums on a CPU are rounded in another order with another number.
-    """
+    """What decides the bits of the logits, by name, but for the number of threads."""
     defences = [*view.operations, *(view.classifier.postprocessing_defences or [])]
     operations = [
         [type(operation).__qualname__, [(name, _plain(getattr(operation, name, None))) for name in operation.params]]
@@ -122,11 +115,10 @@ def unpack(packed: bytes) -> tuple[dict[int, Entry], tuple[str, str] | None]:
     return found, failure
 
 
-class Record:
+class Record(AbstractContextManager["Record"]):
     """Entries by the name of the part and the place within it; in memory only where there is no path.
 
-    ValueError if the file is of another identity (what differs is named with both values), is damaged, or is no record;
-    it is never changed then. BlockingIOError if another run has it open.
+    ValueError leaves a file of another identity, or a damaged one, as it is; BlockingIOError if it is in use.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, identity: Mapping[str, Any]) -> None:
@@ -184,7 +176,7 @@ class Record:
             )
 
     def get(self, part: str, place: int = 0) -> Entry | None:
-        """The entry at a place of a part, or None if it was not finished; ValueError if its bytes are damaged."""
+        """The entry at a place of a part, or None if it was not finished."""
         with self._named_errors("read"):
             row = self._database.execute(
                 "SELECT content, sha256 FROM entry WHERE part = ? AND place = ?", [part, place]
@@ -212,9 +204,6 @@ class Record:
     def close(self) -> None:
         """Give the file back."""
         self._database.close()
-
-    def __enter__(self) -> Record:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -264,10 +253,7 @@ class Sharing:
                 )
 
     def each(self, work: Callable[[], Found]) -> dict[int, Entry]:
-        """What the work of each process found, known to all; of two findings at one place that of the lower rank.
-
-        Where the work of another process raised, an error of the same kind says so (RuntimeError for rare kinds).
-        """
+        """What the work of each process found, known to all; where it raises in one, an error says so in all."""
         if self.world == 1:
             return dict(work())
         raised: Exception | None = None

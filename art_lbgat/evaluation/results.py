@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +20,7 @@ _Z = 1.959963984540054  # of the normal distribution, 97.5 %
 def wilson_interval(share: float, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share: ``(p + z^2/2n -+ z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n)``.
 
-    It covers the choice of samples only: neither the seed of the attack nor the one of training. Wilson 1927.
+    It covers the choice of samples only, no seed. Wilson 1927.
 
     :param share: ``p``, in [0, 1]; it need not be a whole number of samples (a mean over seeds).
     :param n: Samples, at least 1.
@@ -70,15 +70,14 @@ class Row:
     seconds: float  # with the making of transferred examples
     flags: tuple[str, ...] = ()  # why the accuracy may be too high
     defended: bool = False  # of the classifier with a defence added, which no worst case takes in
-    x_adv: Tensor | None = None  # the verified examples, where they were asked for
 
     def as_dict(self) -> dict[str, Any]:
         """The columns."""
         accuracy = Accuracy(int(self.right.sum()), len(self.right))
         low, high = accuracy.interval
         named = {name: getattr(self, name) for name in ("attack", "norm", "eps", "steps", "restarts")}
-        measured = {"n": accuracy.n, "accuracy": accuracy.value, "low": low, "high": high, "seconds": self.seconds}
-        return {**named, **measured, "flags": "; ".join(self.flags)}
+        measured = {"n": accuracy.n, "accuracy": accuracy.value, "low": low, "high": high}
+        return {**named, **measured, "seconds": self.seconds, "flags": "; ".join(self.flags)}
 
 
 def worst_row(rows: Sequence[Row], norm: str, eps: float) -> Row:
@@ -95,6 +94,17 @@ def as_table(rows: Mapping[str | None, Sequence[Row]]) -> pandas.DataFrame:
 
     named = [({} if name is None else {"model": name}) | row.as_dict() for name, each in rows.items() for row in each]
     return pandas.DataFrame(named).astype({"steps": "Int64", "restarts": "Int64"})
+
+
+def check_columns(table: Any, argument: str, source: str, columns: Iterable[str]) -> None:
+    """Refuse what is not the table of a function, which its columns tell."""
+    import pandas
+
+    if not isinstance(table, pandas.DataFrame):
+        raise TypeError(f"{argument}: expected the table of {source}, got {type(table).__name__}.")
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise ValueError(f"{argument}: expected the table of {source}, got one with missing columns {missing}.")
 
 
 def norm_name(norm: float) -> str:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from art.estimators.classification import PyTorchClassifier
 
 from art_lbgat.attacks.projections import check_scale
-from art_lbgat.checks import check_kind, check_number
+from art_lbgat.checks import check_number
 from art_lbgat.evaluation.attacks import Source, Threat, check_threat, make_sources, plan_attacks
 from art_lbgat.evaluation.autoattack import attack_names
+from art_lbgat.evaluation.results import check_columns
 from art_lbgat.evaluation.subject import LARGEST_CHANGE, LARGEST_SHARE, Health, Subject, make_subjects, whole_range
 from art_lbgat.evaluation.suite import UNBOUNDED, run_row
 
@@ -48,32 +49,28 @@ def sanity_checks(
     *gradients are alive*. Of the attacks:
 
     * *more steps do not help the defender*: ``acc(PGD-100) <= acc(PGD-10) + tolerance``;
-    * *noise does not beat PGD*: ``acc(PGD-100) <= acc(noise) + tolerance``;
-    * *white-box beats transfer*: ``acc(PGD-100) <= acc(PGD-20 made on source) + tolerance``; no row without ``source``;
-    * *unbounded attack reaches 0*: ``acc(PGD-50, eps = the whole input range) <= 0.05`` (the range is that of ``x``
-      where the classifier has no ``clip_values``);
+    * *noise does not beat PGD*, *white-box beats transfer* (with a ``source``): the same of ``acc(noise)`` and of
+      ``acc(PGD-20 made on source)``;
+    * *unbounded attack reaches 0*: ``acc(PGD-50, eps = the whole input range) <= 0.05``;
     * *restarts*, *margin loss*, *apgd-ce* and further attacks of AutoAttack are not much stronger:
       ``acc(PGD-100) - acc(attack) <= stronger``; 0.1 leaves room for the usual gap between losses;
-    * *square*, which uses no gradient, is not stronger: ``min over all the gradient attacks above of acc - acc(square)
-      <= tolerance`` (the strongest of them, since Square ascends a margin and a gap between losses is no masking).
-
-    A few hundred samples are enough and make Square's 5,000 queries bearable. The tolerance is at least one sample.
+    * *square*, which uses no gradient, is not stronger: ``min over the gradient attacks above of acc - acc(square)
+      <= tolerance``.
 
     :param classifier: The classifier; judged in eval mode, left as found.
-    :param x: Raw natural inputs, ``(n, *input_shape)``.
+    :param x: Raw natural inputs, ``(n, *input_shape)``; a few hundred are enough.
     :param y: Labels, indices or one-hot.
     :param eps: Radius of the ball, in raw input units, > 0.
     :param norm: ``np.inf``, ``"inf"`` or 2.
     :param source: Another classifier of the same inputs and classes.
     :param eps_step: Length of a gradient step; None is ``eps / 10``.
-    :param tolerance: Share of samples by which a weaker attack may win.
+    :param tolerance: Share of samples by which a weaker attack may win; at least one sample.
     :param stronger: Share of samples by which a strong attack may be better than PGD-100.
     :param autoattack: Attacks of AutoAttack to compare with, each alone; ``()`` for none (they need ``clip_values``).
     :param batch_size: Samples per batch.
     :param seed: Seed of every random draw.
-    :return: Columns ``check``, ``passed`` (bool), ``observed``, ``expected``, ``detail``. If natural logits hold NaN or
-        Inf there is that one row only. ``not table.passed.all()`` means that the accuracy is not to be believed;
-        :func:`masking_report` says it in words.
+    :return: Columns ``check``, ``passed`` (bool), ``observed``, ``expected``, ``detail``; one row if natural logits
+        hold NaN or Inf. ``not table.passed.all()`` means that the accuracy is not to be believed.
     :raises ValueError: Bad arguments.
     """
     import pandas
@@ -99,26 +96,17 @@ def sanity_checks(
 def masking_report(checks: pandas.DataFrame) -> str:
     """What a table of :func:`sanity_checks` means, in words.
 
-    :param checks: The table.
+    :param checks: The table; ValueError for another one.
     :return: One line that sums up, then a line for each check that failed.
-    :raises TypeError: If it is no table.
-    :raises ValueError: If it is another table.
     """
-    import pandas
-
-    check_kind(checks, "checks", pandas.DataFrame)
-    missing_columns = {"check", "passed", "observed", "expected", "detail"} - set(checks.columns)
-    if missing_columns:
-        raise ValueError(f"checks: expected the table of sanity_checks, missing columns {sorted(missing_columns)}.")
+    check_columns(checks, "checks", "sanity_checks", ("check", "passed", "observed", "expected", "detail"))
     failed = checks[~checks["passed"].astype(bool)]
     missing = "" if _WITH_SOURCE in set(checks["check"]) else " Transfer was not checked: no source was given."
     if not len(failed):
         return f"All {len(checks)} checks passed: no sign of gradient masking.{missing}"
     lines = [f"Gradient masking, or a broken evaluation: {len(failed)} of {len(checks)} checks failed.{missing}"]
-    lines += [
-        f"- {row.check}: {row.observed:.4g}, expected {row.expected} ({row.detail})" for row in failed.itertuples()
-    ]
-    return "\n".join(lines)
+    each = (f"- {row.check}: {row.observed:.4g}, expected {row.expected} ({row.detail})" for row in failed.itertuples())
+    return "\n".join([*lines, *each])
 
 
 def _check(name: str, observed: float, limit: float, detail: str) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""A classifier under test: its natural predictions, and what would make a high accuracy of it meaningless.
-
-That is: outputs that are no logits, randomness, dead gradients.
-"""
+"""A classifier under test: its natural predictions, and what would make a high accuracy of it meaningless."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -66,10 +64,7 @@ class Subject:
         return None if bounds is None else (bounds[0].cpu(), bounds[1].cpu())
 
     def judge(self, x: Tensor, rows: Tensor) -> tuple[Tensor, int]:
-        """Which of ``rows`` are classified as labelled when the samples are ``x``, and how many logits are not finite.
-
-        Rows that are not looked at, and those whose logits hold NaN or Inf, count as wrong.
-        """
+        """Which of ``rows`` (the others count as wrong) are right for samples ``x``, and how many logits not finite."""
         logits = predict(self.view, x[rows], self.batch_size, self.seed)
         right = torch.zeros_like(rows)
         right[rows] = classified_as(logits, self.y[rows])
@@ -94,17 +89,27 @@ def make_subjects(
     array = as_array(x, "x")
     for view in views.values():
         check_inputs(array, view.classifier)
-    with torch.inference_mode(False):
-        # In C order, so that the memory format of the caller's array changes no bit of a convolution.
-        samples = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+    samples = to_tensor(array)
     return {name: make_subject(view, samples, y, batch_size, seed, refuse) for name, view in views.items()}
+
+
+def to_tensor(array: Any) -> Tensor:
+    """A new float32 tensor on the CPU, in C order, so that the memory format of the array changes no bit."""
+    with torch.inference_mode(False):
+        return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+
+
+def hard_labels(y: Any, nb_classes: int, length: int, name: str = "y") -> NDArray[np.int64]:
+    """Class indices of labels that are indices or one-hot."""
+    labels = check_labels(y, nb_classes, name, length)
+    if labels.ndim == 2:
+        raise ValueError(f"{name}: expected hard labels (indices or one-hot), got soft ones.")
+    return labels
 
 
 def make_subject(view: TensorView, x: Tensor, y: Any, batch_size: int, seed: int, refuse: bool = True) -> Subject:
     """One subject; ``x`` is checked already."""
-    labels = check_labels(y, view.classifier.nb_classes, length=len(x))
-    if labels.ndim == 2:
-        raise ValueError("y: expected hard labels (indices or one-hot), got soft ones; accuracy needs one class each.")
+    labels = hard_labels(y, view.classifier.nb_classes, len(x))
     with torch.inference_mode(False):
         target = torch.from_numpy(labels)
         start = time.perf_counter()
@@ -116,7 +121,7 @@ def make_subject(view: TensorView, x: Tensor, y: Any, batch_size: int, seed: int
         first = int((~torch.isfinite(logits).all(dim=1)).nonzero()[0, 0])
         raise ValueError(
             f"{view.name}: its logits are NaN or Inf for {health.nonfinite} of {len(x)} natural samples, first in "
-            f"sample {first}; expected finite logits, since an accuracy computed from them would mean nothing."
+            f"sample {first}; expected finite logits."
         )
     return Subject(view, x, target, right, health, seconds, batch_size, seed)
 
@@ -204,9 +209,12 @@ def _gradient_shares(view: TensorView, x: Tensor, y: Tensor, batch_size: int, se
 
     def dead_and_broken(rows: Tensor) -> Tensor:
         """Two columns, bool, a row per sample."""
-        found = _input_gradient(view, x[rows].to(view.device), y[rows].to(view.device))
-        graphs.append(found is not None)
-        gradient = (torch.zeros_like(x[rows]) if found is None else found).flatten(1)
+        leaf = x[rows].to(view.device).requires_grad_(True)
+        # a node of the graph rather than a leaf, so that a model that works in place can be differentiated too
+        loss = functional.cross_entropy(view.logits(leaf * 1), y[rows].to(view.device), reduction="sum")
+        graphs.append(loss.requires_grad)
+        found = torch.autograd.grad(loss, leaf, allow_unused=True)[0] if loss.requires_grad else None
+        gradient = (torch.zeros_like(leaf) if found is None else found).flatten(1)
         finite = torch.isfinite(gradient).all(dim=1)
         return torch.stack([finite & (gradient == 0).all(dim=1), ~finite], dim=1).cpu()
 
@@ -214,13 +222,3 @@ def _gradient_shares(view: TensorView, x: Tensor, y: Tensor, batch_size: int, se
         seed_everything(seed)
         dead, broken = in_chunks(dead_and_broken, torch.arange(len(x)), batch_size).double().mean(dim=0).tolist()
     return dead, broken, all(graphs)
-
-
-def _input_gradient(view: TensorView, x: Tensor, y: Tensor) -> Tensor | None:
-    # A node of the graph rather than a leaf, so that a model that works in place can be differentiated too.
-    leaf = x.requires_grad_(True)
-    loss = functional.cross_entropy(view.logits(leaf * 1), y, reduction="sum")
-    if not loss.requires_grad:
-        return None
-    (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True)
-    return torch.zeros_like(x) if gradient is None else gradient

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from art.estimators.classification import PyTorchClassifier
@@ -58,8 +58,7 @@ def evaluate(
     """Accuracy of one or several classifiers under several attacks; a row per classifier and attack.
 
     A sample counts under an attack if it is classified as labelled naturally and under that attack. Models are judged
-    in eval mode, whatever mode they are in; modes and global generators are left as found. Every ``x_adv`` is verified
-    (inside the ball to 1e-6 of the input range, inside ``clip_values``, finite) before it counts.
+    in eval mode; modes and global generators are left as found. Every ``x_adv`` is verified before it counts.
 
     The attacks, by name (``K`` steps, ``L`` levels):
 
@@ -76,31 +75,20 @@ def evaluate(
     :param y: Labels, indices or one-hot.
     :param eps: Radius of the ball, in raw input units.
     :param norm: ``np.inf``, ``"inf"`` or 2.
-    :param attacks: Names as above, any untargeted ART ``EvasionAttack`` bound to the classifier, or a function from a
-        classifier to one (so with several classifiers).
+    :param attacks: Names as above, untargeted ART attacks bound to the classifier, functions from a classifier to one.
     :param eps_step: Length of a gradient step, > 0; None is ``eps / 10``.
-    :param restarts: Random starts of ``"pgd-K"``, ``"cw-K"``, ``"kl-K"`` and of the examples of ``"transfer"`` and
-        ``"quantised-L"``; the worst case per sample is kept.
+    :param restarts: Random starts of PGD, also for ``"transfer"`` and ``"quantised-L"``; the worst per sample is kept.
     :param sources: Names and classifiers of ``"transfer"``, of the same inputs and classes.
     :param autoattack: ``"standard"`` or a list of its attacks (custom).
     :param batch_size: Samples per batch.
     :param seed: Seed of every random start.
     :return: Columns ``model`` (with a mapping), ``attack``, ``norm``, ``eps``, ``steps`` and ``restarts`` (NA where
         there is no such number), ``n``, ``accuracy`` in [0, 1] with the 95 % Wilson interval ``low`` to ``high``,
-        ``seconds``, ``flags`` (why the number may be too high: a randomised model, probabilities for logits, vanishing
-        gradients, warnings of AutoAttack).
+        ``seconds``, ``flags`` (why the number may be too high).
     :raises ValueError: Bad arguments, natural logits with NaN or Inf, or an ``x_adv`` that leaves the threat model.
-    :raises TypeError: Arguments of the wrong type.
     """
     threat = check_threat(eps, norm, eps_step, restarts)
-    return as_table(run_suite(classifier, x, y, threat, attacks, sources, autoattack, batch_size, seed).rows)
-
-
-class Suite(NamedTuple):
-    """What :func:`evaluate` makes its table of: the judged classifiers and their rows, by name."""
-
-    subjects: dict[str | None, Subject]
-    rows: dict[str | None, list[Row]]
+    return as_table(run_suite(classifier, x, y, threat, attacks, sources, autoattack, batch_size, seed)[1])
 
 
 def run_suite(
@@ -113,10 +101,8 @@ def run_suite(
     autoattack: str | Sequence[str] = "standard",
     batch_size: int = 250,
     seed: int = 0,
-    *,
-    keep_x_adv: Collection[str | None] = (),
-) -> Suite:
-    """:func:`evaluate` with a mask per row, and the examples too for the classifiers that ``keep_x_adv`` names."""
+) -> tuple[dict[str | None, Subject], dict[str | None, list[Row]]]:
+    """:func:`evaluate` with a mask per row: the judged classifiers and their rows, by name."""
     if sources is not None and not isinstance(sources, Mapping):
         raise TypeError(f"sources: expected a mapping from names to classifiers, got {type(sources).__name__}.")
     plans = plan_attacks(attacks, sources or (), autoattack)
@@ -126,17 +112,10 @@ def run_suite(
     made = make_sources(sources, subjects, threat) if sources is not None and transferred else {}
     rows = {}
     for name, subject in subjects.items():
-        found = {
-            place: run_row(subject, plan, threat, made, keep_x_adv=name in keep_x_adv)
-            for place, plan in enumerate(plans)
-            if plan.kind != "worst"
-        }
-        others = list(found.values())
-        rows[name] = [
-            found[place] if place in found else worst_row(others, norm_name(threat.norm), threat.eps)
-            for place in range(len(plans))
-        ]
-    return Suite(subjects, rows)
+        found = [None if plan.kind == "worst" else run_row(subject, plan, threat, made) for plan in plans]
+        others = [row for row in found if row is not None]
+        rows[name] = [row or worst_row(others, norm_name(threat.norm), threat.eps) for row in found]
+    return subjects, rows
 
 
 def run_row(
@@ -145,13 +124,8 @@ def run_row(
     threat: Threat,
     sources: Mapping[str, Source] | None = None,
     rows: Tensor | None = None,
-    keep_x_adv: bool = False,
 ) -> Row:
-    """The row of one attack, of any kind but ``"worst"``; where ``rows`` is given, no other samples count.
-
-    Only samples that are right naturally are attacked by the suite's own attacks, since the others count as wrong
-    anyway; every attack judges all of these by itself, whatever the other rows found.
-    """
+    """The row of one attack, of any kind but ``"worst"``; where ``rows`` is given, no other samples count."""
     start, notes = time.perf_counter(), tuple(health_flags(subject.health).values())
     right, bounds = subject.right, subject.bounds()
 
@@ -179,7 +153,6 @@ def run_row(
         made.seconds + time.perf_counter() - start,
         notes + made.flags + broken,
         defended=plan.kind == "quantised",
-        x_adv=made.x_adv if keep_x_adv else None,
     )
 
 
@@ -205,12 +178,9 @@ def robustness_curve(
     """Accuracy under one attack in growing balls; a row per classifier and eps.
 
     ``robust(eps_i) = robust(eps_{i-1}) and right under the attack in the ball of eps_i``: a sample that was broken in a
-    smaller ball is broken in every larger one, which contains it, so the curve never rises and later points are
-    attacked only where it is needed. With a single eps it is the row of :func:`~art_lbgat.evaluation.evaluate`.
-
-    From half the input range on (Linf; in L2 times the square root of the number of features) every image can be
-    turned into the middle grey one, which has one class: accuracy cannot be above the share of the most frequent label.
-    From the whole range on it must be near 0. A curve that stays above is flagged.
+    smaller ball is not attacked again. From half the input range on every image can be turned into the middle grey one,
+    so accuracy cannot be above the share of the most frequent label, and from the whole range on it must be near 0: a
+    curve that stays above is flagged.
 
     :param classifier: A classifier, or a mapping from names to classifiers.
     :param x: Raw natural inputs, ``(n, *input_shape)``.
@@ -223,8 +193,7 @@ def robustness_curve(
     :param autoattack: What ``"autoattack"`` runs.
     :param batch_size: Samples per batch.
     :param seed: Seed of every random start.
-    :return: The columns of :func:`~art_lbgat.evaluation.evaluate`.
-    :raises ValueError: Bad arguments, natural logits with NaN or Inf, or an ``x_adv`` that leaves the threat model.
+    :return: The columns of :func:`~art_lbgat.evaluation.evaluate`, and its errors.
     """
     radii = _check_radii(eps)
     threat = check_threat(radii[-1], norm, eps_step, restarts)
@@ -232,10 +201,7 @@ def robustness_curve(
         raise TypeError(f"attack: expected the name of an attack, got {type(attack).__name__}.")
     (plan,) = plan_attacks(attack, ["source"], autoattack, "attack")
     if plan.kind not in ("gradient", "noise", "autoattack"):
-        raise ValueError(
-            f"attack: expected 'pgd-K', 'cw-K', 'kl-K', 'fgsm', 'noise' or 'autoattack', which grow with eps; got "
-            f"{attack!r}."
-        )
+        raise ValueError(f"attack: expected 'pgd-K', 'cw-K', 'kl-K', 'fgsm', 'noise' or 'autoattack', got {attack!r}.")
     subjects = make_subjects(classifier, x, y, batch_size, seed)
     _check_all(subjects, [plan], threat, autoattack)
     curves: dict[str | None, list[Row]] = {}

@@ -119,13 +119,6 @@ def test_gap_and_shift_are_the_distance_between_the_lines():
     assert boundary_shift(HALF, HALF, POINTS, RIGHT)["shift"].isna().tolist() == [False, True, False]  # inf - inf
 
 
-def test_gap_refuses_other_tables():
-    with pytest.raises(ValueError, match=r"distances: expected the table of boundary_distance, missing columns"):
-        boundary_gap(pd.DataFrame({"model": ["a"]}))
-    with pytest.raises(ValueError, match=r"distances: expected at least two models, got \['model'\]"):
-        boundary_gap(boundary_distance(HALF, POINTS, RIGHT))
-
-
 def test_directions_lead_where_they_say():
     x = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.4], [0.9, 0.1]], dtype=np.float32)
     found = directions(x, [0, 1, 0, 1], x + 0.25, seed=0)
@@ -144,37 +137,6 @@ def test_nearest_of_another_class_is_the_nearest(x, y):
     distance[y[:, None] == y[None]] = np.inf
     leads = directions(x, y)["other class"]
     np.testing.assert_allclose(np.linalg.norm(leads, axis=1), distance.min(axis=1), atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"y": [0, 0, 0]}, "y: expected at least two classes"),
-        ({"y": [0, 1]}, r"y: expected class indices of shape \(N,\), one per image of x, got \(2,\) for x of \(3, 2\)"),
-        ({"x_adv": POINTS[:2]}, r"x_adv: expected the shape of x, \(3, 2\), got \(2, 2\)"),
-        ({"seed": -1}, "seed: expected a whole number >= 0"),
-    ],
-)
-def test_directions_refuse(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        directions(**{"x": POINTS, "y": [0, 1, 0], **arguments})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"directions": {}}, "directions: expected at least one direction, got an empty mapping"),
-        ({"directions": RIGHT[:2]}, r"directions\['given'\]: expected the shape of x, \(3, 2\), got \(2, 2\)"),
-        ({"directions": RIGHT * np.nan}, r"directions\['given'\]: expected finite values"),
-        ({"norm": 1}, "norm: expected np.inf, 'inf' or 2, got 1"),
-        ({"max_distance": 0}, "max_distance: expected a finite number > 0"),
-        ({"steps": 0}, "steps: expected a whole number >= 1"),
-        ({"tolerance": 0}, "tolerance: expected a finite number > 0"),
-    ],
-)
-def test_boundary_distance_refuses(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        boundary_distance(**{"models": HALF, "x": POINTS, "directions": RIGHT, **arguments})
 
 
 ANCHORS = np.array([[0.0, 0.0, 0.0], [0.6, 0.0, 0.8], [0.0, 0.5, 0.0]], dtype=np.float32)
@@ -239,35 +201,43 @@ def test_slices_of_several_models_are_on_one_grid(classifier, guide):
     pd.testing.assert_frame_equal(whole, parts["guide"], rtol=1e-4, atol=1e-5)
 
 
-def test_a_grid_point_on_an_image_is_the_image(classifier):
-    x, _ = make_data()
-    table = decision_slices(classifier, x[:3], resolution=20, border=0)
-    corner = table.iloc[0]
-    assert corner[["u", "v"]].tolist() == pytest.approx([0, 0])  # the first image is the lower left of these three
-    assert corner["inside"]
-    logits = classifier.predict(x[:1])[0]
-    assert corner["predicted"] == logits.argmax()
-    assert corner["margin"] == pytest.approx(np.diff(np.sort(logits)[-2:])[0], rel=1e-4)
-
-
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("function", "arguments", "message"),
     [
-        ({"names": ["a", "a", "b"]}, "names: expected three different names"),
-        ({"names": ["a", "b"]}, "names: expected three different names"),
-        ({"resolution": 1}, "resolution: expected a whole number >= 2"),
-        ({"border": -0.1}, "border: expected a finite number >= 0"),
-        ({"batch_size": 0}, "batch_size: expected a whole number >= 1"),
-        ({"anchors": 2 * ANCHORS}, "anchors: values lie in"),
-        ({"anchors": ANCHORS[:2]}, r"anchors: expected three images \(3, ...\), got an array of shape \(2, 3\)"),
-        ({"anchors": ANCHORS[[0, 0, 1]]}, "anchors: expected three images that are not on a line"),
+        (directions, {"y": [0, 0, 0]}, "y: expected at least two classes"),
+        (directions, {"y": [0, 1]}, r"y: expected class indices of shape \(N,\), .* got \(2,\) for x of \(3, 2\)"),
+        (directions, {"x_adv": POINTS[:2]}, r"x_adv: expected the shape of x, \(3, 2\), got \(2, 2\)"),
+        (directions, {"seed": -1}, "seed: expected a whole number >= 0"),
+        (boundary_distance, {"directions": {}}, "directions: expected at least one direction, got an empty mapping"),
+        (boundary_distance, {"directions": RIGHT[:2]}, r"directions\['given'\]: expected the shape of x, \(3, 2\)"),
+        (boundary_distance, {"directions": RIGHT * np.nan}, r"directions\['given'\]: expected finite values"),
+        (boundary_distance, {"norm": 1}, "norm: expected np.inf, 'inf' or 2, got 1"),
+        (boundary_distance, {"max_distance": 0}, "max_distance: expected a finite number > 0"),
+        (boundary_distance, {"steps": 0}, "steps: expected a whole number >= 1"),
+        (boundary_distance, {"tolerance": 0}, "tolerance: expected a finite number > 0"),
         (
-            {"anchors": ANCHORS[:1] + np.array([[0], [0.25], [1]])},
-            "anchors: expected three images that are not on a line",
+            boundary_gap,
+            {"distances": pd.DataFrame({"model": ["a"]})},
+            "the table of boundary_distance, got one with missing",
         ),
-        ({"anchors": ANCHORS + np.inf}, "anchors: expected finite values"),
+        (boundary_gap, {}, r"distances: expected at least two models, got \['model'\]"),
+        (decision_slices, {"names": ["a", "a", "b"]}, "names: expected three different names"),
+        (decision_slices, {"resolution": 1}, "resolution: expected a whole number >= 2"),
+        (decision_slices, {"border": -0.1}, "border: expected a finite number >= 0"),
+        (decision_slices, {"batch_size": 0}, "batch_size: expected a whole number >= 1"),
+        (decision_slices, {"anchors": 2 * ANCHORS}, "anchors: values lie in"),
+        (decision_slices, {"anchors": ANCHORS[:2]}, r"anchors: expected three images \(3, ...\), .* shape \(2, 3\)"),
+        (decision_slices, {"anchors": ANCHORS[[0, 0, 1]]}, "anchors: expected three images that are not on a line"),
+        (decision_slices, {"anchors": ANCHORS[:1] + np.array([[0], [0.25], [1]])}, "images that are not on a line"),
+        (decision_slices, {"anchors": ANCHORS + np.inf}, "anchors: expected finite values"),
     ],
 )
-def test_slices_refuse(arguments, message):
+def test_bad_input_is_named(function, arguments, message):
+    good = {
+        directions: {"x": POINTS, "y": [0, 1, 0]},
+        boundary_distance: {"models": HALF, "x": POINTS, "directions": RIGHT},
+        boundary_gap: {"distances": boundary_distance(HALF, POINTS, RIGHT)},
+        decision_slices: {"models": linear([[0, 0, 0], [1, 0, 0]]), "anchors": ANCHORS},
+    }
     with pytest.raises(ValueError, match=message):
-        decision_slices(**{"models": linear([[0, 0, 0], [1, 0, 0]]), "anchors": ANCHORS, **arguments})
+        function(**{**good[function], **arguments})

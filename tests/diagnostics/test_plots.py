@@ -66,9 +66,7 @@ def test_each_takes_and_returns_axes_and_labels_them(plot, table):
     before = table.copy()
     assert plot(table, ax) is ax
     pd.testing.assert_frame_equal(table, before)
-    assert ax.get_xlabel()
-    assert ax.get_ylabel()
-    assert ax.get_title()
+    assert all((ax.get_xlabel(), ax.get_ylabel(), ax.get_title()))
     assert len(ax.get_legend().get_texts()) >= 2
     assert len(plt.get_fignums()) == 1
 
@@ -85,26 +83,30 @@ def test_each_makes_axes_where_none_are_given(plot, table):
 
 @EVERY
 def test_each_refuses_another_table(plot, table):
-    with pytest.raises(ValueError, match=r"frame: expected the table of .*, got one with missing columns"):
-        plot(pd.DataFrame({"other": [1]}))
-    with pytest.raises(ValueError, match=r"frame: expected the table of .*, got one with no rows"):
-        plot(table.iloc[:0])
-    with pytest.raises(TypeError, match=r"frame: expected the table of .*, got list"):
-        plot([1])
+    for other, error, message in (
+        (pd.DataFrame({"other": [1]}), ValueError, "got one with missing columns"),
+        (table.iloc[:0], ValueError, "got one with no rows"),
+        ([1], TypeError, "got list"),
+    ):
+        with pytest.raises(error, match=f"frame: expected the table of .*, {message}"):
+            plot(other)
 
 
-def test_agreement_bars_are_the_shares():
+def test_what_is_drawn_is_in_the_table():
     guide, model = fixed([[1, 0], [0, 1]]), fixed([[1, 0], [1, 0]])
     ax = plot_agreement(agreement(guide, {"m": model}, indices(2), [0, 1], indices(2)))
     assert [bar.get_height() for bar in ax.patches] == [50, 50, 50]
     assert [tick.get_text() for tick in ax.get_xticklabels()][1] == "guide: natural\nmodel: adversarial"
 
-
-def test_margins_curve_is_the_error_at_0():
     ax = plot_margins(margins(fixed([[2, 0], [0, 1], [3, 0], [0, 5]]), indices(4), [0, 0, 0, 0]))
-    margin, share = ax.lines[0].get_data()
-    assert list(margin) == [-5, -1, 2, 3]
-    assert list(share) == [25, 50, 75, 100]
+    np.testing.assert_array_equal(ax.lines[0].get_data(), [[-5, -1, 2, 3], [25, 50, 75, 100]])
+
+    ax = plot_calibration(reliability(fixed([[0, 0], [9, 0]]), indices(2), [0, 0], bins=5))
+    np.testing.assert_allclose(ax.lines[1].get_data(), [[0.5, 1], [1, 1]], atol=1e-3)
+
+    ax = plot_boundary_shift(boundary_shift(LINES["0.7"], LINES["0.5"], POINTS, np.tile([1.0, 0.0], (3, 1))))
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), [[0.25, 0.45], [0.5, 0.7]], atol=1e-3)
+    assert ax.get_legend().get_texts()[0].get_text() == "given (2 of 3)"
 
 
 def test_boundary_curve_falls_where_the_boundaries_are():
@@ -129,12 +131,6 @@ def test_boundary_plots_without_any_boundary():
     assert ax.get_xlim() == (0, 1)
 
 
-def test_shift_points_are_before_and_after():
-    ax = plot_boundary_shift(boundary_shift(LINES["0.7"], LINES["0.5"], POINTS, np.tile([1.0, 0.0], (3, 1))))
-    np.testing.assert_allclose(ax.collections[0].get_offsets(), [[0.25, 0.45], [0.5, 0.7]], atol=1e-3)
-    assert ax.get_legend().get_texts()[0].get_text() == "given (2 of 3)"
-
-
 def test_discrepancy_bars_are_the_values():
     pairs = [("a", "b"), ("a", "c"), ("b", "c")]
     rows = [{"first": f, "second": s, "task": t, "discrepancy": i + 10 * (t == "mean")}
@@ -142,14 +138,6 @@ def test_discrepancy_bars_are_the_values():
     ax = plot_discrepancy(pd.DataFrame(rows))
     assert [bar.get_height() for bar in ax.patches] == [0, 10, 1, 11, 2, 12]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a / b", "a / c", "b / c"]
-
-
-def test_reliability_points_are_the_bins():
-    table = reliability(fixed([[0, 0], [9, 0]]), indices(2), [0, 0], bins=5)
-    ax = plot_calibration(table)
-    confidence, accuracy = ax.lines[1].get_data()
-    np.testing.assert_allclose(confidence, [0.5, 1], atol=1e-3)
-    assert list(accuracy) == [1, 1]
 
 
 def slices(models=None, **kwargs):
@@ -163,8 +151,9 @@ def test_slices_stand_side_by_side_with_one_legend():
     assert [ax.get_legend() is not None for ax in axes] == [False, True]
     texts = [text.get_text() for text in axes[-1].get_legend().get_texts()]
     assert texts == ["a", "b", "c", "class 0", "class 1", "boundary", "end of clip_values"]
-    assert axes[0].get_ylabel()
-    assert not axes[1].get_ylabel()
+    assert [bool(ax.get_ylabel()) for ax in axes] == [True, False]
+    inner = decision_slices(LINES["0.5"], 0.25 + ANCHORS / 4, resolution=5)  # valid images only
+    assert plot_slice(inner).get_legend().get_texts()[-1].get_text() == "boundary"
     figure, given = plt.subplots(1, 2)
     assert plot_slices(table, list(given)) == list(given)
     figure.canvas.draw()
@@ -191,14 +180,6 @@ def test_slice_paints_the_classes_and_marks_the_images():
     )
     assert [text.get_text() for text in named.texts] == ["zero"]
     assert named.get_legend().get_texts()[3].get_text() == "class zero"
-
-
-def test_slice_of_valid_images_only_has_no_border():
-    inner = 0.25 + ANCHORS / 4
-    table = decision_slices(LINES["0.5"], inner, resolution=5)
-    assert table["inside"].all()
-    texts = [text.get_text() for text in plot_slice(table).get_legend().get_texts()]
-    assert "end of clip_values" not in texts
 
 
 def test_slice_needs_to_know_which_model():

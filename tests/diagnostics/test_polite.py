@@ -17,6 +17,7 @@ from art_lbgat.diagnostics import (
 )
 from tests.conftest import make_classifier, make_data
 from tests.diagnostics.cases import state
+from tests.evaluation.nets import Wrapped
 
 X, Y = make_data(48)
 LOOKS = {
@@ -68,18 +69,10 @@ def test_results_do_not_depend_on_modes_around(look, classifier, guide):
     assert found.equals(expected)
 
 
-class Noisy(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner = nn.Linear(64, 4)
-
-    def forward(self, x):
-        return self.inner(x.flatten(1) + torch.randn(1))
-
-
 @EVERY
 def test_a_model_that_draws_at_random_gives_the_same_twice(look):
-    noisy = make_classifier(Noisy())
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    noisy = make_classifier(Wrapped(net, before=lambda x: x + torch.randn(1)))
     before = state(noisy)
     assert look(noisy, noisy).equals(look(noisy, noisy))
     assert state(noisy) == before

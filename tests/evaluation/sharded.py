@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[2]
 RANK, WORLD = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
 N, BATCH = 41, 4  # the last batch has one image, the last round fewer batches than processes
 BROKEN = "nothing is left of this batch"
+RAISED = {"fail": ValueError(BROKEN), "leave": KeyboardInterrupt()}  # the second may be caught by the user
 
 
 @contextlib.contextmanager
@@ -66,10 +67,10 @@ def at_batch(number: int, action: Callable[[], None]) -> Callable[[Any], None]:
     return lambda runner: action() if next(calls) == number else None
 
 
-def nan_beyond(logits: Tensor) -> Tensor:
-    """NaN where an attack has brought the logits close together: in the sixth of the batches of five."""
+def nan_beyond(logits, closest=0.014):
+    """NaN where an attack has brought the logits close together: here in the sixth of the batches of five."""
     gap = logits.topk(2, dim=1).values
-    return torch.where((gap[:, :1] - gap[:, 1:]) < 0.014, torch.nan, logits)
+    return torch.where((gap[:, :1] - gap[:, 1:]) < closest, torch.nan, logits)
 
 
 def images(n: int, model: nn.Module) -> tuple[Tensor, Tensor]:
@@ -122,19 +123,8 @@ def bars() -> dict[str, Any]:
     return {"bars": "apgd-ce" in shown.getvalue()}
 
 
-def fail() -> None:
-    """What a batch may do."""
-    raise ValueError(BROKEN)
-
-
-def leave() -> None:
-    """What a user may do, and catch."""
-    raise KeyboardInterrupt
-
-
-def die() -> None:
-    """Without a word."""
-    os.kill(os.getpid(), signal.SIGKILL)
+def raise_(error: BaseException) -> None:
+    raise error
 
 
 def run_case(case: str, folder: Path) -> dict[str, Any]:
@@ -151,19 +141,18 @@ def run_case(case: str, folder: Path) -> dict[str, Any]:
         "benchmark": lambda: judged(folder),
         "other data": lambda: attacked(shift=0.01 * RANK),
     }
-    last = RANK == WORLD - 1
-    before = {
-        "kill": lambda: at_batch(int(arguments[1]), die),
-        "fail": lambda: at_batch(2, fail if last else lambda: None),
-        "leave": lambda: at_batch(2, leave if last else lambda: None),
-    }.get(name, lambda: lambda runner: None)()
+    before: Callable[[Any], None] = lambda runner: None  # noqa: E731
+    if name == "kill":
+        before = at_batch(int(arguments[1]), lambda: os.kill(os.getpid(), signal.SIGKILL))
+    elif name in RAISED and RANK == WORLD - 1:
+        before = at_batch(2, lambda: raise_(RAISED[name]))
     try:
         with fewer_steps(before):
             if name in plain:
                 return plain[name]()
             if name in ("state", "kill"):
                 return attacked(state_path=folder / arguments[0])
-            if name in ("fail", "leave"):
+            if name in RAISED:
                 return attacked()
             if name == "alone":
                 return attacked() if RANK == 0 else {}

@@ -13,17 +13,12 @@ from art_lbgat.evaluation.results import Row
 from art_lbgat.evaluation.sanity import masking_report, sanity_checks
 from art_lbgat.evaluation.suite import evaluate, robustness_curve
 from tests.conftest import make_classifier
-from tests.evaluation.nets import EPS, digits, healthy, natural, wrapped
+from tests.evaluation.nets import EPS, Wrapped, digits, healthy, natural, wrapped
 
 X, Y = digits(60)
 ATTACKS = ["natural", "pgd-20"]
-OUTPUTS = [
-    "finite logits",
-    "logits, not probabilities",
-    "deterministic",
-    "independent of the batch",
-    "gradients are alive",
-]
+OUTPUTS = ["finite logits", "logits, not probabilities", "deterministic", "independent of the batch",
+           "gradients are alive"]  # fmt: skip
 CHECKS = [
     *OUTPUTS,
     "more steps do not help the defender",
@@ -60,25 +55,16 @@ def test_a_healthy_model_passes_in_l2_and_without_a_source_that_is_said():
     assert "Transfer was not checked: no source was given." in masking_report(table)
 
 
+DEAD = "gradient masking: the gradient is 0 at 100% of the samples"
+MASKED = {"gradients are alive", "noise does not beat PGD", "white-box beats transfer", "unbounded attack reaches 0"}
 BATCH_NORM = nn.BatchNorm1d(10, affine=False, track_running_stats=False)
 BROKEN = {
-    "quantised logits": (
-        {"after": lambda z: torch.round(z * 10) / 10},
-        "gradient masking: the gradient is 0 at 100% of the samples",
-        {"gradients are alive", "noise does not beat PGD", "white-box beats transfer", "unbounded attack reaches 0",
-         "square: not stronger than gradients"},
-    ),
-    "quantised input": (
-        {"before": lambda x: torch.round(x * 16) / 16},
-        "gradient masking: the gradient is 0 at 100% of the samples",
-        {"gradients are alive", "noise does not beat PGD", "white-box beats transfer", "unbounded attack reaches 0",
-         "square: not stronger than gradients"},
-    ),
+    "quantised logits": ({"after": lambda z: torch.round(z * 10) / 10}, DEAD, {*MASKED, CHECKS[-1]}),
+    "quantised input": ({"before": lambda x: torch.round(x * 16) / 16}, DEAD, {*MASKED, CHECKS[-1]}),
     "saturated logits": (
         {"after": lambda z: z * 1e4},
         "gradient masking: the gradient is 0 at",
-        {"gradients are alive", "noise does not beat PGD", "white-box beats transfer", "unbounded attack reaches 0",
-         "margin loss: not much stronger than PGD"},
+        {*MASKED, "margin loss: not much stronger than PGD"},
     ),
     "no graph": ({"after": lambda z: z.detach()}, "gradient masking: the gradient is 0 at 100%", None),
     "softmax": ({"after": lambda z: z.softmax(dim=1)}, "outputs are probabilities, not logits", {OUTPUTS[1]}),
@@ -106,7 +92,7 @@ def test_what_makes_a_number_meaningless_is_flagged_in_every_row_and_fails_check
             evaluate(classifier, X, Y, eps=EPS, attacks=["pgd-2"])
         assert "gradients are alive" in failed(sanity_checks(classifier, X, Y, eps=EPS))
         return
-    queries = ("square",) if "square: not stronger than gradients" in checks else ()
+    queries = ("square",) if CHECKS[-1] in checks else ()
     found = sanity_checks(classifier, X, Y, eps=EPS, source=natural(), autoattack=queries)
     assert checks <= failed(found)
     report = masking_report(found)
@@ -137,34 +123,16 @@ def test_logits_that_are_not_finite_are_refused(value):
 
 def test_adversarial_logits_that_are_not_finite_count_as_wrong_and_are_flagged():
     """NaN in every class makes argmax 0, which would be right for the class 0."""
+
+    def wrong_outside(x):
+        size = x.flatten(1).sum(1, keepdim=True)
+        return torch.where(size > 0, torch.nan, torch.arange(10, 0, -1.0) - size)
+
     x = np.zeros((4, 1, 8, 8), np.float32)
-    classifier = make_classifier(WrongOutside(), classes=10, optimizer=None)
+    classifier = make_classifier(Wrapped(nn.Identity(), after=wrong_outside), classes=10, optimizer=None)
     table = evaluate(classifier, x, np.zeros(4, int), eps=0.1, attacks=["natural", "noise"])
     assert table.accuracy.tolist() == [1, 0]
     assert "logits are NaN or Inf for 4 adversarial examples, counted as wrong" in table["flags"][1]
-
-
-class WrongOutside(nn.Module):
-    """Class 0 at 0, NaN elsewhere."""
-
-    def forward(self, x):
-        size = x.flatten(1).sum(1, keepdim=True)
-        z = torch.arange(10, 0, -1.0) - size
-        return torch.where(size > 0, torch.nan, z)
-
-
-def test_a_model_left_in_train_mode_is_judged_in_eval_mode_and_passes():
-    reference = evaluate(healthy(), X, Y, eps=EPS, attacks=ATTACKS)
-    state = {k: v.clone() for k, v in healthy().model.state_dict().items()}
-    healthy().model.train()
-    table = evaluate(healthy(), X, Y, eps=EPS, attacks=ATTACKS)
-    found = sanity_checks(healthy(), X, Y, eps=EPS, autoattack=())
-    assert healthy().model.training
-    healthy().model.eval()
-    assert table.accuracy.tolist() == reference.accuracy.tolist()
-    assert (table["flags"] == "").all()
-    assert failed(found) == set()
-    assert all(torch.equal(v, state[k]) for k, v in healthy().model.state_dict().items())
 
 
 ACCURACY = {"pgd-100": 0.5, "pgd-10": 0.6, "noise": 0.9, "transfer": 0.7, "pgd-50": 0.0, "pgd-20": 0.45, "cw-20": 0.45,
@@ -181,31 +149,35 @@ CAN_FAIL = {
 }
 
 
+@pytest.fixture
+def fake_row(monkeypatch):
+    """Accuracies under the attacks, in place of the attacks."""
+
+    def fake(accuracies):
+        def run_row(subject, plan, threat, sources):
+            name = plan.attack[0] if plan.kind == "autoattack" else plan.name.removesuffix(" (source)")
+            assert threat.eps == (1.0 if name == "pgd-50" else EPS)
+            assert threat.restarts == (5 if name == "pgd-20" else 1)
+            mask = torch.arange(len(subject.x) * 100) % 100 < 100 * accuracies[name]
+            return Row(name, "inf", threat.eps, 0, 0, mask, 0.0)
+
+        monkeypatch.setattr(sanity, "run_row", run_row)
+
+    return fake
+
+
 @pytest.mark.parametrize(("check", "change"), [(None, {}), *CAN_FAIL.items()], ids=["none", *CAN_FAIL])
-def test_each_check_of_the_attacks_fails_alone(check, change, monkeypatch):
-    accuracies = {**ACCURACY, **change}
-
-    def run_row(subject, plan, threat, sources):
-        name = plan.attack[0] if plan.kind == "autoattack" else plan.name.removesuffix(" (source)")
-        assert threat.eps == (1.0 if name == "pgd-50" else EPS)
-        assert threat.restarts == (5 if name == "pgd-20" else 1)
-        mask = torch.arange(100) < 100 * accuracies[name]
-        return Row(name, "inf", threat.eps, 0, 0, mask, 0.0)
-
-    monkeypatch.setattr(sanity, "run_row", run_row)
+def test_each_check_of_the_attacks_fails_alone(check, change, fake_row):
+    fake_row({**ACCURACY, **change})
     assert failed(sanity_checks(healthy(), X, Y, eps=EPS, source=natural())) == ({check} if check else set())
 
 
-def test_a_gap_between_losses_is_no_masking_and_one_sample_fails_nothing(monkeypatch):
-    def run_row(subject, plan, threat, sources):
-        name = plan.attack[0] if plan.kind == "autoattack" else plan.name
-        right = {**ACCURACY, "cw-20": 0.42, "square": 0.41 if len(subject.x) > 20 else 0.38}[name]
-        return Row(name, "inf", threat.eps, 0, 0, torch.arange(len(subject.x) * 100) % 100 < 100 * right, 0.0)
-
-    monkeypatch.setattr(sanity, "run_row", run_row)
+def test_a_gap_between_losses_is_no_masking_and_one_sample_fails_nothing(fake_row):
+    fake_row({**ACCURACY, "cw-20": 0.42, "square": 0.41})
     assert failed(sanity_checks(healthy(), X, Y, eps=EPS)) == set()  # 9 points below PGD, 1 below the margin loss
-    assert failed(sanity_checks(healthy(), X[:20], Y[:20], eps=EPS)) == set()  # 4 points are less than one of 20
     assert failed(sanity_checks(healthy(), X, Y, eps=EPS, tolerance=0, stronger=0.02)) != set()
+    fake_row({**ACCURACY, "cw-20": 0.42, "square": 0.38})
+    assert failed(sanity_checks(healthy(), X[:20], Y[:20], eps=EPS)) == set()  # 4 points are less than one of 20
 
 
 def test_without_clip_values_the_unbounded_attack_takes_the_range_of_the_data():
@@ -214,19 +186,6 @@ def test_without_clip_values_the_unbounded_attack_takes_the_range_of_the_data():
     row = table[table.check == "unbounded attack reaches 0"].iloc[0]
     assert row.detail == "PGD-50 at eps=1"
     assert row.passed
-
-
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [({"eps": 0}, "eps: expected a finite number > 0"), ({"tolerance": -1}, "tolerance: "), ({"stronger": -1}, "stronger: "),
-     ({"eps": 2}, "eps: 2 is larger"), ({"source": "other"}, r"sources\['source'\]: its nb_classes is 4")],
-)  # fmt: skip
-def test_bad_arguments_of_the_checks(change, match):
-    options = {"eps": EPS, **change}
-    if "source" in options:
-        options["source"] = make_classifier()
-    with pytest.raises(ValueError, match=match):
-        sanity_checks(healthy(), X, Y, **options)
 
 
 RADII = [0.0, 0.05, 0.1, 0.2, 0.4, 1.0]
@@ -250,16 +209,13 @@ def test_the_curve_falls_from_natural_accuracy_to_nothing():
 def test_a_sample_that_was_broken_in_a_smaller_ball_stays_broken():
     """One step of eps jumps over what is wrong in a smaller ball, so the accuracy of FGSM alone rises again."""
 
-    class Bump(nn.Module):
-        """Wrong only where the images are brighter by 0.04 to 0.06."""
-
-        def forward(self, x):
-            moved = x.mean(dim=(1, 2, 3)) - 0.5
-            bump = (moved - 0.05).abs() - 0.01
-            return bump[:, None] * torch.eye(10)[0]  # class 0 where it is positive, else a tie of the others
+    def bump(x):
+        """Logits that are wrong only where the images are brighter by 0.04 to 0.06."""
+        off = (x.mean(dim=(1, 2, 3)) - 0.55).abs() - 0.01
+        return off[:, None] * torch.eye(10)[0]  # class 0 where it is positive, else a tie of the others
 
     x, y = np.full((4, 1, 8, 8), 0.5, np.float32), np.zeros(4, int)
-    classifier = make_classifier(Bump(), classes=10, optimizer=None)
+    classifier = make_classifier(Wrapped(nn.Identity(), after=bump), classes=10, optimizer=None)
     raw = [evaluate(classifier, x, y, eps=e, attacks="fgsm").accuracy[0] for e in (0.02, 0.05, 0.2)]
     assert raw == [1, 0, 1]
     assert robustness_curve(classifier, x, y, [0.02, 0.05, 0.2], attack="fgsm").accuracy.tolist() == [1, 0, 0]
@@ -286,17 +242,22 @@ def test_the_curve_of_noise_and_of_autoattack():
 
 
 @pytest.mark.parametrize(
-    ("change", "kind", "match"),
+    ("function", "change", "kind", "match"),
     [
-        ({"eps": []}, ValueError, "eps: expected at least one radius"),
-        ({"eps": [0.1, 0.1]}, ValueError, "eps: expected at least one radius, all different"),
-        ({"eps": 0.1}, TypeError, "eps: expected a sequence of radii"),
-        ({"eps": [0.1, -1]}, ValueError, "eps: expected a finite number >= 0"),
-        ({"attack": "natural"}, ValueError, "attack: expected 'pgd-K'.*got 'natural'"),
-        ({"attack": "transfer"}, ValueError, "attack: expected 'pgd-K'.*got 'transfer'"),
-        ({"attack": ["pgd-2"]}, TypeError, "attack: expected the name of an attack, got list"),
+        (robustness_curve, {"eps": []}, ValueError, "eps: expected at least one radius"),
+        (robustness_curve, {"eps": [0.1, 0.1]}, ValueError, "eps: expected at least one radius, all different"),
+        (robustness_curve, {"eps": 0.1}, TypeError, "eps: expected a sequence of radii"),
+        (robustness_curve, {"attack": "natural"}, ValueError, "attack: expected 'pgd-K'.*got 'natural'"),
+        (robustness_curve, {"attack": ["pgd-2"]}, TypeError, "attack: expected the name of an attack, got list"),
+        (sanity_checks, {"eps": 0}, ValueError, "eps: expected a finite number > 0"),
+        (sanity_checks, {"eps": 2}, ValueError, "eps: 2 is larger"),
+        (sanity_checks, {"tolerance": -1}, ValueError, "tolerance: "),
+        (sanity_checks, {"stronger": -1}, ValueError, "stronger: "),
+        (sanity_checks, {"autoattack": 3}, TypeError, "autoattack: expected names of AutoAttack's attacks"),
+        (sanity_checks, {"source": make_classifier()}, ValueError, r"sources\['source'\]: its nb_classes is 4"),
     ],
 )
-def test_bad_arguments_of_the_curve(change, kind, match):
+def test_bad_arguments(function, change, kind, match):
+    eps = EPS if function is sanity_checks else [0.1]
     with pytest.raises(kind, match=match):
-        robustness_curve(healthy(), X, Y, **{"eps": [0.1], **change})
+        function(healthy(), X, Y, **{"eps": eps, **change})

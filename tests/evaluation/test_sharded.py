@@ -6,8 +6,7 @@ import sqlite3
 import pytest
 import torch
 
-from art_lbgat.evaluation.record import Record, Sharing
-from art_lbgat.processes import Processes
+from art_lbgat.evaluation.record import Record
 from art_lbgat.robustbench.result import BenchmarkResult
 from tests.evaluation import sharded
 from tests.robustbench.test_benchmark import make_cifar
@@ -180,15 +179,3 @@ def test_an_attack_that_is_in_the_record_leaves_its_settings_to_the_next(tmp_pat
         sharded.attacked(**options)
         sharded.attacked(**{**options, "attacks": ["fab"], "state_path": None})
     assert restarts == [(True, 1), (False, 1), (False, 1), (False, 5)]
-
-
-def test_one_process_exchanges_nothing(monkeypatch):
-    def never(mine):
-        raise AssertionError
-
-    shared = Sharing(Processes(), never)
-    shared.agree({"eps": 0.1})
-    assert shared.every(lambda: 3) == 3
-    assert shared.main_first(lambda: 4) == 4
-    with pytest.raises(KeyError):
-        shared.each(lambda: {}["none"])
