@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 from art_lbgat import study as module
 from art_lbgat.engine.signals import Interrupted
 from art_lbgat.evaluation.record import weights_sha256
-from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.recipes import RECIPES
 from art_lbgat.report import render_report
 from art_lbgat.report.content import as_results
@@ -34,7 +33,6 @@ from art_lbgat.study import (
     run_study,
     study_content,
     summarize,
-    wilson,
 )
 from art_lbgat.weights import load_weights
 from tests.conftest import states_equal
@@ -332,8 +330,3 @@ def test_the_page_of_a_study_has_its_means_and_the_networks_of_its_first_seed(tm
         path.unlink()
     with pytest.raises(FileNotFoundError):
         study_content(chosen, tmp_path, runs, title="A study")
-
-
-@pytest.mark.parametrize(("right", "n"), [(0, 20), (7, 20), (20, 20), (31, 100)])
-def test_the_interval_of_a_mean_is_wilsons(right, n):
-    assert wilson(right / n, n) == pytest.approx(Accuracy(right, n).interval, abs=1e-9)
