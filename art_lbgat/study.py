@@ -101,11 +101,18 @@ class StudyOptions:
         check_choice(self.part, "part", ("test", "validation"))
 
     def recipe(self, arm: str) -> Recipe:
-        """The recipe of an arm, for the number of epochs of this study."""
+        """The recipe of an arm, for the number of epochs of this study.
+
+        :param arm: Its label.
+        """
         return self._scaled(self.arms[arm])
 
     def guide_recipe(self, recipe: Recipe, model: str) -> Recipe:
-        """The recipe that trains one frozen guide of ``recipe``, judged at its eps and norm."""
+        """The recipe that trains one frozen guide, judged at the eps and norm of its student.
+
+        :param recipe: The student's.
+        :param model: The guide's architecture.
+        """
         return self._scaled(recipe.for_guide(model)).override(eps=recipe.eps, norm=recipe.norm)
 
     def processes(self) -> int:
@@ -169,11 +176,11 @@ def run_study(
     if output is not None and check_path(output, "output").is_file():
         raise NotADirectoryError(f"output: expected a folder, got the file {output}.")
     guides, arms = plan_runs(options)
+    stages = [guides, {task.key: task for _, task in arms if task.key not in guides}]
     place: Any = tempfile.TemporaryDirectory() if output is None else nullcontext(output)
     with place as root:
         folder = Path(root) / "runs"
         folder.mkdir(parents=True, exist_ok=True)
-        stages = [guides, {task.key: task for _, task in arms if task.key not in guides}]
         rows = _run_all([list(stage.values()) for stage in stages], folder, options, report)
     return pandas.DataFrame([{"arm": arm, **rows[task.key]} for arm, task in arms])
 
@@ -233,7 +240,12 @@ def initialize(threads: int) -> None:
     torch.set_flush_denormal(True)
     parent = multiprocessing.parent_process()
     if parent is not None:  # a study that is killed cannot end its workers, which would go on for the length of a run
-        Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def finished(task: Task, folder: Path) -> dict[str, Any] | None:

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-ROOMS = ("", ".attacks", ".data", ".diagnostics", ".evaluation", ".recipes", ".report", ".robustbench", ".trainers")
-WHOLE = (".losses", ".models", ".weights", ".study", ".engine.trackers", ".engine.schedule")
+ROOMS = ("", ".attacks", ".data", ".diagnostics", ".evaluation", ".recipes", ".report", ".robustbench", ".study",
+         ".trainers")  # fmt: skip
+WHOLE = (".losses", ".models", ".weights", ".engine.trackers", ".engine.schedule")
 # A docstring may say where its parameters are documented.
 ELSEWHERE = re.compile(r"\b([Ss]ee|As|(arguments|arguments and errors|fields) of) :(class|meth|func):`")
 
