@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,7 @@ def guide_file(index: int, ending: str = ".safetensors") -> str:
 
 @dataclass(frozen=True)
 class Config:
-    """What ``config.toml`` says: the recipe, with its ``[run]``, and a table ``[training]`` of all else.
-
-    The last three are known once the data are loaded, and are what a classifier of these data has to know.
-    """
+    """What ``config.toml`` says: the recipe and a table ``[training]``; its last three fields are facts of the data."""
 
     recipe: Recipe
     seed: int = 0
@@ -85,19 +82,15 @@ class Config:
 
     @classmethod
     def read(cls, path: str | Path) -> Config:
-        """Read ``config.toml``, or the file of a recipe, which says less.
-
-        :raises TypeError: An unknown field, with the nearest that exists.
-        """
+        """Read ``config.toml``, or the file of a recipe, which says less; an unknown field is a TypeError."""
         recipe, values = Recipe.read(path), check_kind(read_toml(path).get("training", {}), "training", dict)
         names = [each.name for each in fields(cls) if each.name != "recipe"]
-        for name, value in values.items():
-            try:
-                check_choice(name, "field", names)
-            except ValueError as error:
-                raise TypeError(f"training: {error}") from None
-            values[name] = tuple(value) if isinstance(value, list) else value
-        return cls(recipe, **values)
+        try:
+            given: dict[str, Any] = {check_choice(name, "field", names): value for name, value in values.items()}
+        except ValueError as error:
+            raise TypeError(f"training: {error}") from None
+        lists: dict[str, Any] = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+        return cls(recipe, **given | lists)
 
     def differences_from(self, other: Config) -> list[str]:
         """Lines ``name: the other's -> ours`` for whatever makes another run of it."""
@@ -188,13 +181,10 @@ def load(path: str | Path, device_type: str | None = None) -> Run:
 
 def _untrained(directory: Path, config: Config, model: str, device_type: str | None) -> PyTorchClassifier:
     if config.nb_classes is None or not config.input_shape:
-        raise ValueError(
-            f"path: {directory / CONFIG} does not say input_shape and nb_classes; expected one that "
-            "`art-lbgat train` wrote."
-        )
-    shape: Sequence[int] = config.input_shape
+        what = "does not say input_shape and nb_classes; expected one that `art-lbgat train` wrote"
+        raise ValueError(f"path: {directory / CONFIG} {what}.")
     with preserved_randomness():
-        return recipe_classifier(config.recipe, model, config.nb_classes, shape, device_type)
+        return recipe_classifier(config.recipe, model, config.nb_classes, config.input_shape, device_type)
 
 
 def _weights(path: Path, directory: Path) -> Path | Mapping[str, Any]:

@@ -28,6 +28,7 @@ from art_lbgat.checks import check_choice, check_count, check_kind, check_path, 
 from art_lbgat.data import DataSet, balanced_order
 from art_lbgat.data.datasets import LARGEST_SEED
 from art_lbgat.evaluation import evaluate
+from art_lbgat.evaluation.results import wilson_interval
 from art_lbgat.files import write_text
 from art_lbgat.preserve import preserved_randomness
 from art_lbgat.recipes import Recipe
@@ -44,8 +45,6 @@ __all__ = ["StudyOptions", "run_study", "study_content", "summarize"]
 Report = Callable[[int, int, dict[str, Any]], None]
 COUNTS = {"natural": "n", "pgd-20": "n", "autoattack": "n_autoattack"}  # the column of how many images
 MEASURES = tuple(COUNTS)
-_CONFIDENCE = 0.95
-_Z = 1.959963984540054  # of the normal distribution, 97.5 %
 _INDEX_SEED = 1000  # apart from the seeds of a study, so that two guides of one ensemble start differently
 _GUIDED = ("bgat", "lbgat")
 _MOST_MODELS = 7  # of a page, with a marker of their own each
@@ -61,11 +60,9 @@ class StudyOptions:
     :param seeds: One run of each arm for each; a seed decides validation split, initial weights, order, attack starts.
     :param root: Where the data lies; not needed for the digits.
     :param limit: Use only so many training images, or all.
-    :param nb_epochs: Epochs of every run, of the guides too, with milestones and warm-up in proportion; None leaves
-        those of the recipes.
+    :param nb_epochs: Epochs of every run and guide, milestones and warm-up in proportion; None takes the recipes'.
     :param part: What is judged: ``"test"`` for numbers to report, ``"validation"`` to choose settings by.
-    :param n_test: Images that natural accuracy and PGD-20 are measured on, the same for every run and the same number
-        of each class (see :func:`~art_lbgat.data.balanced_order`), or all.
+    :param n_test: Images, balanced over classes, for natural accuracy and PGD-20, the same for every run; or all.
     :param n_autoattack: Images that standard AutoAttack judges, the first of those; 0 leaves it out.
     :param workers: Processes; None is one per core, or one where there is a GPU.
     :raises TypeError: A value of the wrong type.
@@ -83,7 +80,18 @@ class StudyOptions:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        self._check_runs()
+        items = self.arms.items() if isinstance(self.arms, Mapping) else [(0, None)]
+        if any(not isinstance(label, str) or not isinstance(recipe, Recipe) for label, recipe in items):
+            raise TypeError(f"arms: expected a mapping from labels to recipes, got {self.arms!r}.")
+        if isinstance(self.seeds, (str, bytes)) or not isinstance(self.seeds, Sequence):
+            raise TypeError(f"seeds: expected a sequence of whole numbers, got {self.seeds!r}.")
+        for name in ("arms", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: expected at least one, got none.")
+        if len({check_seed(seed, "seeds", maximum=LARGEST_SEED) for seed in self.seeds}) < len(self.seeds):
+            raise ValueError(f"seeds: expected different seeds, got {tuple(self.seeds)}.")
+        if len(data := sorted({recipe.data for recipe in self.arms.values()})) > 1:
+            raise ValueError(f"arms: expected recipes on the same data, got {data}.")
         if self.root is not None:
             check_path(self.root, "root")
         for name in ("limit", "nb_epochs", "n_test", "workers"):
@@ -91,23 +99,6 @@ class StudyOptions:
                 check_count(getattr(self, name), name)
         check_count(self.n_autoattack, "n_autoattack", minimum=0)
         check_choice(self.part, "part", ("test", "validation"))
-
-    def _check_runs(self) -> None:
-        recipes = isinstance(self.arms, Mapping) and all(isinstance(each, Recipe) for each in self.arms.values())
-        if not recipes or not all(isinstance(label, str) for label in self.arms):
-            raise TypeError(f"arms: expected a mapping from labels to recipes, got {self.arms!r}.")
-        if isinstance(self.seeds, (str, bytes)) or not isinstance(self.seeds, Sequence):
-            raise TypeError(f"seeds: expected a sequence of whole numbers, got {self.seeds!r}.")
-        for name in ("arms", "seeds"):
-            if not getattr(self, name):
-                raise ValueError(f"{name}: expected at least one, got none.")
-        for seed in self.seeds:
-            check_seed(seed, "seeds", maximum=LARGEST_SEED)
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: expected different seeds, got {tuple(self.seeds)}.")
-        data = {recipe.data for recipe in self.arms.values()}
-        if len(data) > 1:
-            raise ValueError(f"arms: expected recipes on the same data, got {sorted(data)}.")
 
     def recipe(self, arm: str) -> Recipe:
         """The recipe of an arm, for the number of epochs of this study.
@@ -117,18 +108,16 @@ class StudyOptions:
         return self._scaled(self.arms[arm])
 
     def guide_recipe(self, recipe: Recipe, model: str) -> Recipe:
-        """The recipe that trains one frozen guide of ``recipe``, judged at its eps and norm.
+        """The recipe that trains one frozen guide, judged at the eps and norm of its student.
 
-        :param recipe: A recipe of method ``bgat``.
-        :param model: Which of its guides.
+        :param recipe: The student's.
+        :param model: The guide's architecture.
         """
         return self._scaled(recipe.for_guide(model)).override(eps=recipe.eps, norm=recipe.norm)
 
     def processes(self) -> int:
         """How many processes run."""
-        if self.workers is not None:
-            return self.workers
-        return 1 if torch.cuda.is_available() else cores()
+        return self.workers or (1 if torch.cuda.is_available() else cores())
 
     def _scaled(self, recipe: Recipe) -> Recipe:
         return recipe if self.nb_epochs is None else recipe.scaled(self.nb_epochs)
@@ -177,8 +166,7 @@ def run_study(
     :param options: What to run.
     :param output: The folder that keeps the runs; None keeps nothing.
     :param report: Called with (runs done, runs in all, row) after each run.
-    :return: A row per arm and seed: ``arm``, ``recipe``, ``eps``, ``seed``, ``natural``, ``pgd-20`` and ``autoattack``
-        in [0, 1], the number of images of each, AutoAttack's warnings, seconds of training and of judging.
+    :return: A row per arm and seed: accuracies in [0, 1], images judged, AutoAttack's warnings, seconds.
     :raises TypeError: Arguments of another type.
     :raises NotADirectoryError: If ``output`` is a file.
     """
@@ -188,11 +176,11 @@ def run_study(
     if output is not None and check_path(output, "output").is_file():
         raise NotADirectoryError(f"output: expected a folder, got the file {output}.")
     guides, arms = plan_runs(options)
+    stages = [guides, {task.key: task for _, task in arms if task.key not in guides}]
     place: Any = tempfile.TemporaryDirectory() if output is None else nullcontext(output)
     with place as root:
         folder = Path(root) / "runs"
         folder.mkdir(parents=True, exist_ok=True)
-        stages = [guides, {task.key: task for _, task in arms if task.key not in guides}]
         rows = _run_all([list(stage.values()) for stage in stages], folder, options, report)
     return pandas.DataFrame([{"arm": arm, **rows[task.key]} for arm, task in arms])
 
@@ -227,12 +215,8 @@ def _run_all(
         if report is not None:
             report(len(rows), total, row)
 
-    with ProcessPoolExecutor(
-        processes,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=initialize,
-        initargs=(max(1, cores() // processes),),
-    ) as pool:
+    spawn, threads = multiprocessing.get_context("spawn"), max(1, cores() // processes)
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=initialize, initargs=(threads,)) as pool:
         try:
             for stage in stages:
                 futures = {}
@@ -283,13 +267,9 @@ def run(task: Task, folder: Path) -> dict[str, Any]:
     recipe, options = task.recipe, task.options
     data = load_recipe_data(recipe, options.root, seed=task.seed, limit=options.limit)
     checkpoints = folder / f"{task.key}.checkpoints"
-    experiment = recipe.build(
-        data=data,
-        seed=task.seed + _INDEX_SEED * task.index,
-        guide_weights=[folder / f"{key}.safetensors" for key in task.guides] or None,
-        verbose=False,
-        checkpoint_dir=checkpoints,
-    )
+    weights = [folder / f"{key}.safetensors" for key in task.guides] or None
+    seed = task.seed + _INDEX_SEED * task.index
+    experiment = recipe.build(data=data, seed=seed, guide_weights=weights, verbose=False, checkpoint_dir=checkpoints)
     start = time.perf_counter()
     experiment.fit()
     seconds = time.perf_counter() - start
@@ -299,16 +279,12 @@ def run(task: Task, folder: Path) -> dict[str, Any]:
         save_weights(experiment.guides[0].model, folder / f"{task.key}.guide.safetensors")
     experiment.trainer.history.to_csv(folder / f"{task.key}.history.csv", index=False)
     row = {
-        "recipe": recipe.id,
-        "eps": recipe.eps,
-        "seed": task.seed,
-        "part": options.part,
+        "recipe": recipe.id, "eps": recipe.eps, "seed": task.seed, "part": options.part,
         "selection": "none" if recipe.run.keep == "last" else recipe.run.selection,
         **_judge(experiment.classifier, data, task),
-        "train_seconds": seconds,
-        "n_train": len(training_images(recipe, data)),
+        "train_seconds": seconds, "n_train": len(training_images(recipe, data)),
         "nb_epochs": int(experiment.trainer.history.epoch.iloc[-1]),
-    }
+    }  # fmt: skip
     shutil.rmtree(checkpoints)  # what they were for is done
     write_text(folder / f"{task.key}.json", json.dumps({"settings": task.settings, "row": row}, indent=1))
     return row
@@ -384,7 +360,7 @@ def half_interval(values: np.ndarray) -> float:
 
     if len(values) < 2:
         return math.nan
-    return float(t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    return float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def cell(mean: float, spread: float) -> str:
@@ -419,7 +395,7 @@ def study_content(
     :raises FileNotFoundError: If the weights of a run are not in ``output``.
     :raises ValueError: Arms of several eps or norms, which one page cannot compare.
     """
-    from art_lbgat.report import evaluate_for_report
+    from art_lbgat.report import as_results, evaluate_for_report
 
     check_kind(options, "options", StudyOptions)
     check_text(title, "title")
@@ -431,40 +407,36 @@ def study_content(
     if len(threats) > 1:
         raise ValueError(f"options: expected arms of one eps and norm, got {sorted(threats)}.")
     eps, norm = threats.pop()
-    tasks = {arm: task for arm, task in plan_runs(options)[1] if task.seed == options.seeds[0]}
-    arms = _most_robust_first(summary)
+    seeds, first = len(set(runs["seed"])), options.seeds[0]
+    tasks = {arm: task for arm, task in plan_runs(options)[1] if task.seed == first}
+    robust = "autoattack" if "autoattack_mean" in summary else "pgd-20"
+    arms = list(summary.sort_values([f"{robust}_mean", "natural_mean"], ascending=False, kind="stable")["arm"])
     guided = [arm for arm in arms if tasks[arm].recipe.method in _GUIDED]
     subject = (guided or arms)[0]
     arms = [subject, *(arm for arm in arms if arm != subject)][:_MOST_MODELS]
     data = first_data(options) if data is None else check_kind(data, "data", DataSet)
     with preserved_randomness():
-        models = {arm: _classifier(tasks[arm], folder, data) for arm in arms}
+        models = {
+            arm: _network(tasks[arm].recipe, tasks[arm].recipe.model, folder / f"{tasks[arm].key}.safetensors", data)
+            for arm in arms
+        }
         guide = _guide(tasks[subject], options, folder, data)
     x, y = judged_images(data, options, _MOST_IMAGES)
-    histories = {arm: pandas.read_csv(folder / f"{tasks[arm].key}.history.csv") for arm in arms}
     content = evaluate_for_report(
-        models[subject],
-        x,
-        y,
-        eps=eps,
-        norm="inf" if norm == "inf" else 2,
-        name=subject,
-        title=title,
-        baselines={arm: model for arm, model in models.items() if arm != subject},
-        guide=guide,
-        history=histories,
-        attacks=("natural", "pgd-20"),
-        class_names=data.class_names,
-        config=tasks[subject].settings,
-        commands=commands,
-        seed=options.seeds[0],
-    )
-    attacks, few = _attacks(summary, runs, norm), len(set(runs["seed"])) < _ENOUGH_SEEDS
-    results = _over_images(summary, runs) if few else _with_flags(summary, runs)
-    threat = f"{attacks[attacks['attack'] != 'natural'].groupby('model')['attack'].last().iloc[0]}, "
-    threat += f"{'Linf' if norm == 'inf' else 'L2'}, eps {eps:.4g}"
-    note = _note(len(set(runs["seed"])), options.seeds[0], len(x))
-    return replace(content, results=results, ours=guided, attacks=attacks, threat=threat, notes=(note,))
+        models.pop(subject), x, y, eps=eps, norm="inf" if norm == "inf" else 2, name=subject, title=title,
+        baselines=models, guide=guide, attacks=("natural", "pgd-20"), class_names=data.class_names,
+        history={arm: pandas.read_csv(folder / f"{tasks[arm].key}.history.csv") for arm in arms},
+        config=tasks[subject].settings, commands=commands, seed=first,
+    )  # fmt: skip
+    attacks = _attacks(summary, runs, norm)
+    flags = {arm: "; ".join(dict.fromkeys(flag for flag in part["flags"] if flag)) for arm, part in runs.groupby("arm")}
+    results = attacks.assign(flags=attacks["model"].map(flags))
+    threat = as_results(results).attack
+    if seeds >= _ENOUGH_SEEDS:
+        n = {"n": int(runs[COUNTS[robust]].max()), "n_natural": int(runs["n"].max())}
+        results = summary.assign(flags=summary["arm"].map(flags), **n)
+    notes = (_note(seeds, first, len(x)),)
+    return replace(content, results=results, ours=guided, attacks=attacks, threat=threat, notes=notes)
 
 
 def _note(seeds: int, first: int, images: int) -> str:
@@ -480,15 +452,9 @@ def _note(seeds: int, first: int, images: int) -> str:
     return note
 
 
-def _most_robust_first(summary: pandas.DataFrame) -> list[str]:
-    measure = "autoattack_mean" if "autoattack_mean" in summary else "pgd-20_mean"
-    return list(summary.sort_values([measure, "natural_mean"], ascending=False, kind="stable")["arm"])
-
-
-def _classifier(task: Task, folder: Path, data: DataSet) -> PyTorchClassifier:
-    """The trained network of a run."""
-    found = recipe_classifier(task.recipe, task.recipe.model, data.nb_classes, data.input_shape, None)
-    load_weights(found.model, folder / f"{task.key}.safetensors")
+def _network(recipe: Recipe, model: str, path: Path, data: DataSet) -> PyTorchClassifier:
+    found = recipe_classifier(recipe, model, data.nb_classes, data.input_shape, None)
+    load_weights(found.model, path)
     return found
 
 
@@ -499,65 +465,19 @@ def _guide(task: Task, options: StudyOptions, folder: Path, data: DataSet) -> Py
     model, recipe, path = task.recipe.guides[0], task.recipe, folder / f"{task.key}.guide.safetensors"
     if task.guides:
         recipe, path = options.guide_recipe(task.recipe, model), folder / f"{task.guides[0]}.safetensors"
-    if not path.is_file():
-        return None
-    found = recipe_classifier(recipe, model, data.nb_classes, data.input_shape, None)
-    load_weights(found.model, path)
-    return found
-
-
-def _over_images(summary: pandas.DataFrame, runs: pandas.DataFrame) -> pandas.DataFrame:
-    """Means over seeds with Wilson's interval over the images, which are the same for every seed."""
-    rows = []
-    robust = "autoattack" if "autoattack_mean" in summary else "pgd-20"
-    for row in _with_flags(summary, runs).to_dict("records"):
-        made = {"model": row["arm"], "n": row["n"], "n_natural": row["n_natural"], "flags": row["flags"]}
-        for kind, measure, n in (("natural", "natural", row["n_natural"]), ("robust", robust, row["n"])):
-            low, high = wilson(row[f"{measure}_mean"] / 100, n)
-            made |= {kind: row[f"{measure}_mean"] / 100, f"{kind}_low": low, f"{kind}_high": high}
-        rows.append(made)
-    return pandas.DataFrame(rows)
-
-
-def wilson(accuracy: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share that need not be a whole number of samples (a mean over seeds).
-
-    ``(p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)``, Wilson 1927.
-    """
-    centre, scale = accuracy + _Z**2 / (2 * n), 1 + _Z**2 / n
-    half = _Z * math.sqrt(accuracy * (1 - accuracy) / n + _Z**2 / (4 * n**2))
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-
-
-def _with_flags(summary: pandas.DataFrame, runs: pandas.DataFrame) -> pandas.DataFrame:
-    """The table with what AutoAttack warned of in the runs of each arm, and the numbers of images."""
-    flags = {arm: "; ".join(dict.fromkeys(flag for flag in part["flags"] if flag)) for arm, part in runs.groupby("arm")}
-    measured = COUNTS["autoattack" if "autoattack" in runs else "pgd-20"]
-    n = {"n": int(runs[measured].max()), "n_natural": int(runs["n"].max())}
-    return summary.assign(flags=summary["arm"].map(flags), **n)
+    return _network(recipe, model, path, data) if path.is_file() else None
 
 
 def _attacks(summary: pandas.DataFrame, runs: pandas.DataFrame, norm: str) -> pandas.DataFrame:
-    """The means as rows of an evaluation."""
-    kinds = sorted(set(runs.get("autoattack_kind", ())))
-    names = {"autoattack": " / ".join(map(str, kinds)) or "autoattack"}
+    """The means as rows of an evaluation; of few seeds, with intervals over the images, the same for every seed."""
+    names = {"autoattack": " / ".join(map(str, sorted(set(runs.get("autoattack_kind", ()))))) or "autoattack"}
     rows = []
     for row in summary.to_dict("records"):
         for measure in (each for each in MEASURES if f"{each}_mean" in row):
-            mean, half = row[f"{measure}_mean"] / 100, row[f"{measure}_ci"] / 100
-            n = int(runs[COUNTS[measure]].max())
-            enough = row["seeds"] >= _ENOUGH_SEEDS
-            ends = (max(0.0, mean - half), min(1.0, mean + half)) if enough else wilson(mean, n)
-            rows.append(
-                {
-                    "model": row["arm"],
-                    "attack": names.get(measure, measure),
-                    "norm": norm,
-                    "eps": 0.0 if measure == "natural" else row["eps"],
-                    "n": n,
-                    "accuracy": mean,
-                    "low": ends[0],
-                    "high": ends[1],
-                }
-            )
+            mean, half, n = row[f"{measure}_mean"] / 100, row[f"{measure}_ci"] / 100, int(runs[COUNTS[measure]].max())
+            seeds = max(0.0, mean - half), min(1.0, mean + half)
+            low, high = seeds if row["seeds"] >= _ENOUGH_SEEDS else wilson_interval(mean, n)
+            rows.append({"model": row["arm"], "attack": names.get(measure, measure), "norm": norm,
+                         "eps": 0.0 if measure == "natural" else row["eps"], "n": n, "accuracy": mean, "low": low,
+                         "high": high})  # fmt: skip
     return pandas.DataFrame(rows)

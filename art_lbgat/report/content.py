@@ -32,7 +32,7 @@ from art_lbgat.diagnostics.plots import class_title
 from art_lbgat.evaluation import robustness_curve, sanity_checks
 from art_lbgat.evaluation.attacks import Threat, check_threat, make_examples, plan_attacks, verify
 from art_lbgat.evaluation.record import data_sha256, weights_sha256
-from art_lbgat.evaluation.results import as_table, norm_name
+from art_lbgat.evaluation.results import Row, as_table, norm_name
 from art_lbgat.evaluation.subject import Subject, make_subject, predict
 from art_lbgat.evaluation.suite import run_suite
 
@@ -57,15 +57,7 @@ _NEEDED = {
     "sanity": ("check", "passed"),
 }
 _PICTURED = "pgd-20"
-_LIBRARIES = (
-    "adversarial-robustness-toolbox",
-    "torch",
-    "torchvision",
-    "numpy",
-    "pandas",
-    "pyautoattack",
-    "robustbench",
-)
+_LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "pyautoattack", "robustbench")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +88,8 @@ class Pictures:
     def __post_init__(self) -> None:
         shape = as_array(self.x, "pictures.x").shape
         if len(shape) != 4 or shape[1] not in (1, 3) or not 1 <= shape[0] <= MAX_PICTURES:
-            raise ValueError(
-                f"pictures.x: expected (n, C, H, W) with 1 or 3 channels and n in [1, {MAX_PICTURES}], got shape "
-                f"{shape}."
-            )
+            expected = f"(n, C, H, W) with 1 or 3 channels and n in [1, {MAX_PICTURES}]"
+            raise ValueError(f"pictures.x: expected {expected}, got shape {shape}.")
         if as_array(self.x_adv, "pictures.x_adv").shape != shape:
             raise ValueError(f"pictures.x_adv: expected shape {shape}, got {np.shape(self.x_adv)}.")
         for name in ("x", "x_adv"):
@@ -110,10 +100,8 @@ class Pictures:
             if len(found) != shape[0] or found.min() < 0:
                 raise ValueError(f"pictures.{name}: expected {shape[0]} class indices >= 0, got {found.tolist()}.")
             if self.class_names and found.max() >= len(self.class_names):
-                raise ValueError(
-                    f"pictures.class_names: expected a name for each class, got {len(self.class_names)} names and "
-                    f"class {found.max()} in {name}."
-                )
+                names = f"{len(self.class_names)} names and class {found.max()} in {name}"
+                raise ValueError(f"pictures.class_names: expected a name for each class, got {names}.")
         low, high = self.clip_values
         if not low < high:
             raise ValueError(f"pictures.clip_values: expected (low, high) with low < high, got {self.clip_values}.")
@@ -126,15 +114,13 @@ class ReportContent:
     :param title: Title of the page.
     :param results: Natural and robust accuracy of each model: any table that :func:`art_lbgat.report.as_results` takes.
     :param ours: Names of the models that the page is about; the others are baselines. Empty as in ``as_results``.
-    :param threat: What ``robust`` was measured with, such as ``"AutoAttack (standard), Linf, eps 8/255"``; empty takes
-        what the table says.
+    :param threat: What ``robust`` was measured with; empty takes what the table says.
     :param attacks: All attacks, as :func:`~art_lbgat.evaluation.evaluate` gives them.
     :param leaderboard: The table of :func:`~art_lbgat.robustbench.leaderboard` to be drawn behind the results.
     :param comparison: Where a result stands on it: :func:`~art_lbgat.robustbench.compare`.
     :param history: ``trainer.history``, or several by name.
     :param curve: The table of :func:`~art_lbgat.evaluation.robustness_curve`.
-    :param per_class: Columns ``class`` and any of ``model``, ``n``, ``natural``, ``robust`` (in [0, 1]),
-        ``attack``.
+    :param per_class: Columns ``class`` and any of ``model``, ``n``, ``natural``, ``robust`` (in [0, 1]), ``attack``.
     :param pictures: Images and adversarial examples.
     :param slices: The table of :func:`~art_lbgat.diagnostics.decision_slices`.
     :param class_names: A name for each class of ``slices`` and ``per_class``; empty writes the indices.
@@ -208,11 +194,10 @@ class Results(NamedTuple):
 def as_results(table: Any, ours: Sequence[str] = ()) -> Results:
     """Natural and robust accuracy of each model.
 
-    :param table: What :func:`~art_lbgat.evaluation.evaluate` gives (robust is its row ``"worst"``, else that of
-        AutoAttack, else the lowest), ``BenchmarkResult.to_frame()`` (several of them concatenated), the table of
-        :func:`~art_lbgat.study.summarize` (robust is AutoAttack's, else PGD-20's; columns ``n``, ``n_natural``
-        and ``flags`` if there are such), or any with the columns ``model``,
-        ``natural``, ``robust`` in [0, 1] and, if there are such, the other columns of :class:`Results`.
+    Of :func:`~art_lbgat.evaluation.evaluate`, robust is the row ``"worst"``, else AutoAttack's, else the lowest; of
+    :func:`~art_lbgat.study.summarize` it is AutoAttack's, else PGD-20's.
+
+    :param table: Of one of these, or any with ``model``, ``natural``, ``robust``, as ``BenchmarkResult.to_frame`` has.
     :param ours: Names of the models that the page is about; empty takes the column ``ours``, else none is.
     :raises TypeError: If it is no DataFrame.
     :raises ValueError: If it is another table, is empty, has a model twice or accuracies outside [0, 1].
@@ -290,8 +275,7 @@ def evaluate_for_report(
     :param n_curve: Samples of the curve.
     :param n_sanity: Samples of the sanity checks of ``classifier``, run at ``eps``; 0 leaves them out.
     :param sanity_attacks: Attacks of AutoAttack among them; ``()`` for none.
-    :param n_pictures: Images shown with their PGD-20 examples, at most 12; 0 leaves them out, and so do inputs that are
-        no images of 1 or 3 channels or have no ``clip_values``.
+    :param n_pictures: Images of 1 or 3 channels shown with their PGD-20 examples, at most 12; 0 leaves them out.
     :param resolution: Points along the longer side of a slice; 0 leaves the slices out, and so do fewer than 3 samples.
     :param class_names: A name for each class.
     :param config: Settings to be written down, such as those of the training.
@@ -317,7 +301,8 @@ def evaluate_for_report(
     names = _attack_names(attacks)
     if class_names and len(class_names) != classifier.nb_classes:
         raise ValueError(f"class_names: expected {classifier.nb_classes} names, got {len(class_names)}.")
-    judged = _judge(models, x, labels, names, threat, autoattack, batch_size, seed)
+    subjects, rows = run_suite(models, x, labels, threat, names, None, autoattack, batch_size, seed)
+    table, subject = as_table(rows), subjects[name]
     order = balanced_order(labels, seed)
     shared = {"norm": norm, "batch_size": batch_size, "seed": seed}
     curve = sanity = slices = None
@@ -333,20 +318,20 @@ def evaluate_for_report(
         anchors = [f"image {i}, class {class_title(int(labels[k]), class_names)}" for i, k in enumerate(order[:3], 1)]
         drawn = {**({} if guide is None else {f"guide of {name}": guide}), **models}
         slices = decision_slices(drawn, x[order[:3]], names=anchors, resolution=resolution, batch_size=batch_size)
-    right = judged.natural[name][order]
+    right = subject.right.numpy()[order]
     pictured = np.concatenate([order[right], order[~right]])[:n_pictures]  # an attack on what is wrong shows nothing
     attacked = [each for each in names if each not in ("natural", "worst")]
     return ReportContent(
         title=title,
-        results=judged.table,
+        results=table,
         ours=(name,),
-        threat=_threat_text(judged.table, threat),
-        attacks=judged.table,
+        threat=_threat_text(table, threat),
+        attacks=table,
         leaderboard=leaderboard,
         history={name: history} if history is not None and not isinstance(history, Mapping) else history,
         curve=curve,
-        per_class=_per_class(labels, judged).assign(attack=" and ".join(attacked)),
-        pictures=_pictures(judged.subjects[name], pictured, threat, name, class_names) if n_pictures else None,
+        per_class=_per_class(labels, subjects, rows).assign(attack=" and ".join(attacked)),
+        pictures=_pictures(subject, pictured, threat, name, class_names) if n_pictures else None,
         slices=slices,
         class_names=tuple(class_names),
         sanity=sanity,
@@ -355,48 +340,20 @@ def evaluate_for_report(
                 "eps": threat.eps, "norm": norm_name(threat.norm), "attacks": names, "autoattack": autoattack,
                 "images": len(labels), "images of the curve": min(n_curve, len(labels)),
                 "images of the checks": min(n_sanity, len(labels)),
-                "batch size": batch_size, "seed": seed, "device": str(judged.subjects[name].view.device),
+                "batch size": batch_size, "seed": seed, "device": str(subject.view.device),
             },
             **({"configuration": dict(config)} if config else {}),
-            "SHA-256": judged.hashes,
+            "SHA-256": {
+                "images and labels": data_sha256(subject.x, subject.y),
+                **{f"weights of {key}": weights_sha256(each.view.module) for key, each in subjects.items()},
+            },
             "versions": {
                 "art_lbgat": art_lbgat.__version__, "Python": platform.python_version(), "system": platform.system(),
-                **{library: version(library) for library in _LIBRARIES},
+                **{each: version(each) for each in ("adversarial-robustness-toolbox", *_LIBRARIES)},
             },
             "commands": list(commands),
         },
     )  # fmt: skip
-
-
-class _Judged(NamedTuple):
-    table: pandas.DataFrame
-    subjects: Mapping[Any, Subject]
-    natural: Mapping[Any, NDArray[np.bool_]]  # who is right on natural images
-    robust: Mapping[Any, NDArray[np.bool_]]  # and under every attack
-    hashes: Mapping[str, str]
-
-
-def _judge(
-    models: Mapping[str, PyTorchClassifier],
-    x: NDArray[Any],
-    labels: NDArray[Any],
-    names: Sequence[str],
-    threat: Threat,
-    autoattack: str | Sequence[str],
-    batch_size: int,
-    seed: int,
-) -> _Judged:
-    """Every model under every attack: this and :func:`_pictures` are all that is taken from inside ``evaluation``."""
-    subjects, rows = run_suite(models, x, labels, threat, names, None, autoattack, batch_size, seed)
-    first = next(iter(subjects.values()))
-    hashes = {f"weights of {key}": weights_sha256(subject.view.module) for key, subject in subjects.items()}
-    return _Judged(
-        as_table(rows),
-        subjects,
-        {key: subject.right.numpy() for key, subject in subjects.items()},
-        {key: torch.stack([row.right for row in each]).all(dim=0).numpy() for key, each in rows.items()},
-        {"images and labels": data_sha256(first.x, first.y), **hashes},
-    )
 
 
 def _pictures(
@@ -438,15 +395,13 @@ def _of_evaluate(table: pandas.DataFrame) -> tuple[list[dict[str, Any]], str]:
     for name, part in named.groupby("model", sort=False):
         natural, others = part[part["attack"] == "natural"], part[part["attack"] != "natural"]
         if len(natural) != 1 or len(others) == 0:
-            raise ValueError(
-                f"results: expected a row 'natural' and another attack for {name!r}, got {list(part.attack)}."
-            )
+            given = list(part.attack)
+            raise ValueError(f"results: expected a row 'natural' and another attack for {name!r}, got {given}.")
         if len(set(others["eps"])) > 1:
             raise ValueError(f"results: expected one eps for {name!r}, got {sorted(set(others['eps']))}.")
         preferred = [others[others["attack"] == "worst"], others[others["attack"].str.startswith("autoattack")]]
         chosen = next((p for p in preferred if len(p)), others.nsmallest(1, "accuracy")).iloc[0]
-        row: dict[str, Any] = {"model": name, "n": chosen["n"], "flags": chosen["flags"]}
-        row["n_natural"] = natural["n"].iloc[0]
+        row = {"model": name, "n": chosen["n"], "flags": chosen["flags"], "n_natural": natural["n"].iloc[0]}
         for kind, found in (("natural", natural.iloc[0]), ("robust", chosen)):
             row |= {kind: found["accuracy"], f"{kind}_low": found["low"], f"{kind}_high": found["high"]}
         rows.append(row)
@@ -507,10 +462,15 @@ def _threat_text(table: pandas.DataFrame, threat: Threat) -> str:
     return f"{names}, L{norm_name(threat.norm)}, eps {threat.eps:.4g}, n = {int(table['n'].iloc[0]):,}"
 
 
-def _per_class(labels: NDArray[Any], judged: _Judged) -> pandas.DataFrame:
-    return pandas.DataFrame(
-        {"model": name, "class": int(label), "n": int((labels == label).sum()),
-         "natural": float(judged.natural[name][labels == label].mean()),
-         "robust": float(judged.robust[name][labels == label].mean())}
-        for name in judged.natural for label in np.unique(labels)
-    )  # fmt: skip
+def _per_class(
+    labels: NDArray[Any], subjects: Mapping[Any, Subject], rows: Mapping[Any, Sequence[Row]]
+) -> pandas.DataFrame:
+    made = []
+    for name, subject in subjects.items():
+        robust = torch.stack([row.right for row in rows[name]]).all(dim=0).numpy()
+        for label in np.unique(labels):
+            at = labels == label
+            made.append({"model": name, "class": int(label), "n": int(at.sum()),
+                         "natural": float(subject.right.numpy()[at].mean()),
+                         "robust": float(robust[at].mean())})  # fmt: skip
+    return pandas.DataFrame(made)

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 LIMIT_BYTES = 2_000_000
 MINUS, MISSING, SPACE = "−", "–", "\u00a0"  # a space where no line breaks
 NATURAL, ROBUST, EPS = "natural accuracy (%)", "robust accuracy (%)", "eps (input units)"
-_BOARD_EPS = "eps (inputs in [0, 1])"
 _LONG_TEXT = 30  # characters that need a wide column
 _LONG_TABLE = 12  # rows that nobody reads from top to bottom
 _QUESTION = "Which model is the most robust, and what does it cost in natural accuracy?"
@@ -70,15 +69,6 @@ class Chart(NamedTuple):
     table: Table
 
 
-class Picture(NamedTuple):
-    """A small image, with what is written under it."""
-
-    uri: str
-    alt: str
-    label: str
-    wrong: bool = False
-
-
 class Section(NamedTuple):
     """A part of the page; what is empty is not written."""
 
@@ -90,15 +80,12 @@ class Section(NamedTuple):
     folded: tuple[Table, ...] = ()
     legend: tuple[Entry, ...] = ()  # of all its charts
     charts: tuple[Chart, ...] = ()
-    cards: tuple[tuple[str, tuple[Picture, ...]], ...] = ()
+    cards: tuple[tuple[str, tuple[dict[str, Any], ...]], ...] = ()  # titles, and pictures with what is under them
     commands: tuple[str, ...] = ()
 
 
 def render_report(content: ReportContent) -> str:
-    """The page as a text.
-
-    Its Content-Security-Policy allows its own style, named by its hash, and pictures in the page; scripts, requests,
-    forms and frames are forbidden. The same content gives the same text.
+    """The page as a text, the same for the same content; its policy forbids scripts, requests, forms and frames.
 
     :param content: What it says.
     :raises TypeError: If it is no :class:`ReportContent`.
@@ -127,10 +114,8 @@ def render_report(content: ReportContent) -> str:
     )
     size = len(page.encode("utf-8"))
     if size >= LIMIT_BYTES:
-        raise ValueError(
-            f"content: expected a page under {LIMIT_BYTES:,} bytes, got {size:,}; show fewer models or "
-            "pictures, or slices of a lower resolution."
-        )
+        most = f"content: expected a page under {LIMIT_BYTES:,} bytes, got {size:,}"
+        raise ValueError(f"{most}; show fewer models or pictures, or slices of a lower resolution.")
     return page
 
 
@@ -152,9 +137,8 @@ def write_report(path: str | os.PathLike[str], content: ReportContent) -> Path:
 
 def _writable(value: Any) -> Any:
     """Characters that HTML or UTF-8 cannot hold become U+FFFD; what Jinja2 has escaped is left alone."""
-    if isinstance(value, str) and not hasattr(value, "__html__"):
-        return figures.UNWRITABLE.sub("\ufffd", value)
-    return value
+    plain = isinstance(value, str) and not hasattr(value, "__html__")
+    return figures.UNWRITABLE.sub("\ufffd", value) if plain else value
 
 
 # Numbers as texts, and tables of them.
@@ -200,19 +184,27 @@ def _missing(value: Any) -> bool:
 
 
 # Key in the DataFrame: heading, and how a number is written; None is for texts.
-Columns = Mapping[str, tuple[str, Callable[[Any], str] | None]]
-_INTERVALS: Columns = {"interval": ("95 % interval", text)}
+_COLUMNS: Mapping[str, tuple[str, Callable[[Any], str] | None]] = {
+    "model_id": ("model", None), "accuracy": ("accuracy (%)", percent), "robust": (ROBUST, percent),
+    "natural": (NATURAL, percent), "robust_acc": (ROBUST, published), "clean_acc": (NATURAL, published),
+    "interval": ("95 % interval", text), "robust_interval": ("robust, 95 % interval", text),
+    "natural_interval": ("natural, 95 % interval", text), "eps": (EPS, significant),
+    "eps_measured": ("eps (inputs in [0, 1])", significant), "steps": ("steps", whole), "restarts": ("restarts", whole),
+    "rank": ("rank", whole), "n": ("images", whole), "n_natural": ("images, natural", whole),
+    "seconds": ("time (s)", number), "observed": ("observed", significant), "detail": ("what is compared", None),
+    "front": ("none better in both", None),
+}  # fmt: skip
 
 
-def _table(caption: str, frame: pandas.DataFrame, columns: Columns, strong: Sequence[bool] = ()) -> Table:
-    """The columns that the frame has, in the order asked for."""
+def _table(caption: str, frame: pandas.DataFrame, keys: str, strong: Sequence[bool] = (), **own: Any) -> Table:
+    """The columns that the frame has, in the order asked for; those not in ``_COLUMNS`` or ``own`` are texts."""
     heads, kinds, cells = [], [], []
-    for key, (head, write) in columns.items():
-        if key in frame:
-            cells.append([(write or text)(value) for value in frame[key]])
-            long = max(map(len, cells[-1]), default=0) > _LONG_TEXT
-            kinds.append("number" if write else "wide" if long else "")
-            heads.append(head)
+    for key in (each for each in keys.split() if each in frame):
+        head, write = own.get(key) or _COLUMNS.get(key, (key, None))
+        cells.append([(write or text)(value) for value in frame[key]])
+        long = max(map(len, cells[-1]), default=0) > _LONG_TEXT
+        kinds.append("number" if write else "wide" if long else "")
+        heads.append(head)
     marked = tuple(map(bool, strong)) or (False,) * len(frame)
     return Table(caption, tuple(heads), tuple(kinds), tuple(zip(*cells, strict=True)), marked)
 
@@ -264,19 +256,15 @@ def _compared(first: dict[Any, Any], second: dict[Any, Any], best: dict[Any, Any
     own, other = ("" if row is best else f" ({_both(row)})" for row in (first, second))
     robust, natural = (_points(first[kind], second[kind]) for kind in ("robust", "natural"))
     role = "baseline" if first["ours"] else "of the others"
-    said = (
-        f"{first['model']}{own} against {second['model']}, the most robust {role}{other}: {robust} robust, {natural} "
-        "natural."
-    )
+    said = f"{first['model']}{own} against {second['model']}, the most robust {role}{other}: "
+    said += f"{robust} robust, {natural} natural."
     low, high, other_low, other_high = (row[f"robust_{end}"] for row in (first, second) for end in ("low", "high"))
     if any(map(math.isnan, (low, high, other_low, other_high))):
         return said
     if low > other_high or other_low > high:
         return f"{said} The intervals of robust accuracy do not overlap."
-    return (
-        f"{said} The intervals of robust accuracy overlap, so these numbers alone do not settle which of the two is "
-        "more robust."
-    )
+    unclear = "so these numbers alone do not settle which of the two is more robust"
+    return f"{said} The intervals of robust accuracy overlap, {unclear}."
 
 
 def _points(first: float, second: float) -> str:
@@ -293,9 +281,8 @@ def _warnings(results: Results) -> tuple[str, ...]:
             by.setdefault(row["flags"], []).append(str(row["model"]))
     said = []
     for flags, names in by.items():
-        known = [meaning for flag, meaning in _FLAGS.items() if flag in flags]
-        meaning = f" ({'; '.join(known)})" if known else ""
-        said.append(f"{', '.join(names)}: {flags}{meaning}")
+        known = "; ".join(meaning for flag, meaning in _FLAGS.items() if flag in flags)
+        said.append(f"{', '.join(names)}: {flags}{f' ({known})' if known else ''}")
     return tuple(said)
 
 
@@ -332,39 +319,24 @@ def _sections(content: ReportContent, results: Results) -> list[Section]:
 def _models(results: Results, board: pandas.DataFrame | None, comparison: Comparison | None, styles: Styles) -> Section:
     """Natural against robust accuracy, as a scatter and as a table."""
     table = _with_interval(_with_interval(results.table, "natural_"), "robust_")
-    front = pareto_front(list(table["natural"]), list(table["robust"]))
     table = table.assign(
         role=["ours" if ours else "baseline" for ours in table["ours"]],
-        front=["yes" if i in front else "no" for i in range(len(table))],
+        front=_on_front(list(table["natural"]), list(table["robust"])),
     )
     both_n = (table["n_natural"].notna() & (table["n_natural"] != table["n"])).any()
-    columns: dict[str, Any] = {
-        "model": ("model", None),
-        "role": ("role", None),
-        "robust": (ROBUST, percent),
-        "robust_interval": ("robust, 95 % interval", text),
-        "natural": (NATURAL, percent),
-        "natural_interval": ("natural, 95 % interval", text),
-        "n": ("images, robust" if both_n else "images", whole),
-        "n_natural": ("images, natural", whole),
-        "front": ("none better in both", None),
-    }
     shown = {"role": table["ours"].any(), "robust_interval": table["robust_interval"].any(),
              "natural_interval": table["natural_interval"].any(), "n": table["n"].notna().any(), "n_natural": both_n,
              "front": len(table) > 1}  # fmt: skip
-    columns = {key: column for key, column in columns.items() if shown.get(key, True)}
-    tables = [_table(f"Models, most robust first; {results.interval}", table, columns, list(table["ours"]))]
+    keys = "model role robust robust_interval natural natural_interval n n_natural front"
+    keys = " ".join(key for key in keys.split() if shown.get(key, True))
+    own = {"n": ("images, robust", whole)} if both_n else {}
+    tables = [_table(f"Models, most robust first; {results.interval}", table, keys, list(table["ours"]), **own)]
     if comparison is not None:
-        near: Columns = {"rank": ("rank", whole), "model_id": ("model", None), "robust_acc": (ROBUST, published),
-                         "clean_acc": (NATURAL, published), "eps_measured": (_BOARD_EPS, significant),
-                         "architecture": ("architecture", None)}  # fmt: skip
         caption = f"RobustBench {comparison.dataset} {comparison.threat_model}: the rows around {comparison.model_name}"
-        tables.append(_table(caption, comparison.around, near, list(comparison.around["own"])))
-    note = (
-        "Published models are shown as RobustBench reports them; they are a measure only for results on the same data, "
-        "threat model and eps."
-    )
-    notes = () if board is None else (note,)
+        keys = "rank model_id robust_acc clean_acc eps_measured architecture"
+        tables.append(_table(caption, comparison.around, keys, list(comparison.around["own"])))
+    note = "Published models are shown as RobustBench reports them; they are a measure "
+    notes = () if board is None else (note + "only for results on the same data, threat model and eps.",)
     chart = _scatter(table, tables[0], board, styles)
     return Section("models", "Natural and robust accuracy", notes, _warnings(results), tuple(tables), charts=(chart,))
 
@@ -372,10 +344,8 @@ def _models(results: Results, board: pandas.DataFrame | None, comparison: Compar
 def _scatter(table: pandas.DataFrame, shown: Table, board: pandas.DataFrame | None, styles: Styles) -> Chart:
     made = []
     for row in table.to_dict("records"):
-        x, y, low, high, x_low, x_high = (
-            [100 * float(row[name])]
-            for name in ("natural", "robust", "robust_low", "robust_high", "natural_low", "natural_high")
-        )
+        columns = ("natural", "robust", "robust_low", "robust_high", "natural_low", "natural_high")
+        x, y, low, high, x_low, x_high = ([100 * float(row[column])] for column in columns)
         name = str(row["model"])
         made.append(Series(name, x, y, low, high, x_low, x_high, bool(row["ours"]), styles[name]))
     values = "; ".join(f"{s.name}: natural {number(s.x[0])}, robust {number(s.y[0])}" for s in made)
@@ -388,21 +358,21 @@ def _scatter(table: pandas.DataFrame, shown: Table, board: pandas.DataFrame | No
         natural, robust = known["clean_acc"].astype(float).tolist(), known["robust_acc"].astype(float).tolist()
         backdrop = Series(f"{name}, {len(known)} published models", natural, robust)
         front = _front("Pareto front of the published models", natural, robust)
-        on_front = pareto_front(natural, robust)
-        known = known.assign(front=["yes" if i in on_front else "no" for i in range(len(known))])
-        columns: Columns = {"model_id": ("model", None), "robust_acc": (ROBUST, published),
-                            "clean_acc": (NATURAL, published), "eps_measured": (_BOARD_EPS, significant),
-                            "front": ("on the front", None)}  # fmt: skip
+        known = known.assign(front=_on_front(natural, robust))
         best = published(max(robust, default=math.nan))
         title += f", with {name}"
         alt += f"; behind them the {len(known)} published models of {name}, robust up to {best}"
-        shown = _table(f"{name}, {len(known)} published rows", known, columns)
+        keys = "model_id robust_acc clean_acc eps_measured front"
+        shown = _table(f"{name}, {len(known)} published rows", known, keys, front=("on the front", None))
     several = len(front.x) > 0 and (board is not None or len(made) > 1)
-    key = "models-chart-1"
-    drawing = figures.scatter(
-        key, made, x_label=NATURAL, y_label=ROBUST, backdrop=backdrop, front=front if several else None
-    )
-    return Chart("chart", key, title, f"{alt}.", drawing, shown)
+    axes: dict[str, Any] = {"x_label": NATURAL, "y_label": ROBUST}
+    drawing = figures.scatter("models-chart-1", made, backdrop=backdrop, front=front if several else None, **axes)
+    return Chart("chart", "models-chart-1", title, f"{alt}.", drawing, shown)
+
+
+def _on_front(xs: Sequence[float], ys: Sequence[float]) -> list[str]:
+    front = pareto_front(xs, ys)
+    return ["yes" if i in front else "no" for i in range(len(xs))]
 
 
 def _front(name: str, xs: Sequence[float], ys: Sequence[float]) -> Series:
@@ -411,27 +381,22 @@ def _front(name: str, xs: Sequence[float], ys: Sequence[float]) -> Series:
 
 
 def _attacks(frame: pandas.DataFrame) -> Section:
-    columns: Columns = {
-        "model": ("model", None), "attack": ("attack", None), "accuracy": ("accuracy (%)", percent), **_INTERVALS,
-        "norm": ("norm", None), "eps": (EPS, significant), "steps": ("steps", whole), "restarts": ("restarts", whole),
-        "n": ("images", whole), "seconds": ("time (s)", number), **_flags(frame),
-    }  # fmt: skip
     if "norm" in frame:
         frame = frame.assign(norm=[NORMS.get(str(norm), text(norm)) for norm in frame["norm"]])
+    keys = "model attack accuracy interval norm eps steps restarts n seconds" + _flags(frame)
     note = "Every adversarial example was verified: inside the ball, inside the range of inputs, finite."
-    table = _table("Accuracy under each attack", _with_interval(frame), columns)
+    table = _table("Accuracy under each attack", _with_interval(frame), keys)
     return Section("attacks", "All attacks", (note,), tables=(table,))
 
 
-def _flags(frame: pandas.DataFrame) -> Columns:
-    return {"flags": ("flags", None)} if "flags" in frame and any(frame["flags"]) else {}
+def _flags(frame: pandas.DataFrame) -> str:
+    return " flags" if "flags" in frame and any(frame["flags"]) else ""
 
 
 def _training(histories: Mapping[str, pandas.DataFrame], styles: Styles) -> list[Chart]:
-    """Charts of accuracies, losses and learning rates over epochs.
+    """Charts over epochs: of one run all accuracies and loss terms together, of several runs each with a line per run.
 
-    One run has a chart of all its accuracies and one of its loss terms; of several runs each accuracy and the loss have
-    a chart with a line per run. Where several fits repeat epochs, rows are counted instead.
+    Where several fits repeat epochs, rows are counted instead.
     """
     frames = {}
     for name, frame in histories.items():
@@ -472,17 +437,16 @@ def _training_chart(
     for name, (frame, column) in lines.items():
         values = (frame[column].astype(float) * scale).tolist()
         made.append(Series(name, frame["number"].tolist(), values, style=styles.get(name, len(made))))
-    columns = [pandas.Series(list(s.y), index=pandas.Index(list(s.x)), name=f"line {i}") for i, s in enumerate(made)]
+    columns = [pandas.Series(list(s.y), index=pandas.Index(list(s.x)), name=f"line_{i}") for i, s in enumerate(made)]
     rows = pandas.concat(columns, axis=1).sort_index().rename_axis("epoch").reset_index()
     least = min(value for s in made for value in s.y if not math.isnan(value))
     bounds = figures.PERCENT if sign else (min(least, 0.0), math.inf)
-    heads: Columns = {"epoch": ("epoch", lambda epoch: str(int(epoch))),
-                      **{f"line {i}": (f"{s.name}{sign}", write) for i, s in enumerate(made)}}  # fmt: skip
-    ends = "; ".join(
-        f"{s.name}: {write(s.y[0])} in epoch {s.x[0]:g}, {write(s.y[-1])} in epoch {s.x[-1]:g}" for s in made
-    )
+    heads: dict[str, Any] = {"epoch": ("epoch", lambda epoch: str(int(epoch)))}
+    heads |= {f"line_{i}": (f"{s.name}{sign}", write) for i, s in enumerate(made)}
+    ends = [f"{s.name}: {write(s.y[0])} in epoch {s.x[0]:g}, {write(s.y[-1])} in epoch {s.x[-1]:g}" for s in made]
     drawing = figures.lines(key, made, x_label="epoch", y_label=unit, y_bounds=bounds, whole_x=True)
-    return Chart("chart", key, title, f"Lines over epochs. {ends}.", drawing, _table(title, rows, heads))
+    table = _table(title, rows, " ".join(heads), **heads)
+    return Chart("chart", key, title, f"Lines over epochs. {'; '.join(ends)}.", drawing, table)
 
 
 def _curve(frame: pandas.DataFrame, styles: Styles) -> Section:
@@ -501,18 +465,15 @@ def _curve(frame: pandas.DataFrame, styles: Styles) -> Section:
         f"{s.name}: {number(s.y[0])} at eps {significant(s.x[0])}, {number(s.y[-1])} at {significant(s.x[-1])}"
         for s in series
     )
-    columns: Columns = {"model": ("model", None), "eps": (EPS, significant), "accuracy": (ROBUST, percent),
-                        **_INTERVALS, "n": ("images", whole), **_flags(frame)}  # fmt: skip
     drawing = figures.lines(key, series, x_label=f"eps ({norm}input units)", y_label=ROBUST, y_bounds=figures.PERCENT)
     alt = f"Lines of robust accuracy in percent over eps. {ends}."
-    note = (
-        "A sample that is broken in a smaller ball counts as broken in every larger one; at large eps the curve must "
-        "fall to about 0."
-    )
+    note = "A sample that is broken in a smaller ball counts as broken in every larger one; "
+    note += "at large eps the curve must fall to about 0."
     note += " Bands are 95 % intervals over images (Wilson)." if "low" in frame else ""
     pairs = zip(frame["model"], frame["flags"], strict=True) if "flags" in frame else ()
     said = dict.fromkeys(f"{name}: {flags}" for name, flags in pairs if flags)
-    chart = Chart("chart", key, title, alt, drawing, _table(title, frame, columns))
+    keys = "model eps accuracy interval n" + _flags(frame)
+    chart = Chart("chart", key, title, alt, drawing, _table(title, frame, keys, accuracy=(ROBUST, percent)))
     return Section("curve", "Robustness over eps", (note,), tuple(said), charts=(chart,))
 
 
@@ -520,17 +481,17 @@ def _classes(frame: pandas.DataFrame, class_names: Sequence[str]) -> Section:
     """Accuracy per class, a pair of columns for each model."""
     frame = frame if "model" in frame else frame.assign(model="")
     made = frame.drop_duplicates("class")[[c for c in ("class", "n") if c in frame]]
-    columns: dict[str, Any] = {"class": ("class", None), "n": ("images", whole)}
+    columns: dict[str, Any] = {}
     for i, name in enumerate(dict.fromkeys(frame["model"])):
         part = frame[frame["model"] == name].drop_duplicates("class").set_index("class")
         for kind in ("robust", "natural"):
             if kind in part:
-                made = made.assign(**{f"{kind} {i}": made["class"].map(part[kind])})
-                columns[f"{kind} {i}"] = (f"{name} {kind} (%)".strip(), percent)
+                made = made.assign(**{f"{kind}_{i}": made["class"].map(part[kind])})
+                columns[f"{kind}_{i}"] = (f"{name} {kind} (%)".strip(), percent)
     made = made.assign(**{"class": [class_title(k, class_names) for k in made["class"]]})
     attacks = dict.fromkeys(map(str, frame["attack"])) if "attack" in frame else ()
     caption = f"Accuracy per class{'; robust is under ' if attacks else ''}{', '.join(attacks)}"
-    return Section("classes", "Per class", tables=(_table(caption, made, columns),))
+    return Section("classes", "Per class", tables=(_table(caption, made, " ".join(["class n", *columns]), **columns),))
 
 
 def _pictures(pictures: Pictures) -> Section:
@@ -547,28 +508,26 @@ def _pictures(pictures: Pictures) -> Section:
             wrong = bool(found != label)
             said.append(f"{class_title(int(found), pictures.class_names)}{' (wrong)' if wrong else ''}")
             uri = figures.png_uri((image - low) / (high - low))
-            shown.append(Picture(uri, f"{kind} image {i + 1}, class {true}", f"{kind}: {said[-1]}", wrong))
+            alt = f"{kind} image {i + 1}, class {true}"
+            shown.append({"uri": uri, "alt": alt, "label": f"{kind}: {said[-1]}", "wrong": wrong})
         alt = f"difference of the two images {i + 1}, amplified"
-        shown.append(Picture(figures.png_uri(differences[i]), alt, f"change ×{SPACE}{factor:.3g}"))
+        uri, label = figures.png_uri(differences[i]), f"change ×{SPACE}{factor:.3g}"
+        shown.append({"uri": uri, "alt": alt, "label": label, "wrong": False})
         cards.append((f"Image {i + 1}, class {true}", tuple(shown)))
         change = x_adv[i] - x[i]
-        rows.append({"i": f"{i + 1}", "y": true, "natural": said[0], "adversarial": said[1],
+        rows.append({"image": f"{i + 1}", "class": true, "natural": said[0], "adversarial": said[1],
                      "linf": float(np.abs(change).max()), "l2": float(np.linalg.norm(change))})  # fmt: skip
-    columns: Columns = {
-        "i": ("image", None), "y": ("class", None), "natural": ("natural prediction", None),
-        "adversarial": ("adversarial prediction", None), "linf": ("largest change (input units)", significant),
-        "l2": ("L2 change (input units)", significant),
-    }  # fmt: skip
-    by = f" of {pictures.model}" if pictures.model else ""
-    how = f" ({pictures.attack})" if pictures.attack else ""
-    note = (
-        f"Under each image stands the prediction{by}. The third picture is the change that makes the adversarial "
-        f"example{how}, multiplied by {factor:.3g}, the same for all; grey is no change."
-    )
+    by, how = (f" of {pictures.model}" if pictures.model else ""), f" ({pictures.attack})" if pictures.attack else ""
+    note = f"Under each image stands the prediction{by}. The third picture is the change that makes the adversarial "
+    note += f"example{how}, multiplied by {factor:.3g}, the same for all; grey is no change."
     if max(x.shape[2:]) > figures.LARGEST:
         note += f" Larger pictures are averaged down to {figures.LARGEST} pixels; "
         note += "the numbers are those of the whole images."
-    table = _table("Predictions and sizes of the changes", pandas.DataFrame(rows), columns)
+    table = _table(
+        "Predictions and sizes of the changes", pandas.DataFrame(rows), "image class natural adversarial linf l2",
+        natural=("natural prediction", None), adversarial=("adversarial prediction", None),
+        linf=("largest change (input units)", significant), l2=("L2 change (input units)", significant),
+    )  # fmt: skip
     return Section("pictures", "Natural and adversarial images", (note,), folded=(table,), cards=tuple(cards))
 
 
@@ -585,9 +544,10 @@ def _slices(frame: pandas.DataFrame, class_names: Sequence[str]) -> Section:
             f"{class_title(by_class['share'].idxmax(), class_names)} takes the largest share, "
             f"{percent(by_class['share'].max())} %."
         )
-        columns: Columns = {"title": ("class", None), "share": ("share of the plane (%)", percent),
-                            "confidence": ("mean confidence (%)", percent)}  # fmt: skip
-        table = _table(f"{name}: what each class takes of the plane", by_class, columns)
+        table = _table(
+            f"{name}: what each class takes of the plane", by_class, "title share confidence", title=("class", None),
+            share=("share of the plane (%)", percent), confidence=("mean confidence (%)", percent),
+        )  # fmt: skip
         charts.append(Chart("slice", f"slices-{len(charts)}", str(name), alt, drawing, table))
     note = (
         "The plane through three images, coloured by the predicted class, stronger where the model is surer. Black "
@@ -603,10 +563,9 @@ def _sanity(frame: pandas.DataFrame) -> Section:
     frame = frame.assign(result=[f"✓{SPACE}pass" if each else f"✗{SPACE}FAIL" for each in passed])
     if "expected" in frame:
         frame = frame.assign(expected=[str(each).replace("<=", "≤") for each in frame["expected"]])
-    columns: Columns = {"check": ("check", None), "result": ("result", None), "observed": ("observed", significant),
-                        "expected": ("expected", None), "detail": ("what is compared", None)}  # fmt: skip
     of = f", {' / '.join(dict.fromkeys(map(str, frame['model'])))}" if "model" in frame else ""
-    table = _table(f"Whether the attacks can be believed{of}", frame, columns, [not each for each in passed])
+    keys = "check result observed expected detail"
+    table = _table(f"Whether the attacks can be believed{of}", frame, keys, [not each for each in passed])
     if {"observed", "expected", "detail"} <= set(frame.columns):
         first, *more = (line.removeprefix("- ") for line in masking_report(frame).split("\n"))
     else:
@@ -620,12 +579,10 @@ def _provenance(provenance: Mapping[str, Any]) -> Section:
     commands = given.pop("commands", ())
     commands = [commands] if isinstance(commands, str) else list(commands)
     plain = {key: value for key, value in given.items() if not isinstance(value, Mapping)}
-    groups = {**({"general": plain} if plain else {}), **{k: v for k, v in given.items() if k not in plain}}
-    columns: Columns = {"name": ("name", None), "value": ("value", None)}
-    tables = [_table(title, pandas.DataFrame(_flat(values), columns=["name", "value"]), columns)
+    groups = ({"general": plain} if plain else {}) | {k: v for k, v in given.items() if k not in plain}
+    tables = [_table(title, pandas.DataFrame(_flat(values), columns=["name", "value"]), "name value")
               for title, values in groups.items()]  # fmt: skip
-    long = tuple(table for table in tables if len(table.rows) > _LONG_TABLE)
-    short = tuple(table for table in tables if len(table.rows) <= _LONG_TABLE)
+    short, long = (tuple(t for t in tables if (len(t.rows) > _LONG_TABLE) == folded) for folded in (False, True))
     return Section("provenance", "Provenance", tables=short, folded=long, commands=tuple(map(str, commands)))
 
 

@@ -25,13 +25,10 @@ def trained(data):
 def test_it_holds_what_the_functions_give(trained, guide, data):
     x, y = data
     content = evaluate_for_report(trained, x, y, name="net", baselines={"base": guide}, guide=guide, seed=3, **QUICK)
-    table = evaluate(
-        {"net": trained, "base": guide}, x, y, eps=EPS, attacks=["natural", "pgd-20", "fgsm", "worst"], seed=3
-    )
+    names, order = ["natural", "pgd-20", "fgsm", "worst"], balanced_order(y, 3)
+    table = evaluate({"net": trained, "base": guide}, x, y, eps=EPS, attacks=names, seed=3)
     pd.testing.assert_frame_equal(content.attacks.drop(columns="seconds"), table.drop(columns="seconds"))
-    curve = robustness_curve(
-        {"net": trained, "base": guide}, x[(order := balanced_order(y, 3))], y[order], (0, 0.1), seed=3
-    )
+    curve = robustness_curve({"net": trained, "base": guide}, x[order], y[order], (0, 0.1), seed=3)
     pd.testing.assert_frame_equal(content.curve.drop(columns="seconds"), curve.drop(columns="seconds"))
     part = order[:8]
     checks = sanity_checks(trained, x[part], y[part], eps=EPS, source=guide, autoattack=(), seed=3)
@@ -65,27 +62,24 @@ def test_settings_hashes_versions_and_commands_are_noted(trained, data):
     assert noted["settings"]["seed"] == 5
     assert noted["settings"]["images of the curve"] == 24
     assert noted["configuration"] == {"lr": 0.1}
-    assert (
-        noted["versions"]["torch"] == torch.__version__.split("+")[0] or noted["versions"]["torch"] == torch.__version__
-    )
+    assert noted["versions"]["torch"] in (torch.__version__, torch.__version__.split("+")[0])
     assert noted["commands"] == ["make demo"]
     other = evaluate_for_report(make_classifier(seed=7), *data, **QUICK).provenance["SHA-256"]
     assert other["images and labels"] == noted["SHA-256"]["images and labels"]
     assert other["weights of ours"] != noted["SHA-256"]["weights of ours"]
 
 
-def test_parts_can_be_left_out(trained, data):
+def test_parts_are_left_out_on_request_and_pictures_where_inputs_are_no_images(trained, data):
     left_out = {"curve_eps": (), "n_sanity": 0, "n_pictures": 0, "resolution": 0}
     content = evaluate_for_report(trained, *data, **{**QUICK, **left_out})
     assert [content.curve, content.sanity, content.pictures, content.slices] == [None] * 4
     assert "Decision boundaries" not in render_report(content)
-
-
-def test_inputs_that_are_no_images_have_no_pictures():
     x, y = make_data(shape=(12,))
-    content = evaluate_for_report(make_classifier(mlp(), shape=(12,)), x, y, **QUICK)
-    assert content.pictures is None
-    assert "Decision boundaries" in render_report(content)
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0]})
+    flat = evaluate_for_report(make_classifier(mlp(), shape=(12,)), x, y, name="net", history=history, **QUICK)
+    assert flat.pictures is None
+    assert list(flat.histories) == ["net"]
+    assert "Decision boundaries" in render_report(flat)
 
 
 def test_models_and_generators_are_left_as_found(trained, guide, data):
@@ -103,29 +97,19 @@ def test_models_and_generators_are_left_as_found(trained, guide, data):
     np.testing.assert_array_equal(first.pictures.x_adv, evaluate_for_report(trained, *data, **QUICK).pictures.x_adv)
 
 
-def test_a_history_belongs_to_the_model(trained, data):
-    history = pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0]})
-    assert list(evaluate_for_report(trained, *data, name="net", history=history, **QUICK).histories) == ["net"]
-    assert list(evaluate_for_report(trained, *data, history={"a": history}, **QUICK).histories) == ["a"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "words"),
-    [
-        ({"baselines": {"ours": None}}, ValueError, "baselines: expected names other than 'ours'"),
-        ({"n_pictures": 13}, ValueError, "n_pictures: expected at most 12, got 13"),
-        ({"resolution": 1}, ValueError, "resolution: expected 0 or at least 2"),
-        ({"n_curve": 0}, ValueError, "n_curve"),
-        ({"n_sanity": -1}, ValueError, "n_sanity"),
-        ({"eps": -1}, ValueError, "eps"),
-        ({"eps": 0}, ValueError, "eps: expected a finite number > 0"),
-        ({"seed": -1}, ValueError, "seed"),
-        ({"attacks": ["natural"]}, ValueError, "attacks: expected at least one attack beside 'natural'"),
-        ({"attacks": "pgd-20"}, TypeError, "attacks: expected a sequence of names"),
-        ({"attacks": [3]}, TypeError, "attacks"),
-        ({"class_names": ["a"] * (CLASSES - 1)}, ValueError, "class_names: expected 4 names, got 3"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "error", "words"), [
+    ({"baselines": {"ours": None}}, ValueError, "baselines: expected names other than 'ours'"),
+    ({"n_pictures": 13}, ValueError, "n_pictures: expected at most 12, got 13"),
+    ({"resolution": 1}, ValueError, "resolution: expected 0 or at least 2"),
+    ({"n_curve": 0}, ValueError, "n_curve"),
+    ({"n_sanity": -1}, ValueError, "n_sanity"),
+    ({"eps": 0}, ValueError, "eps: expected a finite number > 0"),
+    ({"seed": -1}, ValueError, "seed"),
+    ({"attacks": ["natural"]}, ValueError, "attacks: expected at least one attack beside 'natural'"),
+    ({"attacks": "pgd-20"}, TypeError, "attacks: expected a sequence of names"),
+    ({"attacks": [3]}, TypeError, "attacks"),
+    ({"class_names": ["a"] * (CLASSES - 1)}, ValueError, "class_names: expected 4 names, got 3"),
+])  # fmt: skip
 def test_bad_arguments_are_named_before_anything_is_run(trained, data, changes, error, words):
     with pytest.raises(error, match=words):
         evaluate_for_report(trained, *data, **{**QUICK, **changes})

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import numpy as np
@@ -18,24 +19,10 @@ from safetensors.torch import load_file
 from art_lbgat import study as module
 from art_lbgat.engine.signals import Interrupted
 from art_lbgat.evaluation.record import weights_sha256
-from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.recipes import RECIPES
 from art_lbgat.report import render_report
 from art_lbgat.report.content import as_results
-from art_lbgat.study import (
-    StudyOptions,
-    Task,
-    cell,
-    finished,
-    half_interval,
-    initialize,
-    plan_runs,
-    run,
-    run_study,
-    study_content,
-    summarize,
-    wilson,
-)
+from art_lbgat.study import StudyOptions, Task, plan_runs, run, run_study, study_content, summarize
 from art_lbgat.weights import load_weights
 from tests.conftest import states_equal
 
@@ -46,42 +33,26 @@ TIMES = ("train_seconds", "judge_seconds")
 def options(*names, **changes):
     quick = {name: QUICK if name != "natural" else {"eps": QUICK["eps"]} for name in names}
     arms = {name: RECIPES[f"digits-{name}"].override(**quick[name]) for name in names}
-    return StudyOptions(
-        arms, **{"seeds": (0,), "nb_epochs": 1, "n_test": 20, "n_autoattack": 0, "workers": 1, **changes}
-    )
+    small = {"seeds": (0,), "nb_epochs": 1, "n_test": 20, "n_autoattack": 0, "workers": 1}
+    return StudyOptions(arms, **small | changes)
 
 
 def in_this_process(monkeypatch):
     """Run without a pool, which would take seconds to start; returns the keys of what was run."""
     ran = []
 
-    class Pool:
+    class Pool(Executor):
         def __init__(self, *args, **kwargs):
             pass
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *args):
-            return False
-
         def submit(self, function, task, folder):
-            from concurrent.futures import Future
-
             ran.append(task.key)
             future = Future()
             future.set_result(function(task, folder))
             return future
 
-        def shutdown(self, **kwargs):
-            pass
-
     monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
     return ran
-
-
-def untimed(table):
-    return table.drop(columns=list(TIMES))
 
 
 def test_a_run_is_repeatable_keeps_its_files_and_leaves_the_generators(tmp_path):
@@ -92,7 +63,7 @@ def test_a_run_is_repeatable_keeps_its_files_and_leaves_the_generators(tmp_path)
         folder = tmp_path / name
         folder.mkdir()
         rows.append(run(task, folder))
-        assert finished(task, folder) == rows[-1]
+        assert module.finished(task, folder) == rows[-1]
     assert torch.equal(state, torch.get_rng_state())
     weights = [load_file(tmp_path / name / f"{task.key}.safetensors") for name in ("a", "b")]
     assert states_equal(*weights)
@@ -143,7 +114,8 @@ def test_what_has_ended_is_not_run_again(tmp_path, monkeypatch):
     (record,) = (tmp_path / "runs").glob("digits-madry*.json")
     for damage in (lambda: record.write_text("{"), lambda: record.unlink(), lambda: record.write_text('{"row": {}}')):
         damage()
-        pd.testing.assert_frame_equal(untimed(run_study(study, tmp_path)), untimed(first))
+        again = run_study(study, tmp_path)
+        pd.testing.assert_frame_equal(again.drop(columns=list(TIMES)), first.drop(columns=list(TIMES)))
     assert len(ran) == 3
     assert len(set(ran)) == 1
     ran.clear()
@@ -180,20 +152,16 @@ def test_a_run_that_cannot_be_judged_keeps_its_weights_and_the_others(tmp_path, 
     monkeypatch.setattr(module, "evaluate", fail)
     with pytest.raises(ValueError, match="too few classes"):
         run_study(options("madry", "trades6"), tmp_path)
-    assert {path.name.split("-seed")[0] for path in tmp_path.glob("runs/*.safetensors")} == {
-        "digits-madry",
-        "digits-trades6",
-    }
+    kept = {path.name.split("-seed")[0] for path in tmp_path.glob("runs/*.safetensors")}
+    assert kept == {"digits-madry", "digits-trades6"}
     assert [path.name.split("-seed")[0] for path in tmp_path.glob("runs/*.json")] == ["digits-madry"]
 
 
 def test_a_killed_study_goes_on_where_it_was(tmp_path):
-    command = [
-        sys.executable, "-m", "art_lbgat", "study", "--recipe", "digits-natural", "--recipe", "digits-madry",
-        "--seeds", "2", "--nb-epochs", "2", "--n-test", "60", "--n-autoattack", "0", "--workers", "1", "--output", str(tmp_path),
-    ]  # fmt: skip
+    words = "study --recipe digits-natural --recipe digits-madry --seeds 2 --nb-epochs 2 --n-autoattack 0 --workers 1"
+    command = [Path(sys.executable).parent / "art-lbgat", *words.split(), "--output", tmp_path]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(tmp_path.glob("runs/*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children")
@@ -229,28 +197,24 @@ def test_summary_has_means_intervals_and_paired_differences():
     assert table.seeds.tolist() == [2, 2]
     assert table.train_seconds["a"] == 2
     assert "natural_diff" not in summarize(runs)
-    assert math.isnan(half_interval(np.array([1.0])))
-    assert (cell(85.04, 7.07), cell(50, math.nan), cell(math.nan, math.nan)) == ("85.0 ± 7.1", "50.0", "")
+    assert math.isnan(module.half_interval(np.array([1.0])))
+    assert (module.cell(85.04, 7.07), module.cell(50, math.nan), module.cell(math.nan, math.nan)) == (
+        "85.0 ± 7.1",
+        "50.0",
+        "",
+    )
     with pytest.raises(ValueError, match="baseline: expected one of"):
         summarize(runs, baseline="c")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"arms": {}}, "arms: expected at least one"),
-        ({"seeds": ()}, "seeds: expected at least one"),
-        ({"seeds": (-1,)}, "seeds: expected a whole number >= 0"),
-        ({"seeds": (0, 0)}, r"seeds: expected different seeds, got \(0, 0\)"),
-        ({"nb_epochs": 0}, "nb_epochs: expected"),
-        ({"n_autoattack": -1}, "n_autoattack: expected"),
-        ({"part": "train"}, "part: expected one of"),
-        (
-            {"arms": {n: RECIPES[n] for n in ("digits-madry", "lbgat-cifar10-wrn34-10")}},
-            r"arms: expected recipes on the same data, got \['cifar10', 'digits'\]",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [
+    ({"arms": {}}, "arms: expected at least one"),
+    ({"seeds": (-1,)}, "seeds: expected a whole number >= 0"),
+    ({"seeds": (0, 0)}, r"seeds: expected different seeds, got \(0, 0\)"),
+    ({"nb_epochs": 0}, "nb_epochs: expected"),
+    ({"n_autoattack": -1}, "n_autoattack: expected"),
+    ({"part": "train"}, "part: expected one of"),
+])  # fmt: skip
 def test_options_are_checked(change, message):
     with pytest.raises(ValueError, match=message):
         StudyOptions(**{"arms": options("madry").arms, **change})
@@ -268,7 +232,7 @@ def test_workers_share_the_cores(monkeypatch):
     calls = []
     monkeypatch.setattr(torch, "set_num_threads", calls.append)
     monkeypatch.setattr(torch, "set_flush_denormal", calls.append)
-    initialize(3)
+    module.initialize(3)
     assert calls == [3, True]
     assert options("madry", workers=None).processes() >= 1
     assert options("madry", workers=3).processes() == 3
@@ -332,8 +296,3 @@ def test_the_page_of_a_study_has_its_means_and_the_networks_of_its_first_seed(tm
         path.unlink()
     with pytest.raises(FileNotFoundError):
         study_content(chosen, tmp_path, runs, title="A study")
-
-
-@pytest.mark.parametrize(("right", "n"), [(0, 20), (7, 20), (20, 20), (31, 100)])
-def test_the_interval_of_a_mean_is_wilsons(right, n):
-    assert wilson(right / n, n) == pytest.approx(Accuracy(right, n).interval, abs=1e-9)
