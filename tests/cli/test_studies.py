@@ -48,7 +48,7 @@ def test_demo_trains_judges_prints_and_saves(tmp_path):
     """A small one, as a process of its own: two methods that share a guide, one epoch."""
     output = tmp_path / "out"
     words = "demo --seeds 2 --nb-epochs 1 --n-autoattack 3 --method PGD-AT --method BGAT --eps 0.1 --workers 2 --output"
-    command = [Path(sys.executable).parent / "art-lbgat", *words.split(), output]
+    command = [sys.executable, "-m", "art_lbgat", *words.split(), output]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(text in done.stdout for text in ("PGD-AT", "BGAT", "eps = 0.1"))

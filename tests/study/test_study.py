@@ -159,7 +159,7 @@ def test_a_run_that_cannot_be_judged_keeps_its_weights_and_the_others(tmp_path, 
 
 def test_a_killed_study_goes_on_where_it_was(tmp_path):
     words = "study --recipe digits-natural --recipe digits-madry --seeds 2 --nb-epochs 2 --n-autoattack 0 --workers 1"
-    command = [Path(sys.executable).parent / "art-lbgat", *words.split(), "--output", tmp_path]
+    command = [sys.executable, "-m", "art_lbgat", *words.split(), "--output", tmp_path]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 300
     while not list(tmp_path.glob("runs/*.json")) and time.monotonic() < deadline:
