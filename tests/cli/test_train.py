@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from art_lbgat.cli import train
-from art_lbgat.engine.checkpoint import locked
+from art_lbgat.engine.checkpoint import locked, read_newest
 from art_lbgat.recipes import RECIPES, Recipe
 from art_lbgat.runs import Config
 from tests.cli.conftest import SHORT, done, invoke
@@ -65,8 +65,8 @@ def test_settings_of_recipe_and_run_and_the_seed_reach_the_training(tmp_path):
     assert (written.recipe.eps, written.seed, written.limit) == (0.1, 3, 100)
     assert (written.recipe.run.checkpoint_every, written.recipe.run.awp_gamma) == ("2 epochs", None)
     assert pd.read_csv(tmp_path / "a" / "history.csv").eps[0] == 0.05  # half of it
-    manifest = json.loads(next((tmp_path / "a").rglob("manifest.json")).read_text())
-    assert manifest["facts"]["settings"]["options"]["seed"] == 3
+    checkpoint = read_newest(tmp_path / "a" / "checkpoints" / "fit-001")
+    assert checkpoint.facts["settings"]["options"]["seed"] == 3
 
 
 def test_frozen_guides_are_trained_first_and_kept(tmp_path):
@@ -169,8 +169,8 @@ def test_torchrun_trains_with_two_processes_and_one_of_them_writes(tmp_path):
     assert both.stderr.count("LBGAT: epoch 1/1") == 1
     assert both.stdout.count("saved in") == 1
     assert {path.name for path in (tmp_path / "two").iterdir()} == FILES
-    manifest = json.loads(next((tmp_path / "two").rglob("manifest.json")).read_text())
-    assert manifest["facts"]["surroundings"]["processes"] == 2
+    checkpoint = read_newest(tmp_path / "two" / "checkpoints" / "fit-001")
+    assert checkpoint.facts["surroundings"]["processes"] == 2
     done("train", "digits-lbgat", *SHORT, "--limit", "100", "--output", tmp_path / "one")
     losses = [pd.read_csv(tmp_path / name / "history.csv").loss[0] for name in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], rel=0.2)  # BatchNorm has the statistics of each share
