@@ -26,7 +26,18 @@ __all__ = [
 _SUM_TOLERANCE = 1e-3
 # Columns of the history that are no terms.
 _RESERVED = frozenset(
-    {"loss", "guide_accuracy", "train_natural_accuracy", "train_robust_accuracy", "epoch", "fit", "eps", "seconds"}
+    {
+        *("loss", "guide_accuracy", "train_natural_accuracy", "train_robust_accuracy", "only_class"),
+        *("fit", "epoch", "eps", "learning_rate", "guide_learning_rate", "seconds", "images_per_second"),
+        *(
+            "validation_natural_accuracy",
+            "validation_robust_accuracy",
+            "selection",
+            "collapsed",
+            "kept",
+            "kept_because",
+        ),
+    }
 )
 
 

@@ -279,7 +279,7 @@ class TensorAttack(EvasionAttack):
 
     @abc.abstractmethod
     def ascent(self) -> Ascent:
-        """What is run, from the present parameters: ``replace(super().ascent(), objective=..., ...)`` of this one."""
+        """What is run. A subclass returns ``replace(super().ascent(), objective=..., ...)``."""
         axes = 1 + len(self.estimator.input_shape)
         eps, eps_step = (projections.as_radius(value, axes) for value in (self.eps, self.eps_step))
         return Ascent(check_norm(self.norm), eps, eps_step, self.max_iter)
@@ -407,9 +407,10 @@ class PGDAttack(TensorAttack):
     def _check_params(self) -> None:
         check_count(self.num_random_init, "num_random_init", minimum=0)
         check_choice(self.objective, "objective", ATTACK_LOSSES)
-        if self.objective == "kl" and self.num_random_init == 0:
+        if ATTACK_LOSSES[self.objective].target == "natural" and self.num_random_init == 0:
             raise ValueError(
-                "num_random_init: expected >= 1 for objective 'kl', whose gradient is 0 at x itself, got 0."
+                f"num_random_init: expected >= 1 for objective {self.objective!r}, whose gradient is 0 at x itself, "
+                "got 0."
             )
         super()._check_params()
 

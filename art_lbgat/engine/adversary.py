@@ -21,7 +21,7 @@ from art_lbgat.processes import Share
 logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 19  # values of a global batch that random starts are drawn for together: 170 images of 32x32
-_START_OR_CLEAN = ("AutoAttack", "AutoProjectedGradientDescent")
+_UNFLIPPED_STAY_CLEAN = ("AutoAttack", "AutoProjectedGradientDescent")
 
 
 class Adversary:
@@ -40,7 +40,7 @@ class Adversary:
         self._bounds = view.bounds()
         if self.ascent is not None:
             for name, value in (("eps", self.ascent.eps), ("eps_step", self.ascent.eps_step)):
-                if not isinstance(value, float):
+                if isinstance(value, Tensor):
                     raise ValueError(
                         f"attack: its {name} is given per sample, but training draws its batches in random order; "
                         "expected one number."
@@ -52,14 +52,14 @@ class Adversary:
         """The radius of the ball in raw input units, or None where the attack runs through ``generate``."""
         return None if self.ascent is None else float(self.ascent.eps)
 
-    def log_way(self) -> None:
+    def log_how_it_runs(self) -> None:
         """Say whether the attack runs in the tensor loop, and if not why."""
         name = type(self.attack).__name__
         if self.ascent is not None:
             logger.info("%s runs in the tensor loop: %s.", name, self.ascent)
             return
         logger.warning("%s runs through attack.generate: %s.", name, self.reason)
-        if name in _START_OR_CLEAN:
+        if name in _UNFLIPPED_STAY_CLEAN:
             logger.warning("%s returns samples that it did not flip unattacked; it trains less than it seems.", name)
 
     def starts(self, x: Tensor, key: Key, share: Share | None = None) -> list[Tensor | None]:
@@ -82,7 +82,7 @@ class Adversary:
         for chunk in range(first // rows, (last - 1) // rows + 1):
             begin = chunk * rows
             shape = x[:1].expand(min(rows, share.total - begin), *x.shape[1:])
-            generator = key.generator(f"attack {chunk}" if chunk else "attack")
+            generator = key.generator(f"attack {chunk}" if chunk else "attack")  # chunk 0: as drawn undivided
             for part in parts:
                 start = draw_start(ascent, shape, generator)
                 if start is not None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from art.attacks.attack import EvasionAttack
@@ -113,14 +113,14 @@ class Run:
         with (
             locked(checkpoints.root) if checkpoints and self._processes.is_main else nullcontext(),
             left_as_found(views, self._attack) as modes,
-            executions([(view.name, view.module) for view in views], self._options, device) as forwards,
+            executions([(view.name, view.module) for view in views], self._options, device) as executed,
             named_out_of_memory(self._batch_size),
             Signals(enabled=checkpoints is not None) as self._signals,
             tqdm(total=total, desc=self._method.title, unit="step", disable=not verbose) as self._bar,
         ):
-            models = Models(self._student, self._guides, self._method, modes, [run.train for run in forwards])
-            adversary = None if self._attack is None else Adversary(self._attack, self._student, forwards[0].attack)
-            self._judge = None if adversary is None else validation_adversary(adversary, self._student)
+            models = Models(self._student, self._guides, self._method, modes, [each.train for each in executed])
+            adversary = None if self._attack is None else Adversary(self._attack, self._student, executed[0].attack)
+            self._validation_adversary = None if adversary is None else validation_adversary(adversary, self._student)
             self._average = (
                 None if self._options.ema_decay is None else Average(self._student.module, self._options.ema_decay)
             )
@@ -185,16 +185,17 @@ class Run:
 
     def _train_steps(self) -> dict[str, Any]:
         """One pass over the data, from where the epoch is, and its row of the history."""
-        key, before, begun = self.key._replace(epoch=self._epoch), self._seconds, self._step_in_epoch
+        key, seconds_before, first_step = self.key._replace(epoch=self._epoch), self._seconds, self._step_in_epoch
         start, found = time.perf_counter(), random_states()
         rates = [learning_rate(optimizer) for optimizer in self._optimizers]
-        if not begun:
+        if not first_step:
             seed_everything(key.derive("data"))
-        for step, batch in enumerate(self._stream.epoch(key, begun), begun):
+        for step, batch in enumerate(self._stream.epoch(key, first_step), first_step):
             self._step(batch, key._replace(step=step), self._meter)
-            self._step_in_epoch, self._seconds = step + 1, before + time.perf_counter() - start
+            self._step_in_epoch, self._seconds = step + 1, seconds_before + time.perf_counter() - start
             self._after_step()
-        if begun and self._step_in_epoch == begun:  # all were taken before the stop; fetching has drawn all the same
+        if first_step and self._step_in_epoch == first_step:
+            # The stop came after the last batch of the epoch: undo the random draws of fetching its batches again.
             set_random_states(found)
         if not self._step_in_epoch:
             raise ValueError(f"x: no batch came in epoch {self._epoch}; expected at least one.")
@@ -223,7 +224,7 @@ class Run:
         """Accuracies, and what the selection says of them, with the weights that would be kept in the modules."""
         with self._average.applied() if self._average else nullcontext():
             accuracies = validation.accuracies(
-                self._modes, self._judge, self.key.seed, self._processes, self._before_validation_batch
+                self._modes, self._validation_adversary, self.key.seed, self._processes, self._before_validation_batch
             )
             return {**accuracies, **self._selection.offer(accuracies, self._epoch)}
 
@@ -254,7 +255,7 @@ class Run:
             self._bar_shown = now
             shown = {k.removeprefix("train_"): f"{v:.3f}" for k, v in self._meter.means().items()}
             self._bar.set_postfix({"epoch": f"{self._epoch}/{self._nb_epochs}", **shown})
-        if self._processes.world == 1:  # nobody to agree with, so it may have come since
+        if self._processes.world == 1:  # alone, a signal that came after `_agree` counts too
             self._signal = self._signals.number
         if self._signal and self._checkpoints is not None:
             self._interrupt()
@@ -273,11 +274,11 @@ class Run:
         if self._signal:
             self._leave()
 
-    def _interrupt(self) -> None:
+    def _interrupt(self) -> NoReturn:
         self._write()
         self._leave()
 
-    def _leave(self) -> None:
+    def _leave(self) -> NoReturn:
         assert self._checkpoints is not None  # noqa: S101 (for the type checker: nothing else looks at signals)
         name, checkpoints = signal_name(self._signal), self._checkpoints
         message = (

@@ -76,7 +76,7 @@ class Models(nn.Module):
         super().__init__()
         self.student = student.module
         self.guides = nn.ModuleList([guide.module for guide in guides])
-        self._student, self._guides, self._method = student, list(guides), method
+        self._student_view, self._guide_views, self._method = student, list(guides), method
         self._modes, self._forwards = list(modes), list(forwards)
 
     def trained(self) -> list[nn.Module]:
@@ -94,19 +94,20 @@ class Models(nn.Module):
         for guide in guides:
             guide.train() if self._method.train_guides else guide.evaluate()
 
-    def inputs(self, x: Tensor, x_adv: Tensor | None, y: Tensor, seed: Callable[[], int]) -> Inputs:
+    def inputs(self, x: Tensor, x_adv: Tensor | None, y: Tensor, make_seed: Callable[[], int]) -> Inputs:
         """Preprocess for each model, all with the same random draws where defences draw in training."""
-        drawn = seed() if any(view.draws_in_training for view in (self._student, *self._guides)) else 0
+        seed = make_seed() if any(view.draws_in_training for view in (self._student_view, *self._guide_views)) else 0
         adversarial = natural = None
         y_student = y_guide = y
         if x_adv is not None:
-            adversarial, y_student = self._student.fit_inputs(x_adv, y, drawn)
+            adversarial, y_student = self._student_view.fit_inputs(x_adv, y, seed)
         if self._method.natural != "none":
-            natural, y_student = self._student.fit_inputs(x, y, drawn)
+            # the same labels again: the defences draw from one seed
+            natural, y_student = self._student_view.fit_inputs(x, y, seed)
         guides = []
-        for guide in self._guides:
+        for guide in self._guide_views:
             if self._method.train_guides:
-                inputs, y_guide = guide.fit_inputs(x, y, drawn)
+                inputs, y_guide = guide.fit_inputs(x, y, seed)
             else:
                 with torch.no_grad():
                     inputs = guide.predict_inputs(x)
@@ -134,15 +135,15 @@ class Models(nn.Module):
 class Step:
     """One training step: attack, forwards, loss, backward, optimizer steps.
 
-    ``agree`` is called before the optimizers step with whether this process has found NaN or Inf, and says whether
-    any process has.
+    ``agree`` is told, before the optimizers step, whether this process found NaN or Inf; it answers whether any
+    process did.
     """
 
     def __init__(
         self,
         method: Method,
         models: Models,
-        view: TensorView,
+        student: TensorView,
         adversary: Adversary | None,
         optimizers: Sequence[torch.optim.Optimizer],
         options: RunOptions,
@@ -152,7 +153,7 @@ class Step:
         average: Average | None = None,
     ) -> None:
         self.adversary, self.optimizers, self.scaler, self.average = adversary, list(optimizers), scaler, average
-        self._method, self._models, self._view = method, models, view
+        self._method, self._models, self._student = method, models, student
         self._options, self._processes, self._agree = options, processes, agree
         self._wrapped: Any = None
 
@@ -163,7 +164,8 @@ class Step:
         """
         models, processes, options = self._models, self._processes, self._options
         share = batch.share or processes.share(len(batch.x))
-        x, y = (to_device(v if batch.share else share.of(v), self._view.device) for v in (batch.x, batch.y))
+        # A batch with a share holds this process's rows already.
+        x, y = (to_device(v if batch.share else share.of(v), self._student.device) for v in (batch.x, batch.y))
         seed_everything(key.derive(self._own("step")))
         buffers = _copies(models.trained()) if processes.world > 1 else []
 
@@ -175,7 +177,7 @@ class Step:
         with self._weights_perturbed(inputs, key.epoch, share) as (guide_logits, losses):
             logits = self._forward(self._wrapped, inputs, guide_logits)
             if key.epoch == 1 and key.step == 0:
-                check_outputs(logits, len(x), self._view.classifier.nb_classes)
+                check_outputs(logits, len(x), self._student.classifier.nb_classes)
             terms = self._method.terms(logits, inputs.y, inputs.y_guide)
             loss = total(terms)
             norm = take_gradients(
@@ -186,8 +188,8 @@ class Step:
                 self.scaler,
                 processes.backward,
             )
-            # With fp16 gradients overflow now and then; the scaler leaves these steps out.
             found = [x, *([] if x_adv is None else [x_adv]), *losses, *logits.values(), loss]
+            # With fp16 gradients overflow now and then; `step_optimizers` leaves such a step out.
             if self._agree(not all_finite(found if self.scaler is not None else [*found, norm])):
                 raise NonFiniteError(self._where(key, x, x_adv, logits, terms, norm))
             step_optimizers(self.optimizers, norm, self.scaler)
@@ -218,7 +220,9 @@ class Step:
     def _weights_perturbed(
         self, inputs: Inputs, epoch: int, share: Share
     ) -> Iterator[tuple[Tensor | None, list[Tensor]]]:
-        """The student's weights moved by AWP inside the block, where it is on; gives guide logits and loss it took.
+        """The student's weights moved by AWP inside the block, where it is on.
+
+        Yields the guide's logits, if they can be used again, and the loss that gave the direction.
 
         The guide is run once, here, and its logits go into both losses: AWP moves the student only. With several
         processes a guide that learns is run again inside the block, where its gradients are those that are reduced.

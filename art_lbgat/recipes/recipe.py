@@ -235,7 +235,7 @@ class Recipe:
         if self.weight is not None:
             return self.weight
         method = METHODS[self.method]
-        return method.published_weight if self.regularizer is None else method.regularizers[self.regularizer]
+        return method.published_weight if self.regularizer is None else method.regularizer_weights[self.regularizer]
 
     @property
     def objective(self) -> str:

@@ -45,8 +45,10 @@ if TYPE_CHECKING:
     import pandas
 
 AttackKind = Literal["pgd", "trades", "fgsm", "none"]
-_FIT_KEYWORDS = ["validation_data", "batch_size", "nb_epochs", "scheduler", "augmentation", "validation_split"]
-_NO_SETTINGS = ("options", "seed", "kept_weights", "guide", "verbose")
+_GENERATOR_KEYWORDS = ["nb_epochs", "validation_data", "scheduler", "augmentation"]
+_FIT_KEYWORDS = [*_GENERATOR_KEYWORDS, "batch_size", "validation_split"]
+#: Attributes that do not decide the bits of a run.
+_NOT_SETTINGS = ("options", "seed", "kept_weights", "guide", "verbose")
 #: What changes in a scheduler as it goes on.
 _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "best", "num_bad_epochs",
              "cooldown_counter", "base_lrs", "max_lrs", "T_cur", "T_i", "_is_initial")  # fmt: skip
@@ -84,7 +86,7 @@ class BaseTrainer(Trainer, abc.ABC):
     weight_name: ClassVar[str | None] = None
     published_weight: ClassVar[float | None] = None
     #: The regularizers that the method takes, and their published weights.
-    regularizers: ClassVar[Mapping[str, float]] = {}
+    regularizer_weights: ClassVar[Mapping[str, float]] = {}
 
     def __init__(
         self,
@@ -141,7 +143,7 @@ class BaseTrainer(Trainer, abc.ABC):
 
     @property
     def fits(self) -> int:
-        """How many calls of ``fit`` this trainer has ended; with ``checkpoint_dir`` each has a directory of its own."""
+        """How many fits there were; with ``checkpoint_dir`` one counts when it has ended, since it may be resumed."""
         return self._fits
 
     @property
@@ -252,7 +254,7 @@ class BaseTrainer(Trainer, abc.ABC):
         :raises ValueError: A generator without a size, or bad data.
         """
         for name in kwargs:
-            check_keyword(name, _FIT_KEYWORDS)
+            check_keyword(name, _GENERATOR_KEYWORDS)
         if not isinstance(generator, DataGenerator):
             raise TypeError(f"generator: expected an ART DataGenerator, got {type(generator).__name__}.")
         processes, size = join_processes(self._view.device), generator.batch_size
@@ -282,7 +284,7 @@ class BaseTrainer(Trainer, abc.ABC):
             inputs.log_foreign_loss(view)
         if self._attack is not None:
             adversary = Adversary(inputs.check_attack(self._attack, self._view), self._view)
-            adversary.log_way()
+            adversary.log_how_it_runs()
             if adversary.ascent is None and self.options.eps_warmup_epochs:
                 raise ValueError(
                     f"eps_warmup_epochs: expected 0 for an attack that runs through attack.generate "
@@ -294,6 +296,7 @@ class BaseTrainer(Trainer, abc.ABC):
             self._fits = number
         self._check_same_start(stream, processes)
         seed = draw_seed() if self.options.seed is None else self.options.seed
+        # Rows of a fit that was cut off are brought back by its checkpoint.
         self._rows[:] = [row for row in self._rows if row["fit"] < number]
         run = Run(
             self._method,
@@ -312,7 +315,6 @@ class BaseTrainer(Trainer, abc.ABC):
             history=self._rows,
             checkpoints=checkpoints,
         )
-        self.seed = run.key.seed
         try:
             self.kept_weights = run.train()
         finally:
@@ -353,7 +355,7 @@ class BaseTrainer(Trainer, abc.ABC):
         own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
         settings = {
             "trainer": type(self).__qualname__,
-            "method": {name: described(value) for name, value in own.items() if name not in _NO_SETTINGS},
+            "method": {name: described(value) for name, value in own.items() if name not in _NOT_SETTINGS},
             "options": {name: described(value) for name, value in run.items() if name not in MAY_CHANGE},
             "attack": None if self._attack is None else _attack_settings(self._attack),
             "classifier": _classifier_settings(self._view, frozen=False),
@@ -403,7 +405,7 @@ def _without_progress(state: Any) -> Any:
 
 
 def _attack_settings(attack: EvasionAttack) -> dict[str, Any]:
-    names = [name for name in attack.attack_params if name not in _NO_SETTINGS]
+    names = [name for name in attack.attack_params if name not in _NOT_SETTINGS]
     return {"type": type(attack).__qualname__, **{name: described(getattr(attack, name, None)) for name in names}}
 
 

@@ -26,7 +26,7 @@ from art_lbgat.trainers.base import AttackKind, BaseTrainer
 class GuidedTrainer(BaseTrainer):
     """``guidance(M_r(x_adv), M_n(x)) + a * regularizer(M_r(x_adv), M_r(x))``; see its two subclasses."""
 
-    regularizers: ClassVar[Mapping[str, float]] = {"alp": 1.0, "trades": 6.0}
+    regularizer_weights: ClassVar[Mapping[str, float]] = {"alp": 1.0, "trades": 6.0}
 
     def __init__(
         self,
@@ -43,7 +43,9 @@ class GuidedTrainer(BaseTrainer):
         self.regularizer: str | None = check_choice(regularizer, "regularizer", [None, *REGULARIZERS])
         if regularizer is None and regularizer_weight is not None:
             raise ValueError(f"regularizer_weight: expected None without a regularizer, got {regularizer_weight!r}.")
-        weight = self.regularizers.get(regularizer or "", 0.0) if regularizer_weight is None else regularizer_weight
+        weight = (
+            self.regularizer_weights.get(regularizer or "", 0.0) if regularizer_weight is None else regularizer_weight
+        )
         self.regularizer_weight = check_number(weight, "regularizer_weight")
         super().__init__(
             classifier,
@@ -65,8 +67,9 @@ class GuidedTrainer(BaseTrainer):
         """
         if regularizer is None:
             return "pgd", "none"
-        weight = cls.regularizers[regularizer] if weight is None else weight
-        return "trades" if regularizer == "trades" else "pgd", "graph" if weight else "value"
+        weight = cls.regularizer_weights[regularizer] if weight is None else weight
+        attack: AttackKind = "trades" if regularizer == "trades" else "pgd"
+        return attack, "graph" if weight else "value"
 
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
         """``guidance(M_r(x_adv), M_n(x), y)``, the terms of the guide, and the regularizer.
