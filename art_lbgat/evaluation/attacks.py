@@ -222,7 +222,8 @@ def _gradient_examples(subject: Subject, plan: Plan, threat: Threat, restarts: i
         start="none" if fgsm else "uniform",
     )
     view, generator = subject.view, torch.Generator().manual_seed(subject.seed)
-    x_adv, left = subject.x.clone(), rows.clone()
+    with plain_autograd(view.device):  # a tensor of an ambient inference mode could not be written into
+        x_adv, left = subject.x.clone(), rows.clone()
     for restart in range(restarts):
         unit = draw_start(ascent, subject.x, generator)
         index = left.nonzero().squeeze(1)
