@@ -15,14 +15,11 @@ from importlib.util import find_spec
 from typing import Annotated, Literal, NamedTuple
 
 import typer
+from packaging.requirements import Requirement
 
 from art_lbgat.cli.output import print_table, say
 
-NEEDED = ("torch", "torchvision", "adversarial-robustness-toolbox", "numpy", "pandas", "scipy", "scikit-learn",
-          "safetensors", "robustbench", "pyautoattack", "timm", "accelerate", "filelock", "jinja2", "rich",
-          "tomli-w", "tqdm", "typer")  # fmt: skip
 OPTIONAL = {
-    "matplotlib": "plots of art_lbgat.diagnostics",
     "tensorboard": "--tracker tensorboard",
     "wandb": "--tracker wandb",
     "mlflow": "--tracker mlflow",
@@ -72,13 +69,19 @@ def check_up() -> list[Finding]:
     return found
 
 
+def needed_packages() -> list[str]:
+    """What the installed package says it depends on here, extras apart."""
+    requirements = [Requirement(each) for each in metadata.requires("art-lbgat") or ()]
+    return [each.name for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
+
+
 def _versions() -> Iterator[Finding]:
     from art_lbgat import __version__
 
     yield Finding("versions", "art-lbgat", "ok", __version__)
     system = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     yield Finding("versions", "python", "ok", system)
-    for name in NEEDED:
+    for name in needed_packages():
         try:
             yield Finding("versions", name, "ok", metadata.version(name))
         except metadata.PackageNotFoundError:  # noqa: PERF203
