@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+Found = TypeVar("Found")
 FEWEST_ROWS = 2  # of a global batch, for a process that takes part
 _PATIENCE = timedelta(days=30)  # a batch of an attack may take hours; a process that ends is noticed at once
 _LET_GO = 0.2  # seconds; a thread of gloo needs microseconds, once it is given the interpreter
@@ -113,16 +114,16 @@ class Processes:
         if high != -low:
             raise ValueError(message)
 
-    def of_main(self, value: int) -> int:
+    def from_main(self, value: int) -> int:
         """The main process's whole number."""
         return int(self.total(torch.tensor(value if self.is_main else 0, dtype=torch.int64)))
 
-    def main_does(self, action: Callable[[], None]) -> None:
-        """Something that the main process alone does; if it fails, all fail, instead of waiting for each other."""
-        error: Exception | None = None
+    def on_main(self, action: Callable[[], Found]) -> Found | None:
+        """The result of ``action`` in the main process, None in others; if it fails, all fail, and nobody waits."""
+        found, error = None, None
         if self.is_main:
             try:
-                action()
+                found = action()
             except Exception as raised:
                 error = raised
         failed = self.largest([error is not None])[0]
@@ -130,6 +131,7 @@ class Processes:
             raise error
         if failed:
             raise RuntimeError("the main process failed; its own error says why.")
+        return found
 
     def average_buffers(self, before: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Floating buffers (batch-norm statistics) become their means over all processes; the rest keeps its bits.
@@ -158,18 +160,12 @@ class Processes:
             dist.barrier()  # notices a process that is gone; the next line would wait for it
             groups: list[Any] = [dist.new_group(backend="gloo", timeout=_PATIENCE)]
 
-        def everyones(mine: Tensor) -> list[Tensor]:
-            found = [torch.empty_like(mine) for _ in range(self.world)]
-            with named_loss_of_a_process("evaluation", _GATHERING):
-                dist.all_gather(found, mine, group=groups[0])
-            return found
-
         def gather(mine: bytes) -> list[bytes]:
             """The bytes of each process, of any length."""
-            lengths = [int(length) for length in everyones(torch.tensor(len(mine)))]
-            padded = mine.ljust(max(1, *lengths), b"\0")  # rows of unequal length would arrive as garbage
-            found = everyones(torch.frombuffer(bytearray(padded), dtype=torch.uint8))
-            return [row[:length].numpy().tobytes() for row, length in zip(found, lengths, strict=True)]
+            found: list[Any] = [None] * self.world
+            with named_loss_of_a_process("evaluation", _GATHERING):
+                dist.all_gather_object(found, mine, group=groups[0])
+            return found
 
         try:
             yield gather

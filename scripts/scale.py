@@ -69,9 +69,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4096, help="global batch")
     parser.add_argument("--epochs", type=int, default=100)
     given = parser.parse_args()
-    ours = step_cost(
-        attack_forwards=11, attack_backwards=10, adversarial=True, natural="value", guides=1, train_guides=True
-    )
+    ours = step_cost((11, 10), "value", guides=1, train_guides=True, perturbs_weights=False)
     print(f"LBGAT0, K = 10: {ours} per step\n")
     units = ("parameters, M", "state, GB", "checkpoint, GB", "activations, MB per image", "traffic, GB per step")
     print(f"| student / guide | {' | '.join(units)} |")

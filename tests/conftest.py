@@ -10,8 +10,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from art_lbgat.engine.step import step_optimizers, take_gradients
-from art_lbgat.processes import Processes
+from art_lbgat.engine.step import clear_gradients, clip_gradients, step_optimizers
 
 torch.set_num_threads(1)
 
@@ -101,5 +100,6 @@ def copied_state(module):
 
 def optimizer_step(loss, modules, optimizers, max_grad_norm, scaler=None):
     """Backward of ``loss``, clip, and one step of each optimizer, as a training step does them."""
-    norm = take_gradients(loss, modules, optimizers, max_grad_norm, scaler, Processes().backward)
-    step_optimizers(optimizers, norm, scaler)
+    clear_gradients(modules)
+    (loss if scaler is None else scaler.scale(loss)).backward()
+    step_optimizers(optimizers, clip_gradients(optimizers, max_grad_norm, scaler), scaler)

@@ -228,7 +228,7 @@ def run_training(
     start = time.perf_counter()
     gpu = device_type != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
-    join_processes(device).main_does(lambda: check_free(output, config, resume=resume))
+    join_processes(device).on_main(lambda: check_free(output, config, resume=resume))
     with _signals_as_interrupts(f"the same command goes on from what is in {output}"):
         data = _load_data(config)
         config = config.for_data(data)

@@ -71,12 +71,10 @@ class Adversary:
         ascent = self.ascent
         if ascent is None:
             return []
-        rows = max(1, _CHUNK // max(1, x[0].numel()))
-        if share is None or share.total <= rows:
-            every = x if share is None else x[:1].expand(share.total, *x.shape[1:])
+        if share is None:
             generator = key.generator("attack")
-            drawn = [draw_start(ascent, every, generator) for _ in range(ascent.restarts)]
-            return drawn if share is None else [None if s is None else share.of(s) for s in drawn]
+            return [draw_start(ascent, x, generator) for _ in range(ascent.restarts)]
+        rows = max(1, _CHUNK // max(1, x[0].numel()))
         first, last = share.rows.start, share.rows.stop
         parts: list[list[Tensor]] = [[] for _ in range(ascent.restarts)]
         for chunk in range(first // rows, (last - 1) // rows + 1):
@@ -105,9 +103,11 @@ class Adversary:
         if self.ascent is None:
             seed_everything(key.derive(purpose))
             return self._generate(x, y)
-        target = self._art_labels(y) if self.ascent.objective == "estimator" else y
+        classifier, target = self._view.classifier, y
+        if self.ascent.objective == "estimator":
+            target = classifier.reduce_labels(label_rows(y, classifier.nb_classes))
         ascent, starts = self.ascent.scaled(eps_factor), self.starts(x, key) if starts is None else starts
-        return ascend(ascent, self._logits, x, target, self._bounds, starts, self._estimator_loss)
+        return ascend(ascent, self._logits, x, target, self._bounds, starts, classifier.loss)
 
     def _logits(self, x: Tensor) -> Tensor:
         output = self._forward(self._view.predict_inputs(x))
@@ -124,13 +124,6 @@ class Adversary:
                 f"for inputs of shape {tuple(x.shape)}."
             )
         return x_adv
-
-    def _art_labels(self, y: Tensor) -> Tensor:
-        return self._view.classifier.reduce_labels(label_rows(y, self._view.classifier.nb_classes))  # type: ignore[no-any-return]
-
-    def _estimator_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        output = check_logits(logits, self._view.classifier.nb_classes, self._view.name)
-        return self._view.classifier.loss(output, target)  # type: ignore[no-any-return]
 
 
 def validation_adversary(adversary: Adversary, view: TensorView) -> Adversary:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+
+from art_lbgat.engine.step import Natural
 
 
 @dataclass(frozen=True)
@@ -31,22 +32,10 @@ class Cost:
 
 
 def step_cost(
-    *,
-    attack_forwards: int,
-    attack_backwards: int,
-    adversarial: bool,
-    natural: Literal["none", "value", "graph"],
-    guides: int = 0,
-    train_guides: bool = False,
-    perturbs_weights: bool = False,
+    attack: tuple[int, int] | None, natural: Natural, *, guides: int, train_guides: bool, perturbs_weights: bool
 ) -> Cost:
-    """The floor of unavoidable passes of one training step."""
-    graphs = adversarial + (natural == "graph")
-    perturbing = graphs if perturbs_weights else 0
-    return Cost(
-        student_forwards=attack_forwards + perturbing + graphs + (natural == "value"),
-        student_input_backwards=attack_backwards,
-        student_full_backwards=perturbing + graphs,
-        guide_forwards=guides,
-        guide_full_backwards=guides if train_guides else 0,
-    )
+    """The floor of unavoidable passes of one step; ``attack`` has the forwards and backwards of the attack, if any."""
+    forwards, backwards = attack or (0, 0)
+    graphs = (attack is not None) + (natural == "graph")
+    full = 2 * graphs if perturbs_weights else graphs
+    return Cost(forwards + full + (natural == "value"), backwards, full, guides, guides if train_guides else 0)

@@ -76,7 +76,7 @@ class Models(nn.Module):
         super().__init__()
         self.student = student.module
         self.guides = nn.ModuleList([guide.module for guide in guides])
-        self._student_view, self._guide_views, self._method = student, list(guides), method
+        self._views, self._method = [student, *guides], method
         self._modes, self._forwards = list(modes), list(forwards)
 
     def trained(self) -> list[nn.Module]:
@@ -96,42 +96,47 @@ class Models(nn.Module):
 
     def inputs(self, x: Tensor, x_adv: Tensor | None, y: Tensor, make_seed: Callable[[], int]) -> Inputs:
         """Preprocess for each model, all with the same random draws where defences draw in training."""
-        seed = make_seed() if any(view.draws_in_training for view in (self._student_view, *self._guide_views)) else 0
+        student, *guides = self._views
+        seed = make_seed() if any(view.draws_in_training for view in self._views) else 0
         adversarial = natural = None
         y_student = y_guide = y
         if x_adv is not None:
-            adversarial, y_student = self._student_view.fit_inputs(x_adv, y, seed)
+            adversarial, y_student = student.fit_inputs(x_adv, y, seed)
         if self._method.natural != "none":
             # the same labels again: the defences draw from one seed
-            natural, y_student = self._student_view.fit_inputs(x, y, seed)
-        guides = []
-        for guide in self._guide_views:
+            natural, y_student = student.fit_inputs(x, y, seed)
+        guide_inputs = []
+        for guide in guides:
             if self._method.train_guides:
                 inputs, y_guide = guide.fit_inputs(x, y, seed)
             else:
                 with torch.no_grad():
                     inputs = guide.predict_inputs(x)
-            guides.append(inputs)
-        return Inputs(adversarial, natural, guides, y_student, y_guide)
+            guide_inputs.append(inputs)
+        return Inputs(adversarial, natural, guide_inputs, y_student, y_guide)
 
     def forward(self, adversarial: Tensor | None, natural: Tensor | None, guide_inputs: Sequence[Tensor]) -> Logits:
         """``M_r(x_adv)``, ``M_r(x)``, ``M_n(x)`` as ``"adversarial"``, ``"natural"``, ``"guide"``, with inputs."""
         outputs: Logits = {}
-        student, *guides = self._forwards
         grad = torch.is_grad_enabled()
         if adversarial is not None:
-            outputs["adversarial"] = _logits(student(adversarial), "classifier")
+            outputs["adversarial"] = self._logits(0, adversarial)
         if natural is not None:
             # Without a graph where only its value counts; batch-norm statistics move all the same.
             with torch.set_grad_enabled(grad and self._method.natural == "graph"):
-                outputs["natural"] = _logits(student(natural), "classifier")
+                outputs["natural"] = self._logits(0, natural)
         if guide_inputs:
             with torch.set_grad_enabled(grad and self._method.train_guides):
-                logits = [_logits(guide(x), "guide") for guide, x in zip(guides, guide_inputs, strict=True)]
+                logits = [self._logits(i, x) for i, x in enumerate(guide_inputs, 1)]
                 outputs["guide"] = logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0)
         return outputs
 
+    def _logits(self, model: int, inputs: Tensor) -> Tensor:
+        view = self._views[model]
+        return check_logits(self._forwards[model](inputs), view.classifier.nb_classes, view.name)
 
+
+@dataclass(eq=False)
 class Step:
     """One training step: attack, forwards, loss, backward, optimizer steps.
 
@@ -139,22 +144,18 @@ class Step:
     process did.
     """
 
-    def __init__(
-        self,
-        method: Method,
-        models: Models,
-        student: TensorView,
-        adversary: Adversary | None,
-        optimizers: Sequence[torch.optim.Optimizer],
-        options: RunOptions,
-        processes: Processes,
-        agree: Callable[[bool], bool],
-        scaler: torch.amp.GradScaler | None = None,
-        average: Average | None = None,
-    ) -> None:
-        self.adversary, self.optimizers, self.scaler, self.average = adversary, list(optimizers), scaler, average
-        self._method, self._models, self._student = method, models, student
-        self._options, self._processes, self._agree = options, processes, agree
+    method: Method
+    models: Models
+    student: TensorView
+    adversary: Adversary | None
+    optimizers: Sequence[torch.optim.Optimizer]
+    options: RunOptions
+    processes: Processes
+    agree: Callable[[bool], bool]
+    scaler: torch.amp.GradScaler | None = None
+    average: Average | None = None
+
+    def __post_init__(self) -> None:
         self._wrapped: Any = None
 
     def __call__(self, batch: Batch, key: Key, meter: Meter) -> None:
@@ -162,12 +163,12 @@ class Step:
 
         :raises NonFiniteError: NaN or Inf arose; the weights are those of before the step.
         """
-        models, processes, options = self._models, self._processes, self._options
+        models, processes, options = self.models, self.processes, self.options
         share = batch.share or processes.share(len(batch.x))
         # A batch with a share holds this process's rows already.
-        x, y = (to_device(v if batch.share else share.of(v), self._student.device) for v in (batch.x, batch.y))
+        x, y = (to_device(v if batch.share else share.of(v), self.student.device) for v in (batch.x, batch.y))
         seed_everything(key.derive(self._own("step")))
-        buffers = _copies(models.trained()) if processes.world > 1 else []
+        buffers = [(b, b.clone()) for m in models.trained() for b in m.buffers()] if processes.world > 1 else []
 
         x_adv = self._attack(x, y, key, share)
         models.train_modes()
@@ -177,20 +178,16 @@ class Step:
         with self._weights_perturbed(inputs, key.epoch, share) as (guide_logits, losses):
             logits = self._forward(self._wrapped, inputs, guide_logits)
             if key.epoch == 1 and key.step == 0:
-                check_outputs(logits, len(x), self._student.classifier.nb_classes)
-            terms = self._method.terms(logits, inputs.y, inputs.y_guide)
+                check_outputs(logits, len(x))
+            terms = self.method.terms(logits, inputs.y, inputs.y_guide)
             loss = total(terms)
-            norm = take_gradients(
-                processes.weighted(loss, share),
-                models.trained(),
-                self.optimizers,
-                options.max_grad_norm,
-                self.scaler,
-                processes.backward,
-            )
+            clear_gradients(models.trained())  # those that an attack left behind too
+            weighted = processes.weighted(loss, share)
+            processes.backward(weighted if self.scaler is None else self.scaler.scale(weighted))
+            norm = clip_gradients(self.optimizers, options.max_grad_norm, self.scaler)
             found = [x, *([] if x_adv is None else [x_adv]), *losses, *logits.values(), loss]
             # With fp16 gradients overflow now and then; `step_optimizers` leaves such a step out.
-            if self._agree(not all_finite(found if self.scaler is not None else [*found, norm])):
+            if self.agree(not all_finite(found if self.scaler is not None else [*found, norm])):
                 raise NonFiniteError(self._where(key, x, x_adv, logits, terms, norm))
             step_optimizers(self.optimizers, norm, self.scaler)
         processes.average_buffers(buffers)
@@ -202,14 +199,14 @@ class Step:
 
     def _own(self, purpose: str) -> str:
         """A purpose of random numbers that are this process's own, since its samples are."""
-        return purpose if self._processes.is_main else f"{purpose} of process {self._processes.rank}"
+        return purpose if self.processes.is_main else f"{purpose} of process {self.processes.rank}"
 
     def _attack(self, x: Tensor, y: Tensor, key: Key, share: Share) -> Tensor | None:
         if self.adversary is None:
             return None
-        self._models.attack_modes()
+        self.models.attack_modes()
         starts = self.adversary.starts(x, key, share)
-        return self.adversary.examples(x, y, key, starts, self._options.eps_factor(key.epoch), self._own("attack"))
+        return self.adversary.examples(x, y, key, starts, self.options.eps_factor(key.epoch), self._own("attack"))
 
     def _forward(self, models: Any, inputs: Inputs, guide_logits: Tensor | None) -> Logits:
         """All logits; the guides are not run again where theirs are known."""
@@ -227,43 +224,43 @@ class Step:
         The guide is run once, here, and its logits go into both losses: AWP moves the student only. With several
         processes a guide that learns is run again inside the block, where its gradients are those that are reduced.
         """
-        if not self._options.perturbs_weights(epoch):
+        if not self.options.perturbs_weights(epoch):
             yield None, []
             return
         # With weight 0, M_r(x) moves batch-norm statistics and nothing else; here even these are put back.
-        needed = inputs if self._method.natural == "graph" else inputs._replace(natural=None)
-        parameters = perturbed_parameters(self._models.student, self.optimizers)
-        again = self._processes.world > 1 and self._method.train_guides
-        with buffers_kept(self._models if again else self._models.student):
-            logits = self._forward(self._models, needed, None)
+        needed = inputs if self.method.natural == "graph" else inputs._replace(natural=None)
+        parameters = perturbed_parameters(self.models.student, self.optimizers)
+        again = self.processes.world > 1 and self.method.train_guides
+        with buffers_kept(self.models if again else self.models.student):
+            logits = self._forward(self.models, needed, None)
             guide_logits = logits.get("guide")
             if guide_logits is not None:
                 logits["guide"] = guide_logits.detach()
-            if self._method.natural == "value":
+            if self.method.natural == "value":
                 logits["natural"] = logits["adversarial"].detach()
-            loss = total(self._method.terms(logits, inputs.y, inputs.y_guide))
-            gamma = self._options.awp_gamma or 0.0
-            moves = weight_perturbation(loss, parameters, gamma, lambda g: self._processes.mean_of_batch(g, share))
+            loss = total(self.method.terms(logits, inputs.y, inputs.y_guide))
+            gamma = self.options.awp_gamma or 0.0
+            moves = weight_perturbation(loss, parameters, gamma, lambda g: self.processes.mean_of_batch(g, share))
         with weights_perturbed(parameters, moves):
             yield None if again else guide_logits, [loss.detach()]
 
     def _has_unused(self, inputs: Inputs) -> bool:
         """Whether a parameter takes no part in a step, which DDP has to know; one more forward and backward."""
-        if self._processes.world == 1:
+        if self.processes.world == 1:
             return False
-        parameters = [p for p in self._models.parameters() if p.requires_grad]
-        with buffers_kept(self._models), preserved_randomness():
-            logits = self._forward(self._models, inputs, None)
-            loss = total(self._method.terms(logits, inputs.y, inputs.y_guide))
+        parameters = [p for p in self.models.parameters() if p.requires_grad]
+        with buffers_kept(self.models), preserved_randomness():
+            logits = self._forward(self.models, inputs, None)
+            loss = total(self.method.terms(logits, inputs.y, inputs.y_guide))
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        return bool(self._processes.largest([any(gradient is None for gradient in gradients)])[0])
+        return bool(self.processes.largest([any(gradient is None for gradient in gradients)])[0])
 
     def _where(self, key: Key, x: Tensor, x_adv: Tensor | None, logits: Logits, terms: Terms, norm: Tensor) -> str:
         """Where NaN or Inf arose, in the order in which the step made its tensors."""
         places = {"x": x, **({} if x_adv is None else {"x_adv": x_adv})}
         places |= {f"{name} logits": value.detach() for name, value in logits.items()}
         places |= {f"term {name}": term.value.detach() for name, term in terms.items()}
-        named = dict(self._models.named_parameters())
+        named = dict(self.models.named_parameters())
         places |= {f"gradient of {name}": p.grad for name, p in named.items() if p.grad is not None}
         places |= {"norm of all gradients": norm.detach()}
         places |= {f"weight {name}": p.detach() for name, p in named.items()}
@@ -271,32 +268,10 @@ class Step:
         return describe(places, values, self.optimizers, key.epoch, key.step + 1)
 
 
-def _logits(output: Any, name: str) -> Tensor:
-    if not isinstance(output, Tensor) or output.ndim != 2:
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(f"{name}: its model must return one tensor of logits (N, nb_classes), got {got}.")
-    return output
-
-
-def _copies(modules: Sequence[nn.Module]) -> list[tuple[Tensor, Tensor]]:
-    """What a forward pass changes beside its output, and copies of it."""
-    return [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
-
-
-def take_gradients(
-    loss: Tensor,
-    modules: Sequence[nn.Module],
-    optimizers: Sequence[torch.optim.Optimizer],
-    max_grad_norm: float | None,
-    scaler: torch.amp.GradScaler | None,
-    backward: Callable[[Tensor], None],
+def clip_gradients(
+    optimizers: Sequence[torch.optim.Optimizer], max_grad_norm: float | None, scaler: torch.amp.GradScaler | None
 ) -> Tensor:
-    """Backward and clip; the joint L2 norm of all gradients before, not finite if and only if one of them is not.
-
-    All gradients of ``modules`` are cleared first, so that nothing an attack left behind is added.
-    """
-    clear_gradients(modules)
-    backward(loss if scaler is None else scaler.scale(loss))
+    """The joint L2 norm of all gradients before clipping, not finite if and only if one of them is not."""
     if scaler is not None:
         for optimizer in optimizers:
             scaler.unscale_(optimizer)
@@ -329,11 +304,10 @@ def learning_rate(optimizer: torch.optim.Optimizer) -> float:
     return float(optimizer.param_groups[0]["lr"])
 
 
-def check_outputs(logits: Mapping[str, Tensor], inputs: int, nb_classes: int) -> None:
-    """What the first step's forwards gave: a row per sample, a column per class, logits rather than probabilities."""
+def check_outputs(logits: Mapping[str, Tensor], inputs: int) -> None:
+    """What the first step's forwards gave: a row per sample, logits rather than probabilities."""
     for name, values in logits.items():
         owner = "guide" if name == "guide" else "classifier"
-        check_logits(values, nb_classes, owner)
         if len(values) != inputs:
             raise ValueError(
                 f"{owner}: {inputs} samples gave {len(values)} {name} outputs; a preprocessing defence that changes "

@@ -259,12 +259,10 @@ class Recipe:
     def cost(self) -> Cost:
         """Passes of one training step (with AWP, from its first epoch on)."""
         _, natural = METHODS[self.method].needs(self.regularizer, self.regularizer_weight)
-        attacked = self.attack is not None
+        attack = (self.max_iter + (self.attack == "trades"), self.max_iter) if self.attack is not None else None
         return step_cost(
-            attack_forwards=(self.max_iter + (self.attack == "trades")) if attacked else 0,
-            attack_backwards=self.max_iter if attacked else 0,
-            adversarial=attacked,
-            natural=natural,
+            attack,
+            natural,
             guides=len(self.guides),
             train_guides=METHODS[self.method].train_guides,
             perturbs_weights=self.run.awp_gamma is not None,

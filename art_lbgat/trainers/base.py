@@ -162,17 +162,15 @@ class BaseTrainer(Trainer, abc.ABC):
 
         With AWP, of a step from its first epoch on.
         """
-        forwards = backwards = 0
+        passes = None
         if self._attack is not None:
             ascent = Adversary(self._attack, self._view).ascent
             if ascent is None:
                 return None
-            forwards, backwards = ascent.forwards(), ascent.backwards()
+            passes = ascent.forwards(), ascent.backwards()
         return step_cost(
-            attack_forwards=forwards,
-            attack_backwards=backwards,
-            adversarial=self._attack is not None,
-            natural=self._method.natural,
+            passes,
+            self._method.natural,
             guides=len(self._guides),
             train_guides=self.train_guides,
             perturbs_weights=self.options.awp_gamma is not None,
@@ -311,7 +309,7 @@ class BaseTrainer(Trainer, abc.ABC):
             nb_epochs=nb_epochs,
             batch_size=batch_size,
             validation=validation,
-            key=Key(processes.of_main(seed), number),
+            key=Key(processes.from_main(seed), number),
             history=self._rows,
             checkpoints=checkpoints,
         )

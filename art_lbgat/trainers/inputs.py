@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import reprlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -42,28 +43,22 @@ def check_attack(attack: Any, view: TensorView) -> EvasionAttack:
 
 def check_guide(guide: TensorView, student: TensorView) -> None:
     """A guide that can stand beside the student: another network with the same inputs and classes."""
-    own, name = student.classifier, guide.name
-    other = guide.classifier
+    own, other, name = student.classifier, guide.classifier, guide.name
     shared = {id(p) for p in student.module.parameters()} & {id(p) for p in guide.module.parameters()}
     if other is own or guide.module is student.module or shared:
         raise ValueError(
             f"{name}: it is, or shares parameters with, the classifier being trained; expected another model."
         )
-    for attribute in ("nb_classes", "input_shape"):
-        theirs, ours = getattr(other, attribute), getattr(own, attribute)
-        if attribute == "input_shape":
-            theirs, ours = tuple(theirs), tuple(ours)
+    declared = (  # the same raw images go to both
+        ("nb_classes", other.nb_classes, own.nb_classes),
+        ("input_shape", tuple(other.input_shape), tuple(own.input_shape)),
+        ("clip_values", _as_lists(other.clip_values), _as_lists(own.clip_values)),
+        ("device", other.device, own.device),
+    )
+    for attribute, theirs, ours in declared:
         if theirs != ours:
-            raise ValueError(
-                f"{name}: its {attribute} is {theirs}, that of the classifier is {ours}; expected the same."
-            )
-    if not _same_clip_values(other.clip_values, own.clip_values):
-        raise ValueError(
-            f"{name}: its clip_values are {_shown(other.clip_values)}, those of the classifier "
-            f"{_shown(own.clip_values)}; expected the same, since both are given the same raw images."
-        )
-    if other.device != own.device:
-        raise ValueError(f"{name}: it is on {other.device}, the classifier on {own.device}; expected the same device.")
+            found, expected = reprlib.repr(theirs), reprlib.repr(ours)
+            raise ValueError(f"{name}: its {attribute} is {found}, the classifier's {expected}; expected the same.")
     for view in (student, guide):
         if view.mixes_samples:
             raise ValueError(
@@ -72,21 +67,26 @@ def check_guide(guide: TensorView, student: TensorView) -> None:
             )
 
 
-def _same_clip_values(first: Any, second: Any) -> bool:
-    if first is None or second is None:
-        return first is second
-    return bool(np.shape(first) == np.shape(second) and np.all(np.asarray(first) == np.asarray(second)))
-
-
-def _shown(clip_values: Any) -> str:
-    return "None" if clip_values is None else f"({np.min(clip_values[0]):g}, {np.max(clip_values[1]):g})"
+def _as_lists(clip_values: Any) -> Any:
+    return None if clip_values is None else [np.asarray(value).tolist() for value in clip_values]
 
 
 def check_optimizers(views: Sequence[TensorView]) -> list[torch.optim.Optimizer]:
     """The optimizers of all trained classifiers; one that several share (one SGD over both nets) is there once."""
-    optimizers = list(dict.fromkeys(_check_optimizer(view) for view in views))
-    held = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
-    if len(held) != len(set(held)):
+    for view in views:
+        if view.classifier.optimizer is None:
+            raise ValueError(
+                f"{view.name}: it has no optimizer; build the PyTorchClassifier with optimizer=... to train it."
+            )
+        held = {id(p) for group in view.classifier.optimizer.param_groups for p in group["params"]}
+        if not any(id(p) in held for p in view.module.parameters() if p.requires_grad):
+            raise ValueError(
+                f"{view.name}: its optimizer holds no trainable parameter of its model; build it from "
+                "model.parameters()."
+            )
+    optimizers: list[torch.optim.Optimizer] = list(dict.fromkeys(view.classifier.optimizer for view in views))
+    every = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    if len(every) != len(set(every)):
         raise ValueError(
             "guide: its optimizer and that of the classifier are two that hold the same parameter, which would be "
             "stepped twice; expected one optimizer for each, or one object for both."
@@ -94,30 +94,14 @@ def check_optimizers(views: Sequence[TensorView]) -> list[torch.optim.Optimizer]
     return optimizers
 
 
-def _check_optimizer(view: TensorView) -> torch.optim.Optimizer:
-    """The optimizer of a classifier that is to be trained."""
-    optimizer = view.classifier.optimizer
-    if optimizer is None:
-        raise ValueError(
-            f"{view.name}: it has no optimizer; build the PyTorchClassifier with optimizer=... to train it."
-        )
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if not any(id(p) in held for p in view.module.parameters() if p.requires_grad):
-        raise ValueError(
-            f"{view.name}: its optimizer holds no trainable parameter of its model; build it from model.parameters()."
-        )
-    return optimizer  # type: ignore[no-any-return]
-
-
 def check_schedulers(scheduler: Any, optimizers: Sequence[torch.optim.Optimizer]) -> list[Any]:
     """The schedulers of a fit as a list; a function from an optimizer to a scheduler is called for each optimizer."""
     given = list(scheduler) if isinstance(scheduler, (list, tuple)) else [] if scheduler is None else [scheduler]
-    made = []
+    schedulers = []
     for each in given:
         is_factory = callable(each) and not hasattr(each, "step")
-        made += [_made(each, optimizer) for optimizer in optimizers] if is_factory else [each]
-    given = made
-    for each in given:
+        schedulers += [_made(each, optimizer) for optimizer in optimizers] if is_factory else [each]
+    for each in schedulers:
         if not callable(getattr(each, "step", None)):
             raise TypeError(f"scheduler: expected an object with a step() method, got {type(each).__name__}.")
         driven = getattr(each, "optimizer", None)
@@ -126,7 +110,7 @@ def check_schedulers(scheduler: Any, optimizers: Sequence[torch.optim.Optimizer]
                 f"scheduler: {type(each).__name__} drives an optimizer that no trained classifier holds; build it from "
                 "classifier.optimizer (or that of the guide)."
             )
-    return given
+    return schedulers
 
 
 def _made(factory: Any, optimizer: torch.optim.Optimizer) -> Any:

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from art_lbgat.classifier import TensorView
-from art_lbgat.engine.cost import Cost
 from art_lbgat.engine.history import Meter
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.perturbation import weight_perturbation
@@ -222,8 +221,3 @@ def test_meter_weights_batches_by_their_size():
             terms, torch.tensor(2 * value), {"adversarial": logits}, torch.zeros(n, dtype=torch.long), torch.zeros(n)
         )
     assert meter.means() == {"term": 2.0, "loss": 4.0, "train_robust_accuracy": 0.5}
-
-
-def test_cost_counts_a_full_backward_twice():
-    cost = Cost(13, 10, 2, 1, 1)
-    assert (cost.student, cost.guide, str(cost)) == (27, 3, "27 F + 3 Fg")

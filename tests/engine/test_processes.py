@@ -47,7 +47,7 @@ def test_one_process_changes_nothing():
     assert alone.weighted(x, share) is x
     assert alone.total(x) is x
     assert alone.largest([3, 0]) == [3, 0]
-    assert alone.of_main(7) == 7
+    assert alone.from_main(7) == 7
     assert alone.mean_of_batch([x, None], share) == [x, None]
     assert alone.prepared(nn.Identity(), find_unused=True).__class__ is nn.Identity
     with alone.gathering() as gather:

@@ -148,17 +148,6 @@ def test_trained_classifier_goes_on_in_art():
     assert accuracy(guide.predict(x_test), y_test) > 0.5
 
 
-def test_no_pickle_and_no_deep_copy_of_a_classifier(monkeypatch):
-    from art.estimators.classification import PyTorchClassifier
-
-    def refuse(self, *args):
-        raise AssertionError("a classifier was pickled or copied")
-
-    monkeypatch.setattr(PyTorchClassifier, "__getstate__", refuse, raising=False)
-    for build in TRAINERS.values():
-        build(make_classifier()).fit(*make_data(16), validation_data=make_data(8, seed=1), nb_epochs=1)
-
-
 def test_nothing_is_written_to_disk(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("art.config.ART_DATA_PATH", str(tmp_path))

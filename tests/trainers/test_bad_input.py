@@ -133,7 +133,7 @@ FIT = {
 
 
 @pytest.mark.parametrize(("x", "y", "kwargs", "error", "match"), FIT.values(), ids=FIT)
-@pytest.mark.parametrize("build", TRAINERS.values(), ids=TRAINERS)
+@pytest.mark.parametrize("build", [TRAINERS["natural"], TRAINERS["lbgat"]], ids=["natural", "lbgat"])
 def test_fit_refuses(build, x, y, kwargs, error, match):
     classifier = make_classifier()
     before = copied_state(classifier.model)
@@ -177,18 +177,18 @@ CONSTRUCT = {
     ),
     "nb_classes differ": (
         lambda: BGATTrainer(make_classifier(), make_classifier(conv_net(classes=5), classes=5)), ValueError,
-        "guide: its nb_classes is 5, that of the classifier is 4",
+        "guide: its nb_classes is 5, the classifier's 4",
     ),
     "input_shape differs": (
         lambda: BGATTrainer(make_classifier(), make_classifier(mlp(), shape=(12,))), ValueError, "guide: its input_shape is",
     ),
     "clip_values differ": (
         lambda: BGATTrainer(make_classifier(), make_classifier(seed=1, clip_values=(-1, 1))), ValueError,
-        r"guide: its clip_values are \(-1, 1\), those of the classifier \(0, 1\)",
+        r"guide: its clip_values is \[-1.*\], the classifier's \[0",
     ),
     "clip_values missing": (
         lambda: BGATTrainer(make_classifier(), make_classifier(seed=1, clip_values=None)), ValueError,
-        "guide: its clip_values are None",
+        "guide: its clip_values is None",
     ),
     "attack of another kind": (
         lambda: MadryTrainer(make_classifier(), "pgd"), TypeError, "attack: expected an ART EvasionAttack, got str",
@@ -290,12 +290,6 @@ def test_no_optimizer_and_a_stale_one_are_refused():
     BGATTrainer(classifier, make_classifier(seed=1, optimizer=None), **OPTIONS).fit(X, Y, nb_epochs=1)  # needs none
 
 
-def test_a_scheduler_of_another_optimizer_is_refused():
-    other = torch.optim.lr_scheduler.StepLR(make_classifier().optimizer, 1)
-    with pytest.raises(ValueError, match=r"scheduler: StepLR drives an optimizer that no trained classifier holds"):
-        NaturalTrainer(make_classifier(), **OPTIONS).fit(X, Y, scheduler=other)
-
-
 @pytest.mark.parametrize(
     ("model", "match"),
     [
@@ -328,24 +322,9 @@ def test_eps_in_0_255_units_is_refused():
     assert PGDAttack(make_classifier(clip_values=(0, 255)), eps=8, eps_step=2).eps == 8
 
 
-def test_an_attack_through_generate_cannot_warm_up_eps():
-    classifier = make_classifier()
-    attack = FastGradientMethod(classifier, norm=2, eps=0.1)
-    with pytest.raises(
-        ValueError, match=r"eps_warmup_epochs: expected 0 for an attack that runs through attack.generate"
-    ):
-        MadryTrainer(classifier, attack, eps_warmup_epochs=2, **OPTIONS).fit(X, Y, nb_epochs=1)
-
-
 class Shrinking(FastGradientMethod):
     def generate(self, x, y=None, **kwargs):
         return super().generate(x, y)[:-1]
-
-
-def test_an_attack_that_returns_another_shape_is_refused():
-    classifier = make_classifier()
-    with pytest.raises(ValueError, match=r"attack: Shrinking.generate returned shape"):
-        MadryTrainer(classifier, Shrinking(classifier, eps=0.1), **OPTIONS).fit(X, Y, nb_epochs=1)
 
 
 def loader(*tensors, **kwargs):
@@ -380,24 +359,6 @@ def test_generators_and_loaders_are_checked():
         trainer.fit(loader(x[:4], y[:4], drop_last=True), nb_epochs=1)
 
 
-def test_construction_changes_nothing():
-    classifier = make_classifier()
-    guide = another(classifier)
-    before = copied_state(classifier.model), classifier.model.training
-    LBGATTrainer(classifier, guide, regularizer="trades")
-    assert states_equal(before[0], classifier.model.state_dict())
-    assert classifier.model.training == before[1]
-
-
-def test_an_attack_made_targeted_later_is_refused():
-    classifier = make_classifier()
-    attack = ProjectedGradientDescent(classifier, eps=0.1, eps_step=0.05, max_iter=1, verbose=False)
-    trainer = MadryTrainer(classifier, attack, **OPTIONS)
-    attack.set_params(targeted=True)
-    with pytest.raises(ValueError, match="attack: ProjectedGradientDescent is targeted"):
-        trainer.fit(X, Y, nb_epochs=1)
-
-
 def test_a_guidance_that_hides_another_term_is_refused():
     from art_lbgat.losses import guide_cross_entropy
 
@@ -414,34 +375,34 @@ def test_input_shapes_are_compared_as_tuples():
     BGATTrainer(classifier, make_classifier(seed=1, shape=[1, 8, 8]), **OPTIONS).fit(X, Y, nb_epochs=1)
 
 
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        ({"patience": 2}, "patience: expected validation_data with patience=2"),
-        ({"on_collapse": "stop"}, "on_collapse: expected validation_data"),
-    ],
-)
-def test_selection_without_validation_data_is_refused(options, match):
+RUNS = {
+    "patience alone": ({"patience": 2}, {}, "patience: expected validation_data with patience=2"),
+    "stop alone": ({"on_collapse": "stop"}, {}, "on_collapse: expected validation_data"),
+    "split of all": ({}, {"validation_split": 1.0}, r"validation_split: expected a number in \(0, 1\), got 1.0"),
+    "split below 0": ({}, {"validation_split": -0.5}, "validation_split: expected a finite number >= 0"),
+    "split and data": ({}, {"validation_split": 0.5, "validation_data": (X, Y)}, "validation_split: expected either"),
+    "split of too few": ({}, {"validation_split": 0.01}, "validation_split"),
+    "split of a loader": ({}, {"x": loader(torch.from_numpy(X), torch.from_numpy(Y)), "y": None, "validation_split": 0.5},
+                          r"validation_split: expected arrays .* got DataLoader"),
+    "scheduler of another": ({}, {"scheduler": torch.optim.lr_scheduler.StepLR(make_classifier().optimizer, 1)},
+                             "scheduler: StepLR drives an optimizer that no trained classifier holds"),
+    "eps warm-up of an attack through generate": (
+        {"attack": lambda c: FastGradientMethod(c, norm=2, eps=0.1), "eps_warmup_epochs": 2}, {},
+        "eps_warmup_epochs: expected 0 for an attack that runs through attack.generate"),
+    "attack that returns another shape": (
+        {"attack": lambda c: Shrinking(c, eps=0.1)}, {}, "attack: Shrinking.generate returned shape"),
+    "attack made targeted later": (
+        {"attack": lambda c: ProjectedGradientDescent(c, eps=0.1, verbose=False)}, {"targeted": True},
+        "attack: ProjectedGradientDescent is targeted"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "kwargs", "match"), RUNS.values(), ids=RUNS)
+def test_what_does_not_fit_the_run_is_refused(options, kwargs, match):
+    classifier = make_classifier()
+    attack = options.pop("attack", pgd)(classifier)
+    trainer = MadryTrainer(classifier, attack, **options, **OPTIONS)
+    if kwargs.pop("targeted", False):
+        attack.set_params(targeted=True)
     with pytest.raises(ValueError, match=match):
-        NaturalTrainer(make_classifier(), **options, **OPTIONS).fit(X, Y, nb_epochs=1)
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "match"),
-    [
-        ({"validation_split": 1.0}, r"validation_split: expected a number in \(0, 1\), got 1.0"),
-        ({"validation_split": -0.5}, "validation_split: expected a finite number >= 0"),
-        ({"validation_split": 0.5, "validation_data": (X, Y)}, "validation_split: expected either"),
-        ({"validation_split": 0.01}, "validation_split"),
-    ],
-)
-def test_a_bad_validation_split_is_refused(kwargs, match):
-    with pytest.raises(ValueError, match=match):
-        NaturalTrainer(make_classifier(), **OPTIONS).fit(X, Y, nb_epochs=1, **kwargs)
-
-
-def test_a_loader_cannot_be_split():
-    with pytest.raises(ValueError, match=r"validation_split: expected arrays .* got DataLoader"):
-        NaturalTrainer(make_classifier(), **OPTIONS).fit(
-            loader(torch.from_numpy(X), torch.from_numpy(Y)), nb_epochs=1, validation_split=0.5
-        )
+        trainer.fit(**{"x": X, "y": Y, "nb_epochs": 1, **kwargs})

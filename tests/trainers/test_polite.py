@@ -1,7 +1,6 @@
 """Modes, flags, generators and the user's objects are as before, also after an exception in mid-step."""
 
 import random
-import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import torch
 from art.attacks.evasion import ProjectedGradientDescent
 from torch import nn
 
-from art_lbgat import BGATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer
+from art_lbgat import BGATTrainer, LBGATTrainer, MadryTrainer
 from tests.conftest import copied_state, make_classifier, make_data, states_equal
 from tests.trainers.cases import ADVERSARIAL, OPTIONS, TRAINERS, another, pgd
 
@@ -180,9 +179,3 @@ def test_progress_bar_shows_losses_and_robust_accuracy(capsys):
     assert "loss=" in shown
     MadryTrainer(classifier, pgd(classifier), seed=0, verbose=False).fit(*make_data(16), nb_epochs=1)
     assert capsys.readouterr().err == ""
-
-
-def test_natural_trainer_warns_of_nothing():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        NaturalTrainer(make_classifier(), **OPTIONS).fit(*make_data(16), nb_epochs=1)
