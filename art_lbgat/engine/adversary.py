@@ -52,8 +52,8 @@ class Adversary:
         """The radius of the ball in raw input units, or None where the attack runs through ``generate``."""
         return None if self.ascent is None else float(self.ascent.eps)
 
-    def log_how_it_runs(self) -> None:
-        """Say whether the attack runs in the tensor loop, and if not why."""
+    def check_training(self, eps_warmup_epochs: int) -> None:
+        """Log whether the attack runs in the tensor loop, and if not why; refuse a warm-up that it cannot follow."""
         name = type(self.attack).__name__
         if self.ascent is not None:
             logger.info("%s runs in the tensor loop: %s.", name, self.ascent)
@@ -61,6 +61,11 @@ class Adversary:
         logger.warning("%s runs through attack.generate: %s.", name, self.reason)
         if name in _UNFLIPPED_STAY_CLEAN:
             logger.warning("%s returns samples that it did not flip unattacked; it trains less than it seems.", name)
+        if eps_warmup_epochs:
+            raise ValueError(
+                f"eps_warmup_epochs: expected 0 for an attack that runs through attack.generate ({self.reason}), got "
+                f"{eps_warmup_epochs}."
+            )
 
     def starts(self, x: Tensor, key: Key, share: Share | None = None) -> list[Tensor | None]:
         """The unit random numbers that examples of ``x`` start from, keyed by ``key``; none through ``generate``.

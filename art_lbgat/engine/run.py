@@ -112,8 +112,11 @@ class Run:
             tqdm(total=total, desc=self.method.title, unit="step", disable=not verbose) as self._bar,
         ):
             models = Models(self.student, self.guides, self.method, modes, [each.train for each in executed])
-            adversary = None if self.attack is None else Adversary(self.attack, self.student, executed[0].attack)
-            self._validation_adversary = None if adversary is None else validation_adversary(adversary, self.student)
+            adversary = self._validation_adversary = None
+            if self.attack is not None:
+                adversary = Adversary(self.attack, self.student, executed[0].attack)
+                adversary.check_training(options.eps_warmup_epochs)
+                self._validation_adversary = validation_adversary(adversary, self.student)
             self._average = None if options.ema_decay is None else Average(self.student.module, options.ema_decay)
             self._modes, self._scaler = modes[0], gradient_scaler(options, device)
             parts = (self.student, adversary, self.optimizers, options, self.processes)

@@ -281,13 +281,7 @@ class BaseTrainer(Trainer, abc.ABC):
         for view in self._trained():
             inputs.log_foreign_loss(view)
         if self._attack is not None:
-            adversary = Adversary(inputs.check_attack(self._attack, self._view), self._view)
-            adversary.log_how_it_runs()
-            if adversary.ascent is None and self.options.eps_warmup_epochs:
-                raise ValueError(
-                    f"eps_warmup_epochs: expected 0 for an attack that runs through attack.generate "
-                    f"({adversary.reason}), got {self.options.eps_warmup_epochs}."
-                )
+            inputs.check_attack(self._attack, self._view)
         number = self._fits + 1
         checkpoints = self._checkpoints(number, stream, validation, optimizers, [scheduler, *schedulers], processes)
         if checkpoints is None:
