@@ -6,7 +6,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Integral, Number, Real
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -154,6 +154,11 @@ def check_share(value: Any, name: str) -> float:
     if check_number(value, name, exclusive=True) >= 1:
         raise ValueError(f"{name}: expected a number in (0, 1), got {value}.")
     return float(value)
+
+
+def check_optional(check: Callable[..., _T], value: Any, name: str, **limits: Any) -> _T | None:
+    """None, or what ``check`` makes of the value."""
+    return None if value is None else check(value, name, **limits)
 
 
 def check_flag(value: Any, name: str) -> bool:
