@@ -372,7 +372,7 @@ class Run:
         )
         if found is not None:
             self._load(found)
-            self._processes.main_does(lambda: checkpoints.went_on_from(found))
+            self._processes.main_does(lambda: checkpoints.set_aside_newer(found))
             logger.warning("%s goes on from %s, in epoch %d.", self._method.title, found.path, self._epoch)
         elif self._guides and not self._method.train_guides:  # once, since they never change
             frozen = {f"guide-{i}": dict(guide.module.state_dict()) for i, guide in enumerate(self._guides)}
