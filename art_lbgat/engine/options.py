@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -152,10 +152,9 @@ def run_options(options: RunOptions | None, given: Mapping[str, Any]) -> RunOpti
     return options
 
 
-def check_keyword(name: str, names: list[str]) -> None:
+def check_keyword(name: str, names: Iterable[str], what: str = "unexpected keyword") -> None:
     """Refuse a keyword that nothing takes, naming the nearest one that exists."""
-    if name not in names:
-        try:
-            check_choice(name, "keyword", names)
-        except ValueError as error:
-            raise TypeError(f"unexpected {error}") from None
+    try:
+        check_choice(name, what, names)
+    except ValueError as error:
+        raise TypeError(str(error)) from None
