@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from art_lbgat.checks import as_array, check_count, check_number, check_optional, check_path, check_share, check_text
 
-# Told by their content, whatever they are called; not those that Pillow gives to other programs (PostScript).
+# By their content, whatever they are called; not those that Pillow gives to other programs (PostScript).
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # No larger array of images shrinks like that: what does is made to fill the memory.
 SMALL_ARRAY, _MOST_SHRUNK = 1 << 30, 100
@@ -71,18 +71,14 @@ class Images(Dataset[tuple[Tensor, int]]):
 
         :param indices: Whole numbers in [-N, N), ``(n,)``, at least one; or a mask, bool ``(N,)``.
         """
-        chosen = as_array(indices, "indices")
-        if chosen.ndim != 1 or len(chosen) == 0:
-            raise ValueError(f"indices: expected at least one index (n,), got shape {chosen.shape}.")
-        if chosen.dtype.kind == "f":
-            raise TypeError(f"indices: expected whole numbers or a mask, got dtype {chosen.dtype}.")
-        if chosen.dtype.kind == "b":
-            if len(chosen) != len(self) or not chosen.any():
-                raise ValueError(f"indices: expected a mask of {len(self)} images, at least one, got {chosen.shape}.")
-        elif chosen.min() < -len(self) or chosen.max() >= len(self):
-            raise ValueError(
-                f"indices: expected indices of {len(self)} images, got values in [{chosen.min()}, {chosen.max()}]."
-            )
+        given = as_array(indices, "indices")
+        chosen = np.flatnonzero(given) if given.dtype.kind == "b" and given.shape == (len(self),) else given
+        if chosen.ndim != 1 or len(chosen) == 0 or chosen.dtype.kind not in "iu":
+            expected, got = f"at least one index (n,) or a mask ({len(self)},)", f"shape {given.shape} of {given.dtype}"
+            raise ValueError(f"indices: expected {expected}, got {got}.")
+        if chosen.min() < -len(self) or chosen.max() >= len(self):
+            got = f"values in [{chosen.min()}, {chosen.max()}]"
+            raise ValueError(f"indices: expected indices of {len(self)} images, got {got}.")
         return Images(self.x[chosen], self.y[chosen], self.scale)
 
 
@@ -144,7 +140,7 @@ def read_images(paths: Sequence[str | Path], size: int | None = None, name: str 
         raise ValueError(f"{name}: expected at least one image file, got none.")
     files = [check_path(path, name) for path in paths]
     images: NDArray[np.uint8] | None = None
-    broken: list[str] = []
+    broken = []
     # In one thread: small images spend their time inside python's lock, and threads only wait for it.
     for place, path in enumerate(files):
         try:

@@ -44,11 +44,7 @@ class Checkpoint(NamedTuple):
 
 
 def write_checkpoint(root: Path, step: int, state: Mapping[str, Any], facts: Mapping[str, Any]) -> Path:
-    """Write a checkpoint; when this returns it is on the disk, and until then the older ones are all there is.
-
-    :raises TypeError: If the state holds what cannot be kept (see :func:`pack`), with its path.
-    :raises OSError: If it cannot be written (a full disk, a directory that is gone); nothing of it is left.
-    """
+    """Write a checkpoint: on the disk when this returns, and nothing of it is left if it cannot be written."""
     tensors, tree = pack(state)
     # Clones, since the format takes neither shared memory nor other memory formats.
     plain = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
@@ -59,17 +55,11 @@ def write_checkpoint(root: Path, step: int, state: Mapping[str, Any], facts: Map
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read and verify one checkpoint, tensors on the CPU.
-
-    :raises ValueError: If it is damaged, incomplete, foreign or of another format; the file and the reason are named.
-    """
+    """Read and verify one checkpoint, tensors on the CPU; a ValueError names the file and what is wrong with it."""
     if path.is_dir():
         raise ValueError(f"{path} is a directory, as earlier versions wrote checkpoints; this version cannot read it.")
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}).") from error
-    try:
         end = 8 + int.from_bytes(data[:8], "little")
         header = dict(json.loads(data[8:end])["__metadata__"])
         expected = header.pop("sha256")
@@ -82,6 +72,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if path.name != f"step-{step:09d}.safetensors":
             raise ValueError(f"{path} holds step {step}; it was renamed.")
         return Checkpoint(path, step, unpack(json.loads(header["state"]), tensors), json.loads(header["facts"]))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}).") from error
     except Exception as error:  # safetensors raises types of its own, a forged header any
         if isinstance(error, ValueError) and str(path) in str(error):
             raise
@@ -94,10 +86,7 @@ def checkpoints(root: Path) -> list[Path]:
 
 
 def read_newest(root: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole, None if there is none; a damaged one is named in a warning.
-
-    :raises ValueError: If there are some and none can be used.
-    """
+    """The newest checkpoint that is whole; a damaged one is named in a warning, and it is an error if all are."""
     reasons = []
     for path in checkpoints(root):
         try:
@@ -114,9 +103,7 @@ def pack(tree: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors by their path, and everything else as JSON that says where they were; see :func:`unpack`.
 
     Taken are dictionaries and counters with text or whole numbers as keys, lists, tuples, tensors, numpy arrays,
-    numbers, text and None, nested.
-
-    :raises TypeError: Anything else, with its path.
+    numbers, text and None, nested; anything else is a TypeError with its path.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -163,9 +150,9 @@ def unpack(tree: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
 
 def _as_torch_holds(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The array in a type that safetensors keeps and that holds all its values."""
-    if value.dtype.kind == "u" and value.dtype.itemsize > 1:
-        return value.view(np.int64) if value.dtype.itemsize == 8 else value.astype(np.int64)
-    return np.ascontiguousarray(value)
+    if value.dtype == np.uint64:
+        return value.view(np.int64)
+    return value.astype(np.int64) if value.dtype in (np.uint16, np.uint32) else np.ascontiguousarray(value)
 
 
 def _sha256(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
@@ -200,12 +187,7 @@ class Checkpoints:
         self._steps = self._epochs = 0
 
     def find(self, resume: Any) -> Checkpoint | None:
-        """The checkpoint that the run resumes from, as ``resume`` asks, or None to start at the first step.
-
-        :raises FileNotFoundError: ``resume="must"`` where there is none, or a path that is not there.
-        :raises ValueError: ``resume="never"`` where there are some, a path with newer ones beside it, damage, other
-            settings.
-        """
+        """The checkpoint that the run resumes from, as ``resume`` asks, or None to start at the first step."""
         there = checkpoints(self.root)
         if resume == "never" and there:
             raise ValueError(
@@ -225,17 +207,15 @@ class Checkpoints:
     def _given(self, path: Path, there: list[Path]) -> Checkpoint | None:
         """The checkpoint of a path; None where it is of another fit, or this run has resumed from it already."""
         if not path.exists():
-            raise FileNotFoundError(
-                f"resume: expected 'auto', 'must', 'never' or the path of a checkpoint, got {path}."
-            )
+            expected = "'auto', 'must', 'never' or the path of a checkpoint"
+            raise FileNotFoundError(f"resume: expected {expected}, got {path}.")
         found = read_checkpoint(path) if path.name.startswith("step-") else read_newest(path)
         if found is None:
             raise FileNotFoundError(f"resume: there is no checkpoint in {path}.")
-        if found.state.get("fit") != self._fit:
+        elsewhere = found.path.resolve().parent != self.root.resolve()
+        if found.state.get("fit") != self._fit or (elsewhere and there):
             return None
-        if found.path.resolve().parent != self.root.resolve():
-            return None if there else found
-        if there[0].name > found.path.name:
+        if not elsewhere and there[0].name > found.path.name:
             raise ValueError(
                 f"resume: {found.path} is older than {there[0].name} in {self.root}, which the run would overwrite; "
                 "expected another checkpoint_dir, or resume='auto' to go on from the newest."
@@ -257,10 +237,8 @@ class Checkpoints:
     def set_aside_newer(self, used: Checkpoint) -> None:
         """Rename what is newer than the checkpoint that is used: it is damaged, and would stay the newest."""
         (self.root / INTERRUPTED).unlink(missing_ok=True)
-        if used.path.parent.resolve() != self.root.resolve():
-            return
         for path in checkpoints(self.root):
-            if path.name > used.path.name:
+            if used.path.parent.resolve() == self.root.resolve() and path.name > used.path.name:
                 aside = path.replace(path.with_name(f"damaged-{path.name}"))
                 logger.warning("checkpoint set aside as %s.", aside)
 
@@ -273,20 +251,13 @@ class Checkpoints:
         return any(passed.get(unit, 0) >= number for unit, number in every.items())
 
     def write(self, step: int, state: Mapping[str, Any], keep: int) -> None:
-        """Write a checkpoint, and delete all but the newest ``keep``.
-
-        :raises OSError: If it could not be written; the ones before are intact.
-        """
+        """Write a checkpoint, and delete all but the newest ``keep``."""
         try:
             write_checkpoint(self.root, step, state, {**self._facts, "written": time.time()})
         except OSError as error:
-            what = "there are none there any more"
-            if checkpoints(self.root):
-                what = "the ones before it are intact, and the run resumes from the newest when it is started again"
-            reason = error.strerror or error
-            raise OSError(
-                f"checkpoint_dir: a checkpoint could not be written to {self.root} ({reason}); {what}."
-            ) from error
+            what = f"checkpoint_dir: a checkpoint could not be written to {self.root} ({error.strerror or error})"
+            left = "the ones before it are intact, and the run resumes from the newest when it is started again"
+            raise OSError(f"{what}; {left if checkpoints(self.root) else 'there are none there any more'}.") from error
         self._steps = self._epochs = 0
         self._written_at = time.monotonic()
         prune(self.root, keep)
@@ -310,11 +281,7 @@ def prune(root: Path, keep: int) -> None:
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """A directory for one run alone, made if it is not there; a run that was killed leaves no lock.
-
-    :raises PermissionError: If it cannot be written to.
-    :raises BlockingIOError: If another run has it.
-    """
+    """A directory for one run alone, made if it is not there; a run that was killed leaves no lock."""
     from filelock import FileLock, Timeout
 
     try:

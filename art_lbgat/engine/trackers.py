@@ -64,20 +64,19 @@ class CSVTracker:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
-        self._rows: list[dict[str, Any]] = []
+        self._rows: dict[Any, dict[str, Any]] = {}
 
     def start(self, run: Mapping[str, Any]) -> None:
         """See :class:`Tracker`: begins with the epochs that are done."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._rows = [dict(row) for row in run["history"]]
+        self._rows = {(row.get("fit"), row.get("epoch")): dict(row) for row in run["history"]}
 
     def log(self, values: Mapping[str, Any], step: int, epoch: int) -> None:
         """See :class:`Tracker`."""
         import pandas
 
-        place = (values.get("fit"), values.get("epoch"))  # trained anew where the run went back to a checkpoint
-        self._rows = [row for row in self._rows if (row.get("fit"), row.get("epoch")) != place] + [dict(values)]
-        write_text(self._path, pandas.DataFrame(self._rows).to_csv(index=False))
+        self._rows[values.get("fit"), values.get("epoch")] = dict(values)  # anew after a return to a checkpoint
+        write_text(self._path, pandas.DataFrame(list(self._rows.values())).to_csv(index=False))
 
     def finish(self, status: str) -> None:
         """See :class:`Tracker`: everything is written already."""
