@@ -52,12 +52,9 @@ _EPS_8: dict[str, Any] = {"eps": 8 / 255, "eps_step": 2 / 255}
 _GENTLE: dict[str, Any] = {"first_epoch_factor": 0.2, "source": _LBGAT}
 # lr / 10 at epochs 100 and 150 (counted from 1), so after 99 and 149.
 _WITH_AWP: dict[str, Any] = {
-    "run": RunOptions(awp_gamma=5e-3, awp_start_epoch=10),
-    "nb_epochs": 200,
-    "milestones": (99, 149),
-    "weight_decay": 5e-4,
-    **_EPS_8,
-}
+    "run": RunOptions(awp_gamma=5e-3, awp_start_epoch=10), "nb_epochs": 200, "milestones": (99, 149),
+    "weight_decay": 5e-4, **_EPS_8,
+}  # fmt: skip
 _LBGAT_AWP = {
     **_WITH_AWP,
     "first_epoch_factor": 1.0,
@@ -65,11 +62,9 @@ _LBGAT_AWP = {
 }
 _ALP = {"regularizer": "alp", "weight": 1.0}
 _TINY = {
-    "image_size": 32,
-    "augmentation": "flip",
-    "learning_rate": 0.01,
+    "image_size": 32, "augmentation": "flip", "learning_rate": 0.01,
     "notes": "The paper resizes to 32, flips, does not crop; the rate is only called smaller: 0.01 is ours.",
-}
+}  # fmt: skip
 _ENSEMBLE: dict[str, Any] = {
     "guides": (_WRN, "inception-resnet-v2"),
     "source": _LBGAT,

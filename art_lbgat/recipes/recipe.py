@@ -239,15 +239,14 @@ class Recipe:
     @property
     def cost(self) -> Cost:
         """Passes of one training step (with AWP, from its first epoch on)."""
-        _, natural = METHODS[self.method].needs(self.regularizer, self.regularizer_weight)
-        attacked = self.attack is not None
+        method, attacked = METHODS[self.method], self.attack is not None
         return step_cost(
-            attack_forwards=(self.max_iter + (self.attack == "trades")) if attacked else 0,
-            attack_backwards=self.max_iter if attacked else 0,
+            attack_forwards=self.max_iter * attacked + (self.attack == "trades"),
+            attack_backwards=self.max_iter * attacked,
             adversarial=attacked,
-            natural=natural,
+            natural=method.needs(self.regularizer, self.regularizer_weight)[1],
             guides=len(self.guides),
-            train_guides=METHODS[self.method].train_guides,
+            train_guides=method.train_guides,
             perturbs_weights=self.run.awp_gamma is not None,
         )
 
@@ -259,7 +258,7 @@ class Recipe:
         for name in changes:
             check_keyword(name, [*_DEFAULTS, "run"], "recipe: field")
         values = {name: _plain(name, value) for name, value in changes.items()}
-        run = {name: values.pop(name) for name in list(values) if name in RUN_FIELDS or name in CALL_FIELDS}
+        run = {name: values.pop(name) for name in (*RUN_FIELDS, *CALL_FIELDS) if name in values}
         whole = check_kind(values.get("run", self.run), "run", RunOptions)
         found = replace(self, **{**values, "run": replace(whole, **run)})
         same = replace(found, id=self.id, notes=self.notes) == self  # compared once each value is known to fit
@@ -288,9 +287,9 @@ class Recipe:
         :raises ValueError: If ``guide_recipe`` names none.
         """
         if self.guide_recipe not in RECIPES:
+            expected = "trained weights (guide_weights=...) or the id of a recipe to train them by"
             raise ValueError(
-                f"guide_recipe: {self.id} has frozen guides, so it needs trained weights (guide_weights=...) or the id "
-                f"of a recipe to train them by; got {self.guide_recipe!r}."
+                f"guide_recipe: {self.id} has frozen guides, so it needs {expected}; got {self.guide_recipe!r}."
             )
         found = RECIPES[self.guide_recipe]
         run = {name: getattr(self.run, name) for name in (*_HOST_FIELDS, "selection")}
@@ -302,11 +301,8 @@ class Recipe:
         :param root: Where the data lies; None for the digits.
         :param options: ``seed``, ``data`` (a :class:`~art_lbgat.data.DataSet` in place of ``root``), ``limit`` (so many
             training images), ``guide_weights`` (a file or state dict, or one for each guide), ``device_type``, and what
-            of :class:`~art_lbgat.RunOptions` belongs to one run: ``verbose``, ``checkpoint_dir``, ``resume``,
-            ``trackers``.
+            of :class:`~art_lbgat.RunOptions` belongs to one run, such as ``verbose``, ``checkpoint_dir``, ``resume``.
         :raises FileNotFoundError: Missing data or weights.
-        :raises TypeError: An option that does not exist, or is a field of the recipe.
-        :raises ValueError: Weights that do not fit.
         """
         return build(self, root, **options)
 

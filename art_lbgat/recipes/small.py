@@ -26,21 +26,19 @@ _METHODS: dict[str, dict[str, Any]] = {
 }
 
 _DIGITS: dict[str, Any] = {
-    "data": "digits",
-    "model": "small-cnn",
-    "eps": 0.3,
-    "eps_step": None,
-    "max_iter": 5,
-    "batch_size": 64,
-    "nb_epochs": 25,
-    "learning_rate": 0.05,
-    "milestones": (15, 22),
-    "first_epoch_factor": 0.2,
-    "augmentation": "none",
-    "run": RunOptions(eps_warmup_epochs=12, keep="last"),
-    "guide_ce_weight": 4.0,
-    "source": "docs/results.md",
-}
+    "data": "digits", "model": "small-cnn", "eps": 0.3, "eps_step": None, "max_iter": 5, "batch_size": 64,
+    "nb_epochs": 25, "learning_rate": 0.05, "milestones": (15, 22), "first_epoch_factor": 0.2, "augmentation": "none",
+    "run": RunOptions(eps_warmup_epochs=12, keep="last"), "guide_ce_weight": 4.0, "source": "docs/results.md",
+}  # fmt: skip
+_CIFAR10: dict[str, Any] = {
+    **_DIGITS, "data": "cifar10", "eps": 8 / 255, "nb_epochs": 10, "learning_rate": 0.02, "milestones": (6, 9),
+    "run": RunOptions(keep="last"), "augmentation": "crop+flip", "guide_ce_weight": 1.0,
+}  # fmt: skip
+# Chosen on the validation part of 2,000 photos (docs/results.md).
+_FOLDER: dict[str, Any] = {
+    **_CIFAR10, "data": "folder", "image_size": 32, "nb_epochs": 30, "learning_rate": 0.05, "milestones": (18, 26),
+    "run": RunOptions(keep="last", max_grad_norm=1.0), "guide_ce_weight": 4.0,
+}  # fmt: skip
 
 
 def _family(prefix: str, common: dict[str, Any]) -> list[Recipe]:
@@ -55,30 +53,6 @@ def _family(prefix: str, common: dict[str, Any]) -> list[Recipe]:
         recipes.append(Recipe(id=f"{prefix}-{name}", **settings))
     return recipes
 
-
-_CIFAR10: dict[str, Any] = {
-    **_DIGITS,
-    "data": "cifar10",
-    "eps": 8 / 255,
-    "nb_epochs": 10,
-    "learning_rate": 0.02,
-    "milestones": (6, 9),
-    "run": RunOptions(keep="last"),
-    "augmentation": "crop+flip",
-    "guide_ce_weight": 1.0,
-}
-
-# Chosen on the validation part of 2,000 photos (docs/results.md).
-_FOLDER: dict[str, Any] = {
-    **_CIFAR10,
-    "data": "folder",
-    "image_size": 32,
-    "nb_epochs": 30,
-    "milestones": (18, 26),
-    "learning_rate": 0.05,
-    "guide_ce_weight": 4.0,
-    "run": RunOptions(keep="last", max_grad_norm=1.0),
-}
 
 SMALL: tuple[Recipe, ...] = (
     *_family("digits", _DIGITS),
