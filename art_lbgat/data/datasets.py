@@ -91,13 +91,12 @@ def split_indices(y: NDArray[Any], fraction: float, seed: int, name: str = "frac
     classes, counts = np.unique(y, return_counts=True)
     several = classes[counts > 1]
     candidates = np.flatnonzero(np.isin(y, several))
-    second_size = int(np.ceil(fraction * len(candidates)))
-    if len(several) == 0 or min(second_size, len(candidates) - second_size) < len(several):
-        raise ValueError(
-            f"{name}: {fraction:g} of {len(candidates)} samples leaves {second_size} for the second part and "
-            f"{len(candidates) - second_size} for the first; expected at least one of each of the {len(several)} "
-            "classes that have two samples or more in both."
-        )
+    size = int(np.ceil(fraction * len(candidates)))
+    rest = len(candidates) - size
+    if len(several) == 0 or min(size, rest) < len(several):
+        got = f"{fraction:g} of {len(candidates)} samples leaves {size} for the second part and {rest} for the first"
+        expected = f"at least one of each of the {len(several)} classes that have two samples or more in both"
+        raise ValueError(f"{name}: {got}; expected {expected}.")
     first, second = train_test_split(candidates, test_size=fraction, random_state=seed, stratify=y[candidates])
     single = np.setdiff1d(np.arange(len(y)), candidates, assume_unique=True)
     return np.sort(np.concatenate([first, single])), np.sort(second)
@@ -155,14 +154,13 @@ def load_data(
     taken = set(inspect.signature(loader).parameters)
     for option in options:
         check_choice(option, "options", sorted(taken - {"root", "seed", "validation", "limit"}))
-    if "root" not in taken:
-        if root is not None:
-            raise ValueError(f"root: expected None, since {name} come with scikit-learn, got {root!r}.")
-    elif root is None:
+    if "root" not in taken and root is not None:
+        raise ValueError(f"root: expected None, since {name} come with scikit-learn, got {root!r}.")
+    if "root" in taken and root is None:
         places = {"folder": "your folder of images, with a folder for each class", "npz": "the file"}
         place = places.get(name, f"the path that holds {name}")
         raise ValueError(f"root: expected {place} (--root on the command line), got None.")
-    else:
+    if root is not None:
         options["root"] = root
     if validation is not None:
         options["validation"] = validation

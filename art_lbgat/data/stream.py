@@ -124,10 +124,10 @@ def as_stream(
     if isinstance(x, MixedData):
         data = Source(*x.data, view, ("data", "data (labels)"))
         extra = Source(*x.extra, view, ("extra", "extra (labels)"))
-        return ArrayStream(data, batch_size, view, augmentation, avoid_single, extra, x.extra_fraction)
+        return _ArrayStream(data, batch_size, view, augmentation, avoid_single, extra, x.extra_fraction)
     if isinstance(x, Images) or not brings_labels:
-        return ArrayStream(Source(x, y, view), batch_size, view, augmentation, avoid_single)
-    return LoaderStream(x, batch_size, view, augmentation, avoid_single, processes or Processes())
+        return _ArrayStream(Source(x, y, view), batch_size, view, augmentation, avoid_single)
+    return _LoaderStream(x, batch_size, view, augmentation, avoid_single, processes or Processes())
 
 
 class Source:
@@ -166,7 +166,7 @@ class Source:
         return Batch(images, y)
 
 
-class ArrayStream(Stream):
+class _ArrayStream(Stream):
     """Shuffled batches of samples in memory, a share of each of which may be extra samples (see :class:`MixedData`)."""
 
     def __init__(
@@ -185,7 +185,6 @@ class ArrayStream(Stream):
         self.steps = len(self._sizes)
 
     def epoch(self, key: Key, first_step: int = 0) -> Iterator[Batch]:
-        """See :class:`Stream`."""
         own, more = map(list, zip(*self._sizes, strict=True))
         order = torch.randperm(len(self._data), generator=key.generator("order"))
         parts, extra = torch.split(order, own), torch.split(self._extra_order(key, sum(more)), more)
@@ -209,7 +208,6 @@ class ArrayStream(Stream):
         return torch.cat(orders)[first - passes[0] * size :][:count]
 
     def fingerprint(self) -> dict[str, Any]:
-        """SHA-256 over all samples and labels, and how they are batched."""
         return {
             "sha256": self._data.sha256(),
             "extra": None if self._extra is None else [self._extra.sha256(), self._extra_fraction],
@@ -240,7 +238,7 @@ def _sizes(count: int, batch_size: int, extra_fraction: float, avoid_single: boo
     return sizes
 
 
-class LoaderStream(Stream):
+class _LoaderStream(Stream):
     """Checked batches of loaders and data sets; where they are lists of indices, a process fetches only its rows."""
 
     def __init__(
@@ -276,7 +274,7 @@ class LoaderStream(Stream):
         self._expected: str | None = None
 
     def epoch(self, key: Key, first_step: int = 0) -> Iterator[Batch]:
-        """See :class:`Stream`; batches that are left out are fetched all the same."""
+        # Batches that are left out are fetched all the same.
         self._found = [generator.get_state() for generator in self._generators]
         if not first_step:
             self._check_same()
@@ -344,11 +342,10 @@ class LoaderStream(Stream):
         return {"generators": found, "last": last}
 
     def load(self, state: Mapping[str, Any], key: Key) -> None:
-        """See :class:`Stream`. An ART generator cannot be set back, so its earlier epochs are fetched anew."""
         for generator, found in zip(self._generators, state["generators"], strict=True):
             generator.set_state(found)
         self._expected = None if self._shares is not None else state["last"]
-        if isinstance(self._source, DataGenerator) and key.epoch > 1:
+        if isinstance(self._source, DataGenerator) and key.epoch > 1:  # it cannot be set back
             logger.info("%d epochs of the generator are fetched again, to resume where it was.", key.epoch - 1)
             for epoch in range(1, key.epoch):
                 for batch in self._fetched(key._replace(epoch=epoch)):

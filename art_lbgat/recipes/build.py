@@ -29,7 +29,6 @@ from art_lbgat.weights import load_weights
 if TYPE_CHECKING:
     from art_lbgat.recipes.recipe import Recipe
 
-
 CALL_FIELDS = ("seed", "verbose", "trackers", "on_step", "checkpoint_dir", "resume")
 """Fields of RunOptions that belong to one run; the others are part of a recipe."""
 
@@ -98,7 +97,7 @@ def fit_options(recipe: Recipe, data: DataSet) -> dict[str, Any]:
         "batch_size": recipe.batch_size,
         "nb_epochs": recipe.nb_epochs,
         "scheduler": recipe.schedule,
-        "augmentation": None if recipe.augmentation == "none" else recipe.augmentation,
+        "augmentation": recipe.augmentation,
         "validation_data": validation,
     }
 
