@@ -131,29 +131,22 @@ def mixing(change):
     return augmentation
 
 
-BAD_MIXING = {
-    "a name misspelt": ("crop+cutot", ValueError, r"augmentation: expected one of .*'cutot'; did you mean 'cutout'"),
-    "no name": ("", ValueError, "augmentation: expected one of"),
-    "none and another": ("none+flip", ValueError, "augmentation: expected 'none' alone"),
-    "a name twice": ("flip+crop+flip", ValueError, "augmentation: expected each part once"),
-    "no pair": (mixing(lambda x, y: x), TypeError, r"augmentation: expected a pair of tensors \(x, y\) back"),
-    "labels too wide": (mixing(lambda x, y: (x, torch.ones(len(x), 5) / 5)), ValueError, r"augmentation \(its labels\)"),
-    "rows that sum to 2": (mixing(lambda x, y: (x, torch.ones(len(x), 4) / 2)), ValueError, r"\(its labels\): expected rows"),
-    "fewer": (mixing(lambda x, y: (x[1:], y[1:])), ValueError, "augmentation: expected 8 samples as it was given, got 7"),
-    "out of range": (mixing(lambda x, y: (x + 1, y)), ValueError, r"augmentation \(its output\): values lie in"),
-    "no tensor": (lambda x, generator: x.numpy(), TypeError, "augmentation: expected a tensor back, got ndarray"),
-    "no callable": (3, TypeError, "augmentation: expected a callable .* or a name such as 'crop\\+flip', got int"),
-}  # fmt: skip
+def augmented(augmentation):
+    return batches(make_images(), augmentation=augmentation)
 
 
-@pytest.mark.parametrize("case", BAD_MIXING)
-def test_what_an_augmentation_gives_back_is_checked(case):
-    augmentation, error, message = BAD_MIXING[case]
-    with pytest.raises(error, match=message):
-        batches(make_images(), augmentation=augmentation)
-
-
-BAD_CALLS = [
+REFUSED = [
+    (lambda: augmented("crop+cutot"), r"augmentation: expected one of .*'cutot'; did you mean 'cutout'"),
+    (lambda: augmented(""), "augmentation: expected one of"),
+    (lambda: augmented("none+flip"), "augmentation: expected 'none' alone"),
+    (lambda: augmented("flip+crop+flip"), "augmentation: expected each part once"),
+    (lambda: augmented(mixing(lambda x, y: x)), r"augmentation: expected a pair of tensors \(x, y\) back"),
+    (lambda: augmented(mixing(lambda x, y: (x, torch.ones(len(x), 5) / 5))), r"augmentation \(its labels\)"),
+    (lambda: augmented(mixing(lambda x, y: (x, torch.ones(len(x), 4) / 2))), r"\(its labels\): expected rows"),
+    (lambda: augmented(mixing(lambda x, y: (x[1:], y[1:]))), "augmentation: expected 8 samples as it was given, got 7"),
+    (lambda: augmented(mixing(lambda x, y: (x + 1, y))), r"augmentation \(its output\): values lie in"),
+    (lambda: augmented(lambda x, generator: x.numpy()), "augmentation: expected a tensor back, got ndarray"),
+    (lambda: augmented(3), "augmentation: expected a callable .* or a name such as 'crop\\+flip', got int"),
     (lambda: RandomCropFlip(padding=-1), "padding: expected a whole number >= 0"),
     (lambda: Cutout(0), "size: expected a whole number >= 1"),
     (lambda: CutMix(1), "nb_classes: expected a whole number >= 2"),
@@ -169,7 +162,7 @@ BAD_CALLS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("call", "message"), BAD_CALLS)
-def test_parameters_and_inputs_are_checked(call, message):
+@pytest.mark.parametrize(("call", "message"), REFUSED)
+def test_names_parameters_images_and_what_comes_back_are_checked(call, message):
     with pytest.raises((TypeError, ValueError), match=message):
         call()
