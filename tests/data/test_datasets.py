@@ -14,7 +14,6 @@ from art_lbgat.data import (
     load_data,
     load_digits,
     load_image_folder,
-    load_svhn,
     load_tiny_imagenet,
     split,
     split_indices,
@@ -77,46 +76,45 @@ def test_balanced_order_is_nested_balanced_and_complete():
     assert np.array_equal(order, balanced_order(y))
 
 
-@pytest.mark.parametrize("classes", [10, 100])
-def test_cifar_in_torchvisions_files(tmp_path, monkeypatch, classes):
-    """The real loader of torchvision on a tiny data set placed where it looks."""
-    name, n, parts = f"cifar{classes}", 4 * classes, [150, 50, 40] if classes == 10 else [300, 100, 400]
-    loader, labels = (CIFAR10, "labels") if classes == 10 else (CIFAR100, "fine_labels")
-    (tmp_path / loader.base_folder).mkdir()
-    contents = []
-    for file, _ in (*loader.train_list, *loader.test_list):
-        contents.append(pixels(n, 3072, seed=len(contents)))
-        content = {"data": contents[-1], labels: [i % classes for i in range(n)]}
-        (tmp_path / loader.base_folder / file).write_bytes(pickle.dumps(content))
-    with pytest.raises(FileNotFoundError, match=r"root: no CIFAR-100? in .*, or a damaged one"):
+def write_cifar(root, loader, y):
+    (root / loader.base_folder).mkdir()
+    for seed, (file, _) in enumerate((*loader.test_list, *loader.train_list)):
+        labels = {"labels" if loader is CIFAR10 else "fine_labels": y.tolist()}
+        (root / loader.base_folder / file).write_bytes(
+            pickle.dumps({"data": pixels(len(y), 3072, seed=seed), **labels})
+        )
+    return pixels(len(y), 3072).reshape(-1, 3, 32, 32)
+
+
+def write_svhn(root, loader, y):
+    for part in ("train", "test"):  # the file calls the digit 0 a 10, and has images last
+        content = {"X": pixels(32, 32, 3, len(y), seed=part == "train"), "y": np.where(y == 0, 10, y)[:, None]}
+        scipy.io.savemat(root / f"{part}_32x32.mat", content)
+    return pixels(32, 32, 3, len(y)).transpose(3, 2, 0, 1)
+
+
+TORCHVISION = [(CIFAR10, 10, [150, 50, 40]), (CIFAR100, 100, [300, 100, 400]), (SVHN, 10, [30, 10, 40])]
+
+
+@pytest.mark.parametrize(("loader", "classes", "parts"), TORCHVISION)
+def test_torchvisions_files(loader, classes, parts, tmp_path, monkeypatch):
+    """Its real loaders on tiny data sets placed where they look."""
+    name, y = loader.__name__.lower(), np.arange(4 * classes) % classes
+    x = (write_svhn if loader is SVHN else write_cifar)(tmp_path, loader, y)
+    with pytest.raises(FileNotFoundError, match=r"root: no (CIFAR-100?|SVHN) in .*, or a damaged one"):
         load_data(name, tmp_path)  # torchvision knows other checksums
     monkeypatch.setattr(loader, "_check_integrity", lambda self: True)
-    monkeypatch.setattr(loader, "_load_meta", lambda self: setattr(self, "classes", [f"c{i}" for i in range(classes)]))
+    names = () if loader is SVHN else tuple(f"c{i}" for i in range(classes))
+    monkeypatch.setattr(loader, "_load_meta", lambda self: setattr(self, "classes", names), raising=False)
     data = load_data(name, tmp_path, validation=0.25)
     assert (data.name, data.nb_classes, data.input_shape) == (name, classes, (3, 32, 32))
-    assert data.class_names == tuple(f"c{i}" for i in range(classes))
-    assert sizes(data) == parts
-    assert np.array_equal(data.test_images.x, contents[-1].reshape(-1, 3, 32, 32))
-    assert data.test_images.y.tolist() == [i % classes for i in range(n)]
+    assert (data.class_names, sizes(data)) == (names, parts)
+    assert np.array_equal(data.test_images.x, x)
+    assert np.array_equal(data.test_images.y, y)
+    assert not (data.train_images.x == x[0]).all((1, 2, 3)).any()
     assert np.array_equal(np.bincount(data.validation[1]), np.full(classes, parts[1] // classes))
-    rows = {row.tobytes() for row in (*data.train_images.x, *data.validation_images.x)}
-    assert rows == {row.tobytes() for content in contents[:-1] for row in content}
-    assert sizes(load_data(name, tmp_path, validation=0.5, limit=2 * classes)) == [classes, classes, n]
-
-
-def test_svhn_in_its_mat_files(tmp_path, monkeypatch):
-    y = (np.arange(40) % 10 + 1).astype(np.uint8)
-    for part in ("train", "test"):
-        x = pixels(32, 32, 3, 40)
-        scipy.io.savemat(tmp_path / f"{part}_32x32.mat", {"X": x, "y": y[:, None]})
-    with pytest.raises(FileNotFoundError, match=r"root: no SVHN in .*, or a damaged one"):
-        load_svhn(tmp_path)
-    monkeypatch.setattr(SVHN, "_check_integrity", lambda self: True)
-    data = load_data("svhn", tmp_path, validation=0.25)
-    assert (data.name, data.nb_classes, sizes(data)) == ("svhn", 10, [30, 10, 40])
-    assert np.array_equal(data.test_images.x, x.transpose(3, 2, 0, 1))
-    assert data.test_images.y.tolist() == (y % 10).tolist()  # the file calls the digit 0 a 10
-    assert sizes(load_svhn(tmp_path, validation=0.5, limit=20)) == [10, 10, 40]
+    limited = load_data(name, tmp_path, validation=0.5, limit=2 * classes)
+    assert sizes(limited) == [classes, classes, 4 * classes]
 
 
 def write_tiny(root, per_class=4):
