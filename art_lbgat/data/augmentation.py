@@ -27,7 +27,7 @@ class Augmentation(Protocol):
     """What an augmentation must look like: ``(x, generator) -> x`` of the same shape, drawing from ``generator``."""
 
     def __call__(self, x: Tensor, generator: torch.Generator, /) -> Tensor:
-        """The augmented batch ``(N, C, H, W)``; ``x`` is left as it is. ``generator`` draws on the CPU."""
+        """The augmented batch ``(N, C, H, W)``; ``x`` is not changed. ``generator`` draws on the CPU."""
 
 
 class LabelAugmentation(Protocol):
@@ -176,7 +176,7 @@ class CutMix:
 
 @contextmanager
 def _seeded_by(generator: torch.Generator) -> Iterator[None]:
-    """The global generators seeded by one draw from ``generator`` inside the block, as found after it."""
+    """The global generators seeded by one draw from ``generator`` inside the block, restored after it."""
     seed = int(torch.randint(2**62, (), generator=generator))
     with preserved_randomness():
         seed_everything(seed)

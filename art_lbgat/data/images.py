@@ -168,7 +168,7 @@ def _decode(path: Path, size: int | None, name: str) -> NDArray[np.uint8]:
             try:
                 upright = ImageOps.exif_transpose(file)
             except (ValueError, TypeError, KeyError, struct.error, SyntaxError):
-                upright = file  # damaged notes of how the camera was held are passed over, as every viewer does
+                upright = file  # damaged notes of how the camera was held are ignored, as every viewer does
             image = upright.convert("RGB")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{name}: expected the image {path}, but it does not exist.") from error

@@ -192,7 +192,7 @@ class Checkpoints:
         if resume == "never" and there:
             raise ValueError(
                 f"resume: 'never', but {self.root} holds checkpoints of a run, which would be lost; expected an empty "
-                "checkpoint_dir, or resume='auto' to go on."
+                "checkpoint_dir, or resume='auto' to resume it."
             )
         if resume == "never":
             return None
@@ -218,7 +218,7 @@ class Checkpoints:
         if not elsewhere and there[0].name > found.path.name:
             raise ValueError(
                 f"resume: {found.path} is older than {there[0].name} in {self.root}, which the run would overwrite; "
-                "expected another checkpoint_dir, or resume='auto' to go on from the newest."
+                "expected another checkpoint_dir, or resume='auto' to resume from the newest."
             )
         return found
 

@@ -110,7 +110,8 @@ class RunOptions:
         if self.precision == "fp16" and self.awp_gamma is not None:
             raise ValueError("awp_gamma: expected None with precision='fp16', whose loss is scaled; take 'bf16'.")
         parse_every(self.checkpoint_every)
-        if self.resume in (None, "") or self.checkpoint_dir == "":
+        empty = [value for value in (self.resume, self.checkpoint_dir) if isinstance(value, str) and not value]
+        if self.resume is None or empty:
             raise ValueError("resume, checkpoint_dir: expected a path (resume: or 'auto', 'must', 'never'), got none.")
         check_optional(check_path, self.checkpoint_dir, "checkpoint_dir")
         check_path(self.resume, "resume")

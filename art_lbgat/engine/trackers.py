@@ -33,7 +33,7 @@ class Tracker(Protocol):
         """
 
     def log(self, values: Mapping[str, Any], step: int, epoch: int) -> None:
-        """An epoch has ended, or goes on.
+        """An epoch has ended, or is running.
 
         :param values: The row of ``trainer.history``; within an epoch the means so far, and ``"step_in_epoch"``.
         :param step: Steps of the run so far.
