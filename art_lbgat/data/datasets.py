@@ -262,20 +262,23 @@ def _load_from_torchvision(
 
     split, folder, name = _Split(seed, validation, limit), check_path(root, "root"), title.lower().replace("-", "")
     loader: Any = getattr(datasets, name.upper())
+    call = f"torchvision.datasets.{loader.__name__}({str(folder)!r}, "
     parts: tuple[Any, Any] = (True, False)
     if name == "svhn":
-        parts, labels = ("train", "test"), "labels"
-        files, hint = "train_32x32.mat and test_32x32.mat", "http://ufldl.stanford.edu/housenumbers/"
+        parts, labels, put = ("train", "test"), "labels", "Put train_32x32.mat and test_32x32.mat there "
+        calls = f"{call}'train', download=True), {call}'test', download=True)"
+        put += f"({calls}, or http://ufldl.stanford.edu/housenumbers/)."
     elif (folder / "train").is_dir():
         return load_image_folder(folder, name, seed, validation, limit)
     else:
-        files, labels = f"torchvision's folder {loader.base_folder}", "targets"
-        hint = "https://www.cs.toronto.edu/~kriz/cifar.html, or folders train/<class>/<image> and test/<class>/<image>"
+        labels, put = "targets", f"Put torchvision's folder {loader.base_folder} there ({call}download=True), or "
+        put += (
+            "https://www.cs.toronto.edu/~kriz/cifar.html), or folders train/<class>/<image> and test/<class>/<image>."
+        )
     try:
         raw = [loader(str(folder), part) for part in parts]
     except RuntimeError as error:  # a file that is missing or has another checksum
-        calls = [f"torchvision.datasets.{loader.__name__}({str(folder)!r}, {part!r}, download=True)" for part in parts]
-        raise _missing(title, folder, f"Put {files} there ({', '.join(calls)}, or {hint}).") from error
+        raise _missing(title, folder, put) from error
     train, test = (Images(channels_first(np.ascontiguousarray(part.data)), getattr(part, labels)) for part in raw)
     return split.data_set(name, train, test, nb_classes, getattr(raw[0], "classes", ()))
 

@@ -286,7 +286,7 @@ def locked(root: Path) -> Iterator[None]:
 
     try:
         root.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=root).close()
+        tempfile.TemporaryFile(dir=root, prefix=".step-").close()
         lock = FileLock(root / ".lock", timeout=0).acquire()
     except Timeout as error:
         raise BlockingIOError(f"checkpoint_dir: another run is using {root}.") from error
