@@ -106,9 +106,8 @@ def test_tensorboard_is_read_back(tmp_path):
 
 
 def test_bad_trackers_are_refused(monkeypatch):
-    for bad, message in (("csv", "got 'csv'"), ([object()], "expected objects with start, log and finish"),
-                         ([CSVTracker], "expected objects with start"), (CSVTracker("x"), "expected a list")):  # fmt: skip
-        with pytest.raises(TypeError, match=f"trackers: .*{message}"):
+    for bad in ("csv", CSVTracker("x"), [object()], [CSVTracker]):
+        with pytest.raises(TypeError, match=r"trackers: expected (a list|objects with start, log and finish)"):
             Case("lbgat", trackers=bad)
     with pytest.raises(ValueError, match=r"service: expected one of .*'tensorboard'"):
         ServiceTracker("tensorbord")
