@@ -6,25 +6,16 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Integral, Number, Real
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 _CHUNK = 1 << 22  # elements looked at together, so that checks of a large array need little memory
-_SUM_TOLERANCE = 1e-3
-_NAME = re.compile(r"[\w+-][\w.+-]{0,99}")
 _T = TypeVar("_T")
-
-
-class Declares(Protocol):
-    """What an ART classifier declares about its inputs."""
-
-    input_shape: Any
-    clip_values: Any
 
 
 def as_array(value: Any, name: str) -> NDArray[Any]:
@@ -38,10 +29,10 @@ def as_array(value: Any, name: str) -> NDArray[Any]:
     return array
 
 
-def check_inputs(x: Any, classifier: Declares, name: str = "x", *, finite: bool = True) -> NDArray[Any]:
-    """Raw inputs ``(N, *input_shape)`` in the range that the classifier declares: ``x`` itself, in its own dtype.
+def check_inputs(x: Any, classifier: Any, name: str = "x", *, finite: bool = True) -> NDArray[Any]:
+    """Raw inputs ``(N, *input_shape)`` in the range that an ART classifier declares: ``x`` itself, in its own dtype.
 
-    Without ``finite``, NaN and infinities are left to whoever comes next.
+    Without ``finite``, NaN and infinities are let through.
     """
     array = as_array(x, name)
     shape = tuple(classifier.input_shape)
@@ -83,13 +74,11 @@ def check_labels(y: Any, nb_classes: int, name: str = "y", length: int | None = 
         if (indices != array).any():
             raise ValueError(f"{name}: expected whole class indices, got {array[indices != array][0]:g}.")
         if len(indices) and (indices.min() < 0 or indices.max() >= nb_classes):
-            raise ValueError(
-                f"{name}: expected class indices in [0, {nb_classes - 1}], got values in "
-                f"[{indices.min()}, {indices.max()}]."
-            )
+            got = f"values in [{indices.min()}, {indices.max()}]"
+            raise ValueError(f"{name}: expected class indices in [0, {nb_classes - 1}], got {got}.")
         return indices
     sums = array.sum(axis=1)
-    if (array < 0).any() or (np.abs(sums - 1) > _SUM_TOLERANCE).any():
+    if (array < 0).any() or (np.abs(sums - 1) > 1e-3).any():
         raise ValueError(
             f"{name}: expected rows that are one-hot or probabilities (non-negative, sum 1), got values in "
             f"[{array.min():g}, {array.max():g}] and row sums in [{sums.min():g}, {sums.max():g}]."
@@ -134,11 +123,9 @@ def check_name(value: Any, name: str) -> str:
     """A name that becomes one part of a path and can lead nowhere else: no separator, ``..``, NUL or other odd sign."""
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected text, got {value!r}.")
-    if not _NAME.fullmatch(value):
-        raise ValueError(
-            f"{name}: expected letters, digits and . _ + - only, at most 100 and no dot in front, as files are named "
-            f"by it; got {value!r}."
-        )
+    if not re.fullmatch(r"[\w+-][\w.+-]{0,99}", value):
+        allowed = "letters, digits and . _ + - only, at most 100 and no dot in front, as files are named by it"
+        raise ValueError(f"{name}: expected {allowed}; got {value!r}.")
     return value
 
 
@@ -154,6 +141,11 @@ def check_share(value: Any, name: str) -> float:
     if check_number(value, name, exclusive=True) >= 1:
         raise ValueError(f"{name}: expected a number in (0, 1), got {value}.")
     return float(value)
+
+
+def check_optional(check: Callable[..., _T], value: Any, name: str, **limits: Any) -> _T | None:
+    """None, or what ``check`` makes of the value."""
+    return None if value is None else check(value, name, **limits)
 
 
 def check_flag(value: Any, name: str) -> bool:
@@ -173,7 +165,8 @@ def check_text(value: Any, name: str) -> str:
 def check_kind(value: Any, name: str, kind: type[_T]) -> _T:
     """An object of one type."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name}: expected {_article(kind.__name__)}, got {type(value).__name__}.")
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise TypeError(f"{name}: expected {article} {kind.__name__}, got {type(value).__name__}.")
     return value
 
 
@@ -194,10 +187,6 @@ def check_indices(y: Any, name: str = "y") -> NDArray[np.int64]:
     if not np.isfinite(array).all() or (array != np.floor(array)).any():
         raise ValueError(f"{name}: expected whole class indices, got values such as {array[:5].tolist()}.")
     return array.astype(np.int64)
-
-
-def _article(noun: str) -> str:
-    return f"{'an' if noun[0] in 'AEIOU' else 'a'} {noun}"
 
 
 def check_norm(norm: Any) -> float:

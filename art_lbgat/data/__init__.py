@@ -23,8 +23,7 @@ from art_lbgat.data.datasets import (
     split,
     split_indices,
 )
-from art_lbgat.data.images import Images, read_images, read_npz_images
-from art_lbgat.data.mixed import MixedData
+from art_lbgat.data.images import Images, MixedData, read_images, read_npz_images
 from art_lbgat.data.stream import Batch, Stream, as_stream
 
 __all__ = [

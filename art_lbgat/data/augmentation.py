@@ -10,18 +10,24 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from art_lbgat.checks import check_choice, check_count, check_flag, check_labels, check_number, check_text
+from art_lbgat.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_labels,
+    check_number,
+    check_optional,
+    check_text,
+)
 from art_lbgat.data.images import as_float
 from art_lbgat.preserve import preserved_randomness, seed_everything
-
-AUGMENTATIONS = ("crop", "flip", "cutout", "autoaugment", "autoaugment-svhn", "randaugment", "cutmix")
 
 
 class Augmentation(Protocol):
     """What an augmentation must look like: ``(x, generator) -> x`` of the same shape, drawing from ``generator``."""
 
     def __call__(self, x: Tensor, generator: torch.Generator, /) -> Tensor:
-        """The augmented batch ``(N, C, H, W)``; ``x`` is left as it is. ``generator`` draws on the CPU."""
+        """The augmented batch ``(N, C, H, W)``; ``x`` is not changed. ``generator`` draws on the CPU."""
 
 
 class LabelAugmentation(Protocol):
@@ -82,8 +88,7 @@ class Cutout:
     size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.size is not None:
-            check_count(self.size, "size")
+        check_optional(check_count, self.size, "size")
 
     def __call__(self, x: Tensor, generator: torch.Generator, /) -> Tensor:
         """See :class:`Augmentation`."""
@@ -119,25 +124,21 @@ class PerImage:
 
     def __call__(self, x: Tensor, generator: torch.Generator, /) -> Tensor:
         """See :class:`Augmentation`."""
-        name = type(self.transform).__name__
+        name, shape = type(self.transform).__name__, tuple(x.shape[1:])
         _check_images(x, name)
-        images = x
-        if self.as_bytes:
-            # Not min() and max() alone: NaN is not in [0, 1] either.
-            if not bool(((x >= 0) & (x <= 1)).all()):
-                raise ValueError(
-                    f"augmentation: {name} expects images in [0, 1] (it works on bytes), got values in "
-                    f"[{float(x.min()):g}, {float(x.max()):g}]; expected a classifier with clip_values (0, 1)."
-                )
-            images = (x * 255).round().to(torch.uint8)
+        # Not min() and max() alone: NaN is not in [0, 1] either.
+        if self.as_bytes and not bool(((x >= 0) & (x <= 1)).all()):
+            raise ValueError(
+                f"augmentation: {name} expects images in [0, 1] (it works on bytes), got values in "
+                f"[{float(x.min()):g}, {float(x.max()):g}]; expected a classifier with clip_values (0, 1)."
+            )
+        images = (x * 255).round().to(torch.uint8) if self.as_bytes else x
         with _seeded_by(generator):
             changed = [self.transform(image) for image in images]
         shapes = {tuple(image.shape) for image in changed}
-        if shapes != {tuple(x.shape[1:])}:
-            kept = tuple(x.shape[1:])
-            raise ValueError(f"augmentation: expected {name} to keep the shape {kept}, got {sorted(shapes)}.")
-        batch = torch.stack(changed)
-        return as_float(batch, 255.0) if self.as_bytes else batch
+        if shapes != {shape}:
+            raise ValueError(f"augmentation: expected {name} to keep the shape {shape}, got {sorted(shapes)}.")
+        return as_float(torch.stack(changed), 255.0) if self.as_bytes else torch.stack(changed)
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class CutMix:
 
 @contextmanager
 def _seeded_by(generator: torch.Generator) -> Iterator[None]:
-    """The global generators seeded by one draw from ``generator`` inside the block, as found after it."""
+    """The global generators seeded by one draw from ``generator`` inside the block, restored after it."""
     seed = int(torch.randint(2**62, (), generator=generator))
     with preserved_randomness():
         seed_everything(seed)
@@ -237,33 +238,29 @@ def make_augmentation(
     :param argument: The name of the argument that ``name`` came from, for errors.
     :return: The augmentation, or None for ``"none"``.
     """
+    from torchvision.transforms import v2
+
     check_text(name, argument)
     check_count(nb_classes, "nb_classes", minimum=2)
     check_count(padding, "padding")
+    made: dict[str, AnyAugmentation] = {
+        "crop": RandomCropFlip(padding, flip=False),
+        "flip": RandomCropFlip(0),
+        "cutout": Cutout(),
+        "autoaugment": PerImage(v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10), as_bytes=True),
+        "autoaugment-svhn": PerImage(v2.AutoAugment(v2.AutoAugmentPolicy.SVHN), as_bytes=True),
+        "randaugment": PerImage(v2.RandAugment(), as_bytes=True),
+        "cutmix": CutMix(nb_classes),
+    }
     names = name.split("+")
     if names == ["none"]:
         return None
     for each in names:
-        check_choice(each, argument, [*AUGMENTATIONS, "none"])
+        check_choice(each, argument, [*made, "none"])
     if "none" in names:
         raise ValueError(f"{argument}: expected 'none' alone, got {name!r}.")
     if len(set(names)) < len(names):
         raise ValueError(f"{argument}: expected each part once, got {name!r}.")
-    names = "+".join(names).replace("flip+crop", "crop+flip").replace("crop+flip", "crop&flip").split("+")
-    parts = tuple(_part(each, nb_classes, padding) for each in names)
-    return parts[0] if len(parts) == 1 else Chain(parts)
-
-
-def _part(name: str, nb_classes: int, padding: int) -> AnyAugmentation:
-    from torchvision.transforms import v2
-
-    if name in ("crop", "flip", "crop&flip"):
-        return RandomCropFlip(0 if name == "flip" else padding, flip=name != "crop")
-    if name == "cutout":
-        return Cutout()
-    if name == "cutmix":
-        return CutMix(nb_classes)
-    if name == "randaugment":
-        return PerImage(v2.RandAugment(), as_bytes=True)
-    policy = v2.AutoAugmentPolicy.SVHN if name == "autoaugment-svhn" else v2.AutoAugmentPolicy.CIFAR10
-    return PerImage(v2.AutoAugment(policy), as_bytes=True)
+    made["crop&flip"] = RandomCropFlip(padding)
+    names = name.replace("flip+crop", "crop+flip").replace("crop+flip", "crop&flip").split("+")
+    return made[names[0]] if len(names) == 1 else Chain(tuple(made[each] for each in names))

@@ -17,15 +17,17 @@ from art_lbgat.checks import (
     check_count,
     check_indices,
     check_name,
+    check_optional,
     check_path,
     check_seed,
     check_share,
     check_text,
 )
-from art_lbgat.data.images import Images, read_images, read_npz
+from art_lbgat.data.images import Images, channels_first, read_images, read_npz
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.int64]]
 Indices = NDArray[np.int64]
+Files = Sequence[tuple[str | Path, int]]  # with their class
 LARGEST_SEED = 2**32 - 1  # of scikit-learn
 
 
@@ -89,13 +91,12 @@ def split_indices(y: NDArray[Any], fraction: float, seed: int, name: str = "frac
     classes, counts = np.unique(y, return_counts=True)
     several = classes[counts > 1]
     candidates = np.flatnonzero(np.isin(y, several))
-    second_size = int(np.ceil(fraction * len(candidates)))
-    if len(several) == 0 or min(second_size, len(candidates) - second_size) < len(several):
-        raise ValueError(
-            f"{name}: {fraction:g} of {len(candidates)} samples leaves {second_size} for the second part and "
-            f"{len(candidates) - second_size} for the first; expected at least one of each of the {len(several)} "
-            "classes that have two samples or more in both."
-        )
+    size = int(np.ceil(fraction * len(candidates)))
+    rest = len(candidates) - size
+    if len(several) == 0 or min(size, rest) < len(several):
+        got = f"{fraction:g} of {len(candidates)} samples leaves {size} for the second part and {rest} for the first"
+        expected = f"at least one of each of the {len(several)} classes that have two samples or more in both"
+        raise ValueError(f"{name}: {got}; expected {expected}.")
     first, second = train_test_split(candidates, test_size=fraction, random_state=seed, stratify=y[candidates])
     single = np.setdiff1d(np.arange(len(y)), candidates, assume_unique=True)
     return np.sort(np.concatenate([first, single])), np.sort(second)
@@ -119,8 +120,8 @@ def balanced_order(y: NDArray[np.int64], seed: int = 0) -> Indices:
     :param seed: Seed of the order within each class.
     :return: All indices, each once.
     """
-    y, seed = check_indices(y), check_seed(seed)
-    shuffled = np.random.default_rng(seed).permutation(len(y))
+    y = check_indices(y)
+    shuffled = np.random.default_rng(check_seed(seed)).permutation(len(y))
     rank = np.empty(len(y), dtype=np.int64)
     for label in np.unique(y):
         members = shuffled[y[shuffled] == label]
@@ -153,14 +154,13 @@ def load_data(
     taken = set(inspect.signature(loader).parameters)
     for option in options:
         check_choice(option, "options", sorted(taken - {"root", "seed", "validation", "limit"}))
-    if "root" not in taken:
-        if root is not None:
-            raise ValueError(f"root: expected None, since {name} come with scikit-learn, got {root!r}.")
-    elif root is None:
+    if "root" not in taken and root is not None:
+        raise ValueError(f"root: expected None, since {name} come with scikit-learn, got {root!r}.")
+    if "root" in taken and root is None:
         places = {"folder": "your folder of images, with a folder for each class", "npz": "the file"}
         place = places.get(name, f"the path that holds {name}")
         raise ValueError(f"root: expected {place} (--root on the command line), got None.")
-    else:
+    if root is not None:
         options["root"] = root
     if validation is not None:
         options["validation"] = validation
@@ -168,7 +168,7 @@ def load_data(
 
 
 @dataclass(frozen=True)
-class _SplitOptions:
+class _Split:
     """How the images to train on are limited and split; checked before any file is looked for."""
 
     seed: int
@@ -178,8 +178,7 @@ class _SplitOptions:
     def __post_init__(self) -> None:
         check_seed(self.seed, maximum=LARGEST_SEED)
         check_share(self.validation, "validation")
-        if self.limit is not None:
-            check_count(self.limit, "limit")
+        check_optional(check_count, self.limit, "limit")
 
     def limited(self, y: NDArray[np.int64]) -> Indices:
         """Indices of at most ``limit`` samples, the same number of each class (at least one), ascending."""
@@ -190,6 +189,35 @@ class _SplitOptions:
         chosen = [generator.permutation(np.flatnonzero(y == label))[:per_class] for label in np.unique(y)]
         return np.sort(np.concatenate(chosen))
 
+    def data_set(
+        self, name: str, train: Images, test: Images, nb_classes: int, class_names: Sequence[str] = ()
+    ) -> DataSet:
+        """The data set of a training part, of which some is held out, and a test part."""
+        for part, images in (("training", train), ("test", test)):
+            if images.y.max() >= nb_classes:
+                expected = f"class indices in [0, {nb_classes - 1}] in the {part} part of {name}"
+                raise ValueError(f"y: expected {expected}, got {images.y.max()}.")
+        if self.limit is not None:
+            train = train.subset(self.limited(train.y))
+        try:
+            first, second = split_indices(train.y, self.validation, self.seed, "validation")
+        except ValueError as error:
+            if self.limit is None:
+                raise
+            raise ValueError(f"limit: {self.limit} training images are too few. {error}") from error
+        return DataSet(name, train.subset(first), train.subset(second), test, nb_classes, tuple(class_names))
+
+    def read(
+        self, name: str, trained: Files, tested: Files, size: int | None, nb_classes: int, names: Sequence[str] = ()
+    ) -> DataSet:
+        """The data set of image files with their class; of those to train on only what ``limit`` leaves is read."""
+        chosen = self.limited(np.array([label for _, label in trained]))
+        train, test = (
+            Images(read_images([path for path, _ in files], size, "root"), [label for _, label in files])
+            for files in ([trained[i] for i in chosen], tested)
+        )
+        return self.data_set(name, train, test, nb_classes, names)
+
 
 def load_digits(seed: int = 0, validation: float = 0.125, test: float = 1 / 3, limit: int | None = None) -> DataSet:
     """Scikit-learn's 1,797 real 8x8 images of handwritten digits; other arguments and errors: see :func:`load_data`.
@@ -197,14 +225,13 @@ def load_digits(seed: int = 0, validation: float = 0.125, test: float = 1 / 3, l
     :param test: Share of all images that is kept for testing; whatever the seed, the same images.
     :return: Images ``(n, 1, 8, 8)`` of values 0 to 16 (``scale`` 16).
     """
-    options = _SplitOptions(seed, validation, limit)
-    check_share(test, "test")
+    split, _ = _Split(seed, validation, limit), check_share(test, "test")
     from sklearn.datasets import load_digits as load
 
     bunch = load()
     images = Images(bunch.images[:, None].astype(np.uint8), bunch.target, scale=16.0)
     rest, tested = split_indices(images.y, test, seed=0, name="test")
-    return _data_set("digits", images.subset(rest), images.subset(tested), 10, options)
+    return split.data_set("digits", images.subset(rest), images.subset(tested), 10)
 
 
 def load_cifar10(root: str | Path, seed: int = 0, validation: float = 0.1, limit: int | None = None) -> DataSet:
@@ -212,35 +239,12 @@ def load_cifar10(root: str | Path, seed: int = 0, validation: float = 0.1, limit
 
     :param root: Holds ``cifar-10-batches-py`` (as torchvision unpacks it) or ``train`` and ``test`` folders of classes.
     """
-    return _load_cifar("CIFAR-10", 10, root, seed, validation, limit)
+    return _load_from_torchvision("CIFAR-10", 10, root, seed, validation, limit)
 
 
 def load_cifar100(root: str | Path, seed: int = 0, validation: float = 0.1, limit: int | None = None) -> DataSet:
     """CIFAR-100 with its 100 fine labels, from ``cifar-100-python`` in ``root``, otherwise see :func:`load_cifar10`."""
-    return _load_cifar("CIFAR-100", 100, root, seed, validation, limit)
-
-
-def _load_cifar(
-    title: str, nb_classes: int, root: str | Path, seed: int, validation: float, limit: int | None
-) -> DataSet:
-    from torchvision import datasets
-
-    options = _SplitOptions(seed, validation, limit)
-    folder, name = check_path(root, "root"), title.lower().replace("-", "")
-    if (folder / "train").is_dir():
-        return load_image_folder(folder, name, seed, validation, limit)
-    loader: Any = getattr(datasets, name.upper())
-    try:
-        raw = [loader(str(folder), train=train) for train in (True, False)]
-    except RuntimeError as error:  # a file that is missing or has another checksum
-        put = (
-            f"Put torchvision's folder {loader.base_folder} there (torchvision.datasets.{loader.__name__}"
-            f"({str(folder)!r}, download=True), or https://www.cs.toronto.edu/~kriz/cifar.html), or folders "
-            "train/<class>/<image> and test/<class>/<image>."
-        )
-        raise _missing(title, folder, put) from error
-    train, test = (Images(np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)), part.targets) for part in raw)
-    return _data_set(name, train, test, nb_classes, options, raw[0].classes)
+    return _load_from_torchvision("CIFAR-100", 100, root, seed, validation, limit)
 
 
 def load_svhn(root: str | Path, seed: int = 0, validation: float = 0.1, limit: int | None = None) -> DataSet:
@@ -248,18 +252,35 @@ def load_svhn(root: str | Path, seed: int = 0, validation: float = 0.1, limit: i
 
     :param root: Holds ``train_32x32.mat`` and ``test_32x32.mat``.
     """
-    from torchvision.datasets import SVHN
+    return _load_from_torchvision("SVHN", 10, root, seed, validation, limit)
 
-    options = _SplitOptions(seed, validation, limit)
-    folder = check_path(root, "root")
+
+def _load_from_torchvision(
+    title: str, nb_classes: int, root: str | Path, seed: int, validation: float, limit: int | None
+) -> DataSet:
+    from torchvision import datasets
+
+    split, folder, name = _Split(seed, validation, limit), check_path(root, "root"), title.lower().replace("-", "")
+    loader: Any = getattr(datasets, name.upper())
+    call = f"torchvision.datasets.{loader.__name__}({str(folder)!r}, "
+    parts: tuple[Any, Any] = (True, False)
+    if name == "svhn":
+        parts, labels, put = ("train", "test"), "labels", "Put train_32x32.mat and test_32x32.mat there "
+        calls = f"{call}'train', download=True), {call}'test', download=True)"
+        put += f"({calls}, or http://ufldl.stanford.edu/housenumbers/)."
+    elif (folder / "train").is_dir():
+        return load_image_folder(folder, name, seed, validation, limit)
+    else:
+        labels, put = "targets", f"Put torchvision's folder {loader.base_folder} there ({call}download=True), or "
+        put += (
+            "https://www.cs.toronto.edu/~kriz/cifar.html), or folders train/<class>/<image> and test/<class>/<image>."
+        )
     try:
-        raw = [SVHN(str(folder), split=part) for part in ("train", "test")]
-    except RuntimeError as error:
-        call = ", ".join(f"torchvision.datasets.SVHN({str(folder)!r}, {p!r}, download=True)" for p in ("train", "test"))
-        put = f"Put train_32x32.mat and test_32x32.mat there ({call}, or http://ufldl.stanford.edu/housenumbers/)."
-        raise _missing("SVHN", folder, put) from error
-    train, test = (Images(np.ascontiguousarray(part.data), part.labels) for part in raw)
-    return _data_set("svhn", train, test, 10, options)
+        raw = [loader(str(folder), part) for part in parts]
+    except RuntimeError as error:  # a file that is missing or has another checksum
+        raise _missing(title, folder, put) from error
+    train, test = (Images(channels_first(np.ascontiguousarray(part.data)), getattr(part, labels)) for part in raw)
+    return split.data_set(name, train, test, nb_classes, getattr(raw[0], "classes", ()))
 
 
 def load_tiny_imagenet(
@@ -273,30 +294,29 @@ def load_tiny_imagenet(
     :param size: 64, or 32 as in the paper: bilinear with antialiasing (PIL).
     :return: Images ``(n, 3, size, size)``.
     """
-    options = _SplitOptions(seed, validation, limit)
+    from torchvision.datasets import ImageFolder
+
+    split, folder = _Split(seed, validation, limit), check_path(root, "root")
     check_choice(size, "size", (32, 64))
-    folder = check_path(root, "root")
     if (folder / "tiny-imagenet-200").is_dir():
         folder /= "tiny-imagenet-200"
     annotations = folder / "val" / "val_annotations.txt"
-    found = sorted((folder / "train").glob("*/images/*.JPEG"))
-    if not found or not annotations.is_file():
+    try:
+        train, lines = ImageFolder(str(folder / "train")), annotations.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
         layout = "train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt in it"
         put = f"Unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip there: tiny-imagenet-200/{layout}."
-        raise _missing("Tiny ImageNet", folder, put)
-    wnids = sorted({path.parts[-3] for path in found})
-    index = {wnid: label for label, wnid in enumerate(wnids)}
+        raise _missing("Tiny ImageNet", folder, put) from error
     tested = []
-    for number, line in enumerate(annotations.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         file, wnid = [*line.split("\t"), "", ""][:2]
-        if wnid not in index:
+        if wnid not in train.class_to_idx:
             raise ValueError(f"root: expected '<file>\\t<wnid>' in line {number} of {annotations}, got {line!r}.")
         check_name(file, f"root: file in line {number} of {annotations}")
-        tested.append((annotations.parent / "images" / file, index[wnid]))
+        tested.append((annotations.parent / "images" / file, train.class_to_idx[wnid]))
     if not tested:
         raise ValueError(f"root: expected a line '<file>\\t<wnid>' for each image in {annotations}, got none.")
-    trained = [(path, index[path.parts[-3]]) for path in found]
-    return _read_data_set("tiny-imagenet", trained, tested, len(wnids), size, options)
+    return split.read("tiny-imagenet", train.samples, tested, size, len(train.classes))
 
 
 def load_image_folder(
@@ -317,19 +337,17 @@ def load_image_folder(
     :param size: Crop the middle square of each image and resize it to this; None where all have one size.
     :param test: Share of all images for testing, where ``root`` has no ``test``; whatever the seed, the same images.
     """
-    options = _SplitOptions(seed, validation, limit)
+    split, folder = _Split(seed, validation, limit), check_path(root, "root")
     check_text(name, "name")
-    if size is not None:
-        check_count(size, "size")
+    check_optional(check_count, size, "size")
     check_share(test, "test")
-    folder = check_path(root, "root")
     trained, tested, classes = _find_images(folder, test)
     if len(classes) < 2:
         raise ValueError(f"root: expected at least two classes in {folder}, got {classes}.")
-    return _read_data_set(name, trained, tested, len(classes), size, options, classes)
+    return split.read(name, trained, tested, size, len(classes), classes)
 
 
-def _find_images(root: Path, test: float) -> tuple[list[tuple[str, int]], list[tuple[str, int]], list[str]]:
+def _find_images(root: Path, test: float) -> tuple[Files, Files, list[str]]:
     """Files with their class of the training and of the test part, and the names of the classes."""
     from torchvision.datasets import ImageFolder
 
@@ -344,33 +362,15 @@ def _find_images(root: Path, test: float) -> tuple[list[tuple[str, int]], list[t
         return train.samples, tested.samples, train.classes
     if not root.is_dir():
         raise FileNotFoundError(f"root: expected a folder of images, {root}/<class>/<image>, but {root} is none.")
-    if not any(each.is_dir() for each in root.iterdir()):
-        loose = sum(each.is_file() for each in root.iterdir())
+    inside = list(root.iterdir())
+    if not any(each.is_dir() for each in inside):
         raise FileNotFoundError(
-            f"root: expected folders {root}/<class>/<image>, or {root}/train/<class>/<image> and "
-            f"{root}/test/<class>/<image>, but there are {loose} files without a folder of their class."
+            f"root: expected folders {root}/<class>/<image>, or {root}/train/<class>/<image> and {root}/test/<class>/"
+            f"<image>, but there are {sum(each.is_file() for each in inside)} files without a folder of their class."
         )
     whole = ImageFolder(str(root))
-    first, second = split_indices(np.asarray(whole.targets, dtype=np.int64), test, seed=0, name="test")
+    first, second = split_indices(np.array(whole.targets), test, seed=0, name="test")
     return [whole.samples[i] for i in first], [whole.samples[i] for i in second], whole.classes
-
-
-def _read_data_set(
-    name: str,
-    trained: Sequence[tuple[str | Path, int]],
-    tested: Sequence[tuple[str | Path, int]],
-    nb_classes: int,
-    size: int | None,
-    options: _SplitOptions,
-    class_names: Sequence[str] = (),
-) -> DataSet:
-    """The data set of image files with their class; of those to train on only what ``limit`` leaves is read."""
-    chosen = options.limited(np.asarray([label for _, label in trained], dtype=np.int64))
-    train, test = (
-        Images(read_images([path for path, _ in files], size, "root"), [label for _, label in files])
-        for files in ([trained[i] for i in chosen], tested)
-    )
-    return _data_set(name, train, test, nb_classes, options, class_names)
 
 
 def load_npz(
@@ -382,15 +382,17 @@ def load_npz(
     :param name: Name of the data set; None for that of the file.
     :return: Images ``(n, C, H, W)``; there are as many classes as the largest training label says.
     """
-    options = _SplitOptions(seed, validation, limit)
-    if name is not None:
-        check_text(name, "name")
-    path = check_path(root, "root")
+    split, path = _Split(seed, validation, limit), check_path(root, "root")
+    check_optional(check_text, name, "name")
     keys = [(("x_train",), ("y_train",)), (("x_test",), ("y_test",))]
     train, test = read_npz(path, "root", "x_train, y_train, x_test and y_test", keys)
     if train.image_shape != test.image_shape:
         raise ValueError(f"root: x_train has images of shape {train.image_shape}, x_test of {test.image_shape}.")
-    return _data_set(name or path.stem, train, test, int(train.y.max()) + 1, options)
+    return split.data_set(name or path.stem, train, test, int(train.y.max()) + 1)
+
+
+def _missing(title: str, folder: Path, put: str) -> FileNotFoundError:
+    return FileNotFoundError(f"root: no {title} in {folder}, or a damaged one. {put} Nothing is downloaded for you.")
 
 
 LOADERS: dict[str, Callable[..., DataSet]] = {
@@ -402,27 +404,3 @@ LOADERS: dict[str, Callable[..., DataSet]] = {
     "folder": load_image_folder,
     "npz": load_npz,
 }
-
-
-def _data_set(
-    name: str, train: Images, test: Images, nb_classes: int, options: _SplitOptions, class_names: Sequence[str] = ()
-) -> DataSet:
-    """The data set of a training part, of which some is held out, and a test part."""
-    for part, images in (("training", train), ("test", test)):
-        if images.y.max() >= nb_classes:
-            expected = f"class indices in [0, {nb_classes - 1}] in the {part} part of {name}"
-            raise ValueError(f"y: expected {expected}, got {images.y.max()}.")
-    if options.limit is not None:
-        train = train.subset(options.limited(train.y))
-    try:
-        first, second = split_indices(train.y, options.validation, options.seed, "validation")
-    except ValueError as error:
-        if options.limit is None:
-            raise
-        raise ValueError(f"limit: {options.limit} training images are too few. {error}") from error
-    return DataSet(name, train.subset(first), train.subset(second), test, nb_classes, tuple(class_names))
-
-
-def _missing(title: str, folder: Path, put: str) -> FileNotFoundError:
-    """The error for data that are not there, or damaged."""
-    return FileNotFoundError(f"root: no {title} in {folder}, or a damaged one. {put} Nothing is downloaded for you.")

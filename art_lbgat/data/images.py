@@ -1,4 +1,4 @@
-"""Images held as bytes, and how they are read from image files and numpy's archives."""
+"""Images held as bytes, how they are read from image files and numpy's archives, and extra ones to mix in."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from art_lbgat.checks import as_array, check_count, check_number, check_path, check_text
+from art_lbgat.checks import as_array, check_count, check_number, check_optional, check_path, check_share, check_text
 
-_SHOWN = 4  # broken files in an error
-# Told by their content, whatever they are called; not those that Pillow gives to other programs (PostScript).
+# By their content, whatever they are called; not those that Pillow gives to other programs (PostScript).
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # No larger array of images shrinks like that: what does is made to fill the memory.
 SMALL_ARRAY, _MOST_SHRUNK = 1 << 30, 100
@@ -72,19 +71,50 @@ class Images(Dataset[tuple[Tensor, int]]):
 
         :param indices: Whole numbers in [-N, N), ``(n,)``, at least one; or a mask, bool ``(N,)``.
         """
-        chosen = as_array(indices, "indices")
-        if chosen.ndim != 1 or len(chosen) == 0:
-            raise ValueError(f"indices: expected at least one index (n,), got shape {chosen.shape}.")
-        if chosen.dtype.kind == "f":
-            raise TypeError(f"indices: expected whole numbers or a mask, got dtype {chosen.dtype}.")
-        if chosen.dtype.kind == "b":
-            if len(chosen) != len(self) or not chosen.any():
-                raise ValueError(f"indices: expected a mask of {len(self)} images, at least one, got {chosen.shape}.")
-        elif chosen.min() < -len(self) or chosen.max() >= len(self):
-            raise ValueError(
-                f"indices: expected indices of {len(self)} images, got values in [{chosen.min()}, {chosen.max()}]."
-            )
+        given = as_array(indices, "indices")
+        chosen = np.flatnonzero(given) if given.dtype.kind == "b" and given.shape == (len(self),) else given
+        if chosen.ndim != 1 or len(chosen) == 0 or chosen.dtype.kind not in "iu":
+            expected, got = f"at least one index (n,) or a mask ({len(self)},)", f"shape {given.shape} of {given.dtype}"
+            raise ValueError(f"indices: expected {expected}, got {got}.")
+        if chosen.min() < -len(self) or chosen.max() >= len(self):
+            got = f"values in [{chosen.min()}, {chosen.max()}]"
+            raise ValueError(f"indices: expected indices of {len(self)} images, got {got}.")
         return Images(self.x[chosen], self.y[chosen], self.scale)
+
+
+class MixedData:
+    """Data to train on, and extra data of which every batch holds a fixed share.
+
+    A batch of B holds ``round(B * extra_fraction)`` extra samples at random places, the last one as near to that as
+    whole samples allow. They come shuffled, none twice before all were used, on through the epochs.
+
+    :param data: :class:`~art_lbgat.data.Images` or arrays ``(x, y)``; an epoch is each of these samples once.
+    :param extra: The same, or the path of an ``.npz`` archive (see :func:`~art_lbgat.data.read_npz_images`).
+    :param extra_fraction: Share of each batch that comes from ``extra``, in (0, 1).
+    """
+
+    def __init__(self, data: Any, extra: Any, extra_fraction: float) -> None:
+        self.extra_fraction = check_share(extra_fraction, "extra_fraction")
+        if isinstance(extra, (str, Path)):
+            extra = read_npz_images(extra, "extra")
+        self.data, self.extra = _samples(data, "data"), _samples(extra, "extra")
+        shape, other = (np.shape(x.x if isinstance(x, Images) else x)[1:] for x, _ in (self.data, self.extra))
+        if shape != other:
+            raise ValueError(f"extra: expected samples of shape {shape} as in data, got {other}.")
+
+
+def _samples(value: Any, name: str) -> tuple[Any, Any]:
+    """``(x, y)`` of one half of mixed data; of ``Images`` themselves and None."""
+    if isinstance(value, Images):
+        return value, None
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{name}: expected Images or arrays (x, y), got {type(value).__name__}.")
+    x, y = as_array(value[0], name), as_array(value[1], f"{name} (labels)")
+    if x.ndim == 0 or len(x) == 0:
+        raise ValueError(f"{name}: expected at least one sample, got none.")
+    if y.ndim == 0 or len(y) != len(x):
+        raise ValueError(f"{name} (labels): expected {len(x)} labels, one per sample of x, got shape {y.shape}.")
+    return value[0], value[1]
 
 
 def as_float(x: Tensor, scale: float) -> Tensor:
@@ -105,13 +135,12 @@ def read_images(paths: Sequence[str | Path], size: int | None = None, name: str 
     check_text(name, "name")
     if isinstance(paths, (str, bytes, Path)) or not isinstance(paths, Sequence):
         raise TypeError(f"{name}: expected a sequence of paths, got {paths!r}.")
-    if size is not None:
-        check_count(size, "size")
-    files = [check_path(path, name) for path in paths]
-    if not files:
+    check_optional(check_count, size, "size")
+    if not paths:
         raise ValueError(f"{name}: expected at least one image file, got none.")
+    files = [check_path(path, name) for path in paths]
     images: NDArray[np.uint8] | None = None
-    broken: list[str] = []
+    broken = []
     # In one thread: small images spend their time inside python's lock, and threads only wait for it.
     for place, path in enumerate(files):
         try:
@@ -128,7 +157,7 @@ def read_images(paths: Sequence[str | Path], size: int | None = None, name: str 
             )
         images[place] = image
     if broken or images is None:
-        more = f" And {len(broken) - 1} more: {' '.join(broken[1:_SHOWN])}" if len(broken) > 1 else ""
+        more = f" And {len(broken) - 1} more: {' '.join(broken[1:4])}" if len(broken) > 1 else ""
         raise ValueError(f"{broken[0]}{more}")
     return images
 
@@ -139,7 +168,7 @@ def _decode(path: Path, size: int | None, name: str) -> NDArray[np.uint8]:
             try:
                 upright = ImageOps.exif_transpose(file)
             except (ValueError, TypeError, KeyError, struct.error, SyntaxError):
-                upright = file  # damaged notes of how the camera was held are passed over, as every viewer does
+                upright = file  # damaged notes of how the camera was held are ignored, as every viewer does
             image = upright.convert("RGB")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{name}: expected the image {path}, but it does not exist.") from error
@@ -180,7 +209,7 @@ def read_npz(
         for pair in keys:
             x, y = (_npz_array(archive, path, name, each) for each in pair)
             try:
-                found.append(Images(_channels_first(x), y))
+                found.append(Images(channels_first(x), y))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{name}: in {path}, {error}") from error
     return found
@@ -203,7 +232,7 @@ def _npz_array(archive: Any, path: Path, name: str, keys: tuple[str, ...]) -> ND
     return array
 
 
-def _channels_first(x: NDArray[Any]) -> NDArray[Any]:
+def channels_first(x: NDArray[Any]) -> NDArray[Any]:
     """Grey images get a channel; one or three channels at the end come first, where they are not first already."""
     if x.ndim == 3:
         return x[:, None]

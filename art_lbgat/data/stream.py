@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import itertools
 import logging
 import math
@@ -21,8 +22,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 from art_lbgat.checks import check_count, check_flag, check_inputs, check_kind, check_labels
 from art_lbgat.classifier import TensorView, label_rows
 from art_lbgat.data.augmentation import AnyAugmentation, RandomCropFlip, apply, make_augmentation
-from art_lbgat.data.images import Images, as_float
-from art_lbgat.data.mixed import MixedData
+from art_lbgat.data.images import Images, MixedData, as_float
 from art_lbgat.fingerprint import described, sha256_of
 from art_lbgat.memory import to_device
 from art_lbgat.preserve import Key, seed_everything
@@ -30,10 +30,6 @@ from art_lbgat.processes import Processes, Share
 
 logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
-_OTHER_ORDER = (
-    "x: the loaders of the processes shuffle in different orders; expected a loader without a generator of its own "
-    "(its order then follows the seed of the run), or generators of one seed in all processes."
-)
 # What a loader that reads the rows of one process has of the loader it was made of.
 _KEPT = (
     *("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn"),
@@ -54,33 +50,33 @@ class Batch(NamedTuple):
     share: Share | None = None
 
 
-class Stream:
+class Stream(abc.ABC):
     """The batches of a training: order, augmentation and everything else drawn are functions of a key."""
 
     #: Batches of an epoch, if known.
     steps: int | None
 
+    @abc.abstractmethod
     def epoch(self, key: Key, first_step: int = 0) -> Iterator[Batch]:
         """The batches of one epoch.
 
         :param key: Seed, fit and epoch.
         :param first_step: How many batches to leave out at the start, as trained on before a stop.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def fingerprint(self) -> dict[str, Any]:
         """What the data are, as JSON that is equal for equal data."""
-        raise NotImplementedError
 
     def state(self, *, at_start: bool) -> dict[str, Any]:
-        """What :meth:`load` takes to go on; empty where batches are a function of the key alone.
+        """What :meth:`load` takes to resume; empty where batches are a function of the key alone.
 
-        :param at_start: Whether to go on with the next epoch, rather than within the one last begun.
+        :param at_start: Whether to resume at the next epoch, rather than within the one last begun.
         """
         return {}
 
-    def load(self, state: Mapping[str, Any], key: Key) -> None:
-        """Go on from a state: the next epoch that is asked for is that of ``key``.
+    def load(self, state: Mapping[str, Any], key: Key) -> None:  # noqa: B027 (most have no state)
+        """Resume from a state: the next epoch that is asked for is that of ``key``.
 
         :param state: What the stream gave as its state.
         :param key: The place of the next epoch in the run.
@@ -128,24 +124,24 @@ def as_stream(
     if isinstance(x, MixedData):
         data = Source(*x.data, view, ("data", "data (labels)"))
         extra = Source(*x.extra, view, ("extra", "extra (labels)"))
-        return ArrayStream(data, batch_size, view, augmentation, avoid_single, extra, x.extra_fraction)
+        return _ArrayStream(data, batch_size, view, augmentation, avoid_single, extra, x.extra_fraction)
     if isinstance(x, Images) or not brings_labels:
-        return ArrayStream(Source(x, y, view), batch_size, view, augmentation, avoid_single)
-    return LoaderStream(x, batch_size, view, augmentation, avoid_single, processes or Processes())
+        return _ArrayStream(Source(x, y, view), batch_size, view, augmentation, avoid_single)
+    return _LoaderStream(x, batch_size, view, augmentation, avoid_single, processes or Processes())
 
 
 class Source:
     """Samples in memory, checked once; bytes become ``low + x / scale * (high - low)`` on the classifier's device."""
 
     def __init__(self, x: Any, y: Any, view: TensorView, names: tuple[str, str] = ("x", "y")) -> None:
-        self._view = view
-        self._scale: float | None = None
+        self._view, self._scale = view, None
+        clip_values = view.classifier.clip_values
+        self._scaled = clip_values is not None and (np.any(clip_values[0] != 0) or np.any(clip_values[1] != 1))
         if isinstance(x, Images):
             shape = tuple(view.classifier.input_shape)
             if x.image_shape != shape:
                 raise ValueError(f"{names[0]}: expected shape (N, {', '.join(map(str, shape))}), got {x.x.shape}.")
-            self._x: NDArray[Any] = x.x
-            self._scale, y = x.scale, x.y
+            self._x, y, self._scale = x.x, x.y, x.scale
         else:
             self._x = check_inputs(x, view.classifier, names[0])
         self._y = check_labels(y, view.classifier.nb_classes, names[1], length=len(self._x))
@@ -163,16 +159,14 @@ class Source:
         if self._scale is None:
             return Batch(torch.from_numpy(x.astype(np.float32, copy=False)), y)
         images = as_float(to_device(torch.from_numpy(x), self._view.device), self._scale)
-        clip_values = self._view.classifier.clip_values
-        unit = clip_values is None or bool(np.all(clip_values[0] == 0) and np.all(clip_values[1] == 1))
-        bounds = None if unit else self._view.bounds()
+        bounds = self._view.bounds() if self._scaled else None
         if bounds is not None:
             low, high = bounds
             images = torch.minimum(low + images * (high - low), high)
         return Batch(images, y)
 
 
-class ArrayStream(Stream):
+class _ArrayStream(Stream):
     """Shuffled batches of samples in memory, a share of each of which may be extra samples (see :class:`MixedData`)."""
 
     def __init__(
@@ -191,41 +185,29 @@ class ArrayStream(Stream):
         self.steps = len(self._sizes)
 
     def epoch(self, key: Key, first_step: int = 0) -> Iterator[Batch]:
-        """See :class:`Stream`."""
-        order = torch.randperm(len(self._data), generator=key.generator("order")).numpy()
-        extra_order = self._extra_order(key)
-        first, first_extra = (sum(size[kind] for size in self._sizes[:first_step]) for kind in (0, 1))
-        for step, (own, more) in enumerate(self._sizes[first_step:], first_step):
-            batch = self._data.batch(order[first : first + own])
+        own, more = map(list, zip(*self._sizes, strict=True))
+        order = torch.randperm(len(self._data), generator=key.generator("order"))
+        parts, extra = torch.split(order, own), torch.split(self._extra_order(key, sum(more)), more)
+        for step in range(first_step, len(own)):
+            batch = self._data.batch(parts[step].numpy())
             if self._extra is not None:
-                places = torch.randperm(own + more, generator=key._replace(step=step).generator("places"))
-                batch = self._mixed(batch, extra_order[first_extra : first_extra + more], places)
-            first, first_extra = first + own, first_extra + more
+                if more[step]:
+                    batch = _joined(batch, self._extra.batch(extra[step].numpy()), self._view.device)
+                places = torch.randperm(len(batch.x), generator=key._replace(step=step).generator("places"))
+                batch = Batch(batch.x[places.to(batch.x.device)], batch.y[places])
             yield augmented(batch, self._augmentation, key, step, self._view)
 
-    def _mixed(self, batch: Batch, extra: NDArray[np.int64], places: Tensor) -> Batch:
-        """The batch with the extra samples, in the order of ``places``."""
-        if len(extra) and self._extra is not None:
-            more = self._extra.batch(extra)
-            if more.x.device != batch.x.device:  # one held as bytes, the other as numbers
-                batch, more = (each._replace(x=each.x.to(self._view.device)) for each in (batch, more))
-            batch = _joined(batch, more)
-        return Batch(batch.x[places.to(batch.x.device)], batch.y[places])
-
-    def _extra_order(self, key: Key) -> NDArray[np.int64]:
+    def _extra_order(self, key: Key, count: int) -> Tensor:
         """Indices of this epoch's extra samples: a window of one endless sequence of shuffled passes."""
         if self._extra is None:
-            return np.zeros(0, dtype=np.int64)
-        size, per_epoch = len(self._extra), sum(more for _, more in self._sizes)
-        start = max(key.epoch - 1, 0) * per_epoch
-        stop = start + per_epoch
-        passes = range(start // size, (stop - 1) // size + 1)
+            return torch.empty(0, dtype=torch.int64)
+        first, size = max(key.epoch - 1, 0) * count, len(self._extra)
+        passes = range(first // size, (first + count - 1) // size + 1)
         keys = [key._replace(epoch=0, step=number) for number in passes]
-        whole = [torch.randperm(size, generator=each.generator("extra order")).numpy() for each in keys]
-        return np.concatenate(whole)[start - passes[0] * size : stop - passes[0] * size]
+        orders = [torch.randperm(size, generator=each.generator("extra order")) for each in keys]
+        return torch.cat(orders)[first - passes[0] * size :][:count]
 
     def fingerprint(self) -> dict[str, Any]:
-        """SHA-256 over all samples and labels, and how they are batched."""
         return {
             "sha256": self._data.sha256(),
             "extra": None if self._extra is None else [self._extra.sha256(), self._extra_fraction],
@@ -256,7 +238,7 @@ def _sizes(count: int, batch_size: int, extra_fraction: float, avoid_single: boo
     return sizes
 
 
-class LoaderStream(Stream):
+class _LoaderStream(Stream):
     """Checked batches of loaders and data sets; where they are lists of indices, a process fetches only its rows."""
 
     def __init__(
@@ -273,21 +255,26 @@ class LoaderStream(Stream):
             source = DataLoader(source, batch_size=batch_size, shuffle=not isinstance(source, IterableDataset))
         self._source, self._view, self._augmentation = source, view, augmentation
         self._avoid_single, self._processes = avoid_single, processes
-        self._batches, self.steps = _batches(source)
-        self._shares: _Shares | None = None
+        self._loader, self._shares = source, None
+        if not isinstance(source, DataGenerator):
+            length = operator.length_hint(source, -1)  # an iterable data set may have none
+            self.steps = None if length < 0 else length
+        elif source.size is None:
+            raise ValueError("generator: its size is None; expected the number of samples of an epoch.")
+        else:
+            self.steps = math.ceil(source.size / source.batch_size)
         of_indices = isinstance(source, DataLoader) and not isinstance(source.dataset, IterableDataset)
         if processes.world > 1 and of_indices and source.batch_sampler is not None:
             self._shares = _Shares(source.batch_sampler, processes, avoid_single)
             kept = {name: getattr(source, name) for name in _KEPT}
-            loader: DataLoader[Any] = DataLoader(source.dataset, batch_sampler=self._shares, **kept)
-            self._batches = lambda: loader
+            self._loader = DataLoader(source.dataset, batch_sampler=self._shares, **kept)
         self._generators = _generators(source)
         self._found: list[Tensor] = []
         self._last: Batch | None = None
         self._expected: str | None = None
 
     def epoch(self, key: Key, first_step: int = 0) -> Iterator[Batch]:
-        """See :class:`Stream`; batches that are left out are fetched all the same."""
+        # Batches that are left out are fetched all the same.
         self._found = [generator.get_state() for generator in self._generators]
         if not first_step:
             self._check_same()
@@ -300,7 +287,12 @@ class LoaderStream(Stream):
         for step, batch in enumerate(checked):
             if shares is not None:
                 if step == 0:
-                    self._processes.check_same(shares.checksum, _OTHER_ORDER)
+                    self._processes.check_same(
+                        shares.checksum,
+                        "x: the loaders of the processes shuffle in different orders; expected a loader without a "
+                        "generator of its own (its order then follows the seed of the run), or generators of one seed "
+                        "in all processes.",
+                    )
                 batch = batch._replace(share=shares.waiting.popleft())
             self._last = batch
             if step == first_step - 1:
@@ -313,7 +305,10 @@ class LoaderStream(Stream):
     def _fetched(self, key: Key) -> Iterator[Any]:
         """The batches of an epoch, each fetched with global generators that are a function of its place in the run."""
         seed_everything(key.derive("data"))
-        batches = iter(self._batches())
+        if isinstance(self._loader, DataGenerator):
+            batches = (self._loader.get_batch() for _ in range(self.steps or 0))
+        else:
+            batches = iter(self._loader)
         for step in itertools.count():
             seed_everything(key._replace(step=step).derive("fetch"))
             try:
@@ -347,12 +342,11 @@ class LoaderStream(Stream):
         return {"generators": found, "last": last}
 
     def load(self, state: Mapping[str, Any], key: Key) -> None:
-        """See :class:`Stream`. An ART generator goes on from batch to batch, so its earlier epochs are fetched anew."""
         for generator, found in zip(self._generators, state["generators"], strict=True):
             generator.set_state(found)
         self._expected = None if self._shares is not None else state["last"]
-        if isinstance(self._source, DataGenerator) and key.epoch > 1:
-            logger.info("%d epochs of the generator are fetched again, to go on where it was.", key.epoch - 1)
+        if isinstance(self._source, DataGenerator) and key.epoch > 1:  # it cannot be set back
+            logger.info("%d epochs of the generator are fetched again, to resume where it was.", key.epoch - 1)
             for epoch in range(1, key.epoch):
                 for batch in self._fetched(key._replace(epoch=epoch)):
                     self._last = self._check(batch)
@@ -366,19 +360,6 @@ class LoaderStream(Stream):
                 "torch's global generator or its own, and data that do not change. Start anew in another "
                 "checkpoint_dir, or pass arrays."
             )
-
-
-def _batches(source: Any) -> tuple[Callable[[], Iterable[Any]], int | None]:
-    """What makes the batches of an epoch, and how many there are, if known."""
-    if isinstance(source, DataGenerator):
-        if source.size is None:
-            raise ValueError("generator: its size is None; expected the number of samples of an epoch.")
-        steps = math.ceil(source.size / source.batch_size)
-        return lambda: (source.get_batch() for _ in range(steps)), steps
-    try:
-        return lambda: source, len(source)
-    except TypeError:  # an iterable data set without a length
-        return lambda: source, None
 
 
 def _generators(source: Any) -> list[torch.Generator]:
@@ -417,8 +398,7 @@ def augmented(batch: Batch, augmentation: AnyAugmentation | None, key: Key, step
     """The augmented batch, checked: an augmentation that leaves the range would let the attack leave the ball."""
     if augmentation is None:
         return batch
-    generator = key._replace(step=step).generator("augmentation")
-    x, y = apply(augmentation, batch.x, batch.y, generator)
+    x, y = apply(augmentation, batch.x, batch.y, key._replace(step=step).generator("augmentation"))
     # A crop or a flip can only bring in zeros, which the first batch shows; asking again would wait for the device.
     if not (step and isinstance(augmentation, RandomCropFlip)) and not view.takes(x):
         check_inputs(x, view.classifier, "augmentation (its output)")
@@ -450,10 +430,10 @@ def _joining_single(batches: Iterable[_T], length: Callable[[_T], int], join: Ca
     yield from held
 
 
-def _joined(first: Batch, second: Batch) -> Batch:
+def _joined(first: Batch, second: Batch, device: torch.device | None = None) -> Batch:
     """Both batches as one; indices become one-hot rows where the other's labels are soft."""
-    labels = [first.y, second.y]
-    classes = max(y.shape[1] if y.ndim == 2 else 0 for y in labels)
-    if classes:
-        labels = [label_rows(y, classes) for y in labels]
-    return Batch(torch.cat([first.x, second.x]), torch.cat(labels))
+    x, y = [first.x, second.x], [first.y, second.y]
+    if x[0].device != x[1].device:  # one held as bytes, the other as numbers
+        x = [each.to(device) for each in x]
+    classes = max(each.shape[1] if each.ndim == 2 else 0 for each in y)
+    return Batch(torch.cat(x), torch.cat([label_rows(each, classes) for each in y] if classes else y))

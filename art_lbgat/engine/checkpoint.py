@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import re
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -30,9 +31,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "2"
 INTERRUPTED = "interrupted.json"
-_NAME = re.compile(r"step-(\d{9})\.safetensors")
 _EVERY = re.compile(r"(\d+(?:\.\d+)?)\s*(epoch|step|minute)s?")
-_SCALARS = (bool, int, float, str, type(None))
 
 
 class Checkpoint(NamedTuple):
@@ -45,11 +44,7 @@ class Checkpoint(NamedTuple):
 
 
 def write_checkpoint(root: Path, step: int, state: Mapping[str, Any], facts: Mapping[str, Any]) -> Path:
-    """Write a checkpoint; when this returns it is on the disk, and until then the older ones are all there is.
-
-    :raises TypeError: If the state holds what cannot be kept (see :func:`pack`), with its path.
-    :raises OSError: If it cannot be written (a full disk, a directory that is gone); nothing of it is left.
-    """
+    """Write a checkpoint: on the disk when this returns, and nothing of it is left if it cannot be written."""
     tensors, tree = pack(state)
     # Clones, since the format takes neither shared memory nor other memory formats.
     plain = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
@@ -60,17 +55,11 @@ def write_checkpoint(root: Path, step: int, state: Mapping[str, Any], facts: Map
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read and verify one checkpoint, tensors on the CPU.
-
-    :raises ValueError: If it is damaged, incomplete, foreign or of another format; the file and the reason are named.
-    """
+    """Read and verify one checkpoint, tensors on the CPU; a ValueError names the file and what is wrong with it."""
     if path.is_dir():
         raise ValueError(f"{path} is a directory, as earlier versions wrote checkpoints; this version cannot read it.")
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}).") from error
-    try:
         end = 8 + int.from_bytes(data[:8], "little")
         header = dict(json.loads(data[8:end])["__metadata__"])
         expected = header.pop("sha256")
@@ -79,11 +68,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         tensors = load(data)
         if _sha256(header, tensors) != expected:
             raise ValueError(f"{path} is damaged: its SHA-256 is not the one in its header.")
-        state, facts, step = unpack(json.loads(header["state"]), tensors), json.loads(header["facts"]), header["step"]
-        named = _NAME.fullmatch(path.name)
-        if named is None or int(named[1]) != int(step):
+        step = int(header["step"])
+        if path.name != f"step-{step:09d}.safetensors":
             raise ValueError(f"{path} holds step {step}; it was renamed.")
-        return Checkpoint(path, int(step), state, facts)
+        return Checkpoint(path, step, unpack(json.loads(header["state"]), tensors), json.loads(header["facts"]))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}).") from error
     except Exception as error:  # safetensors raises types of its own, a forged header any
         if isinstance(error, ValueError) and str(path) in str(error):
             raise
@@ -92,14 +82,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def checkpoints(root: Path) -> list[Path]:
     """The checkpoints in a directory, newest first, not verified; those of earlier versions are directories."""
-    return sorted((path for path in root.glob("step-*")), reverse=True)
+    return sorted(root.glob("step-*"), reverse=True)
 
 
 def read_newest(root: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole, None if there is none; a damaged one is named in a warning.
-
-    :raises ValueError: If there are some and none can be used.
-    """
+    """The newest checkpoint that is whole; a damaged one is named in a warning, and it is an error if all are."""
     reasons = []
     for path in checkpoints(root):
         try:
@@ -113,42 +100,40 @@ def read_newest(root: Path) -> Checkpoint | None:
 
 
 def pack(tree: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by their path, and everything else as JSON that says where they were.
+    """Tensors by their path, and everything else as JSON that says where they were; see :func:`unpack`.
 
     Taken are dictionaries and counters with text or whole numbers as keys, lists, tuples, tensors, numpy arrays,
-    numbers, text and None, nested; :func:`unpack` gives back the same types.
-
-    :raises TypeError: Anything else, with its path.
+    numbers, text and None, nested; anything else is a TypeError with its path.
     """
     tensors: dict[str, Tensor] = {}
 
-    def encode(value: Any, where: str) -> dict[str, Any]:
+    def encode(value: Any, path: str) -> dict[str, Any]:
+        name = path or "."
         if isinstance(value, Tensor):
-            tensors[where or "."] = value.detach()
-            return {"tensor": where or "."}
+            tensors[name] = value.detach()
+            return {"tensor": name}
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-            tensors[where or "."] = torch.from_numpy(_as_torch_holds(value))
-            return {"array": where or ".", "dtype": str(value.dtype)}
+            tensors[name] = torch.from_numpy(_as_torch_holds(value))
+            return {"array": name, "dtype": str(value.dtype)}
         if isinstance(value, np.generic):
-            return encode(value.item(), where)
-        if type(value) in _SCALARS:
+            return encode(value.item(), path)
+        if type(value) in (bool, int, float, str, type(None)):
             return {"value": value}
-        if isinstance(value, Mapping):
-            for key in value:
-                if type(key) not in (str, int):
-                    raise TypeError(f"{where or '.'}: expected text or whole numbers as keys, got {key!r}.")
-            kind = "counter" if type(value) is Counter else "dict"  # milestones of torch's schedulers are counters
-            return {kind: [[key, encode(each, f"{where}/{key}")] for key, each in value.items()]}
         if type(value) in (list, tuple):
-            kind = "list" if isinstance(value, list) else "tuple"
-            return {kind: [encode(each, f"{where}/{i}") for i, each in enumerate(value)]}
-        raise TypeError(f"{where or '.'}: {type(value).__module__}.{type(value).__qualname__} cannot be kept as data.")
+            return {type(value).__name__: [encode(each, f"{path}/{i}") for i, each in enumerate(value)]}
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{name}: {type(value).__module__}.{type(value).__qualname__} cannot be kept as data.")
+        for key in value:
+            if type(key) not in (str, int):
+                raise TypeError(f"{name}: expected text or whole numbers as keys, got {key!r}.")
+        kind = "counter" if type(value) is Counter else "dict"  # milestones of torch's schedulers are counters
+        return {kind: [[key, encode(each, f"{path}/{key}")] for key, each in value.items()]}
 
     return tensors, encode(tree, "")
 
 
 def unpack(tree: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
-    """What :func:`pack` was given, mappings as dictionaries."""
+    """What :func:`pack` was given, of the same types but for mappings, which are dictionaries."""
     ((kind, value), *_) = tree.items()
     if kind == "value":
         return value
@@ -165,9 +150,9 @@ def unpack(tree: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
 
 def _as_torch_holds(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The array in a type that safetensors keeps and that holds all its values."""
-    if value.dtype.kind == "u" and value.dtype.itemsize > 1:
-        return value.view(f"i{value.dtype.itemsize}") if value.dtype.itemsize == 8 else value.astype(np.int64)
-    return np.ascontiguousarray(value)
+    if value.dtype == np.uint64:
+        return value.view(np.int64)
+    return value.astype(np.int64) if value.dtype in (np.uint16, np.uint32) else np.ascontiguousarray(value)
 
 
 def _sha256(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
@@ -186,16 +171,14 @@ def parse_every(value: int | str, name: str = "checkpoint_every") -> dict[str, f
     for part in value.split(","):
         found = _EVERY.fullmatch(part.strip())
         if not found or float(found[1]) == 0 or (found[2] != "minute" and "." in found[1]):
-            raise ValueError(
-                f"{name}: expected a number of epochs, or text such as '2 epochs', '500 steps' or '1 epoch, 10 "
-                f"minutes', got {value!r}."
-            )
+            expected = "a number of epochs, or text such as '2 epochs', '500 steps' or '1 epoch, 10 minutes'"
+            raise ValueError(f"{name}: expected {expected}, got {value!r}.")
         every[found[2]] = float(found[1])
     return every
 
 
 class Checkpoints:
-    """The directory of one run's checkpoints: from which one it goes on, when the next is due, what is kept."""
+    """The directory of one run's checkpoints: which one it resumes from, when the next is due, what is kept."""
 
     def __init__(self, root: Path, fit: int, settings: Mapping[str, Any], surroundings: Mapping[str, Any]) -> None:
         self.root, self._fit = root, fit
@@ -204,72 +187,59 @@ class Checkpoints:
         self._steps = self._epochs = 0
 
     def find(self, resume: Any) -> Checkpoint | None:
-        """The checkpoint that the run goes on from, as ``resume`` asks, or None to start at the first step.
-
-        :raises FileNotFoundError: ``resume="must"`` where there is none, or a path that is not there.
-        :raises ValueError: ``resume="never"`` where there are some, a path with newer ones beside it, damage, other
-            settings.
-        """
+        """The checkpoint that the run resumes from, as ``resume`` asks, or None to start at the first step."""
         there = checkpoints(self.root)
+        if resume == "never" and there:
+            raise ValueError(
+                f"resume: 'never', but {self.root} holds checkpoints of a run, which would be lost; expected an empty "
+                "checkpoint_dir, or resume='auto' to resume it."
+            )
         if resume == "never":
-            if there:
-                raise ValueError(
-                    f"resume: 'never', but {self.root} holds checkpoints of a run, which would be lost; expected an "
-                    "empty checkpoint_dir, or resume='auto' to go on."
-                )
             return None
-        found = self._given(Path(resume), there) if resume not in ("auto", "must") else None
-        if found is None:
-            found = read_newest(self.root)
-            if found is None and resume == "must" and not list(self.root.parent.glob("fit-*/step-*")):
-                raise FileNotFoundError(f"resume: 'must', but there is no checkpoint in {self.root.parent}.")
+        found = None if resume in ("auto", "must") else self._given(Path(resume), there)
+        found = found or read_newest(self.root)
+        if found is None and resume == "must" and not list(self.root.parent.glob("fit-*/step-*")):
+            raise FileNotFoundError(f"resume: 'must', but there is no checkpoint in {self.root.parent}.")
         if found is not None:
             self._check_same_run(found)
         return found
 
     def _given(self, path: Path, there: list[Path]) -> Checkpoint | None:
-        """The checkpoint of a path; None where it is of another fit, or this run has gone on from it already."""
+        """The checkpoint of a path; None where it is of another fit, or this run has resumed from it already."""
         if not path.exists():
-            raise FileNotFoundError(
-                f"resume: expected 'auto', 'must', 'never' or the path of a checkpoint, got {path}."
-            )
+            expected = "'auto', 'must', 'never' or the path of a checkpoint"
+            raise FileNotFoundError(f"resume: expected {expected}, got {path}.")
         found = read_checkpoint(path) if path.name.startswith("step-") else read_newest(path)
         if found is None:
             raise FileNotFoundError(f"resume: there is no checkpoint in {path}.")
-        if found.state.get("fit") != self._fit:
+        elsewhere = found.path.resolve().parent != self.root.resolve()
+        if found.state.get("fit") != self._fit or (elsewhere and there):
             return None
-        if found.path.resolve().parent != self.root.resolve():
-            return None if there else found
-        newer = [each.name for each in there if each.name > found.path.name]
-        if newer:
+        if not elsewhere and there[0].name > found.path.name:
             raise ValueError(
-                f"resume: {found.path} is older than {newer[0]} in {self.root}, which the run would overwrite; "
-                "expected another checkpoint_dir, or resume='auto' to go on from the newest."
+                f"resume: {found.path} is older than {there[0].name} in {self.root}, which the run would overwrite; "
+                "expected another checkpoint_dir, or resume='auto' to resume from the newest."
             )
         return found
 
     def _check_same_run(self, found: Checkpoint) -> None:
         if "models" not in found.state:
             raise ValueError(f"resume: {found.path} is no checkpoint of a run: it lacks models.")
-        changed = differences(found.facts.get("settings"), self._facts["settings"])
-        if changed:
+        settings, around = (differences(found.facts.get(name), self._facts[name]) for name in self._facts)
+        if settings:
             raise ValueError(
-                f"resume: the settings are not those of {found.path}: {'; '.join(changed)}. What may change: "
+                f"resume: the settings are not those of {found.path}: {'; '.join(settings)}. What may change: "
                 f"{', '.join(MAY_CHANGE)}. Take another checkpoint_dir for another run."
             )
-        around = differences(found.facts.get("surroundings"), self._facts["surroundings"])
         if around:
             logger.warning("resume: the last bits may differ from a run never stopped: %s.", "; ".join(around))
 
-    def went_on_from(self, used: Checkpoint) -> None:
+    def set_aside_newer(self, used: Checkpoint) -> None:
         """Rename what is newer than the checkpoint that is used: it is damaged, and would stay the newest."""
         (self.root / INTERRUPTED).unlink(missing_ok=True)
-        if used.path.parent.resolve() != self.root.resolve():
-            return
         for path in checkpoints(self.root):
-            if path.name > used.path.name:
-                aside = path.with_name(f"damaged-{path.name}")
-                path.replace(aside)
+            if used.path.parent.resolve() == self.root.resolve() and path.name > used.path.name:
+                aside = path.replace(path.with_name(f"damaged-{path.name}"))
                 logger.warning("checkpoint set aside as %s.", aside)
 
     def due(self, every: Mapping[str, float], *, epoch_ended: bool) -> bool:
@@ -277,26 +247,17 @@ class Checkpoints:
         self._epochs += epoch_ended
         self._steps += not epoch_ended
         minutes = (time.monotonic() - self._written_at) / 60
-        return (
-            (epoch_ended and self._epochs >= every.get("epoch", float("inf")))
-            or (not epoch_ended and self._steps >= every.get("step", float("inf")))
-            or minutes >= every.get("minute", float("inf"))
-        )
+        passed = {"minute": minutes, **({"epoch": self._epochs} if epoch_ended else {"step": self._steps})}
+        return any(passed.get(unit, 0) >= number for unit, number in every.items())
 
     def write(self, step: int, state: Mapping[str, Any], keep: int) -> None:
-        """Write a checkpoint, and delete all but the newest ``keep``.
-
-        :raises OSError: If it could not be written; the ones before are intact.
-        """
+        """Write a checkpoint, and delete all but the newest ``keep``."""
         try:
             write_checkpoint(self.root, step, state, {**self._facts, "written": time.time()})
         except OSError as error:
-            there = checkpoints(self.root)
-            what = "the ones before it are intact, and the run goes on from the newest when it is started again"
-            raise OSError(
-                f"checkpoint_dir: a checkpoint could not be written to {self.root} ({error.strerror or error}); "
-                f"{what if there else 'there are none there any more'}."
-            ) from error
+            what = f"checkpoint_dir: a checkpoint could not be written to {self.root} ({error.strerror or error})"
+            left = "the ones before it are intact, and the run resumes from the newest when it is started again"
+            raise OSError(f"{what}; {left if checkpoints(self.root) else 'there are none there any more'}.") from error
         self._steps = self._epochs = 0
         self._written_at = time.monotonic()
         prune(self.root, keep)
@@ -312,33 +273,24 @@ class Checkpoints:
 
 
 def prune(root: Path, keep: int) -> None:
-    """Delete all but the newest checkpoints, and what writes that were killed have left."""
-    for path in [*checkpoints(root)[keep:], *root.glob(".step-*")]:
+    """Delete all but the newest checkpoints, and what writes that were killed have left; never a directory."""
+    files = [path for path in checkpoints(root) if path.is_file()]
+    for path in [*files[keep:], *root.glob(".step-*")]:
         path.unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """A directory for one run alone, made if it is not there; a run that was killed leaves no lock.
-
-    :raises PermissionError: If it cannot be written to.
-    :raises BlockingIOError: If another run has it.
-    """
+    """A directory for one run alone, made if it is not there; a run that was killed leaves no lock."""
     from filelock import FileLock, Timeout
 
     try:
         root.mkdir(parents=True, exist_ok=True)
-        probe = root / ".step-probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise PermissionError(f"checkpoint_dir: {root} cannot be written to ({error.strerror}).") from error
-    lock = FileLock(root / ".lock", timeout=0)
-    try:
-        lock.acquire()
+        tempfile.TemporaryFile(dir=root, prefix=".step-").close()
+        lock = FileLock(root / ".lock", timeout=0).acquire()
     except Timeout as error:
         raise BlockingIOError(f"checkpoint_dir: another run is using {root}.") from error
-    try:
+    except OSError as error:
+        raise PermissionError(f"checkpoint_dir: {root} cannot be written to ({error.strerror}).") from error
+    with lock:
         yield
-    finally:
-        lock.release()

@@ -40,48 +40,39 @@ class Meter:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._predicted: Tensor | None = None
+        self._predicted: Tensor | None = None  # how often each class
         self.samples = 0
 
     def add(
-        self,
-        terms: Terms,
-        loss: Tensor,
-        logits: Mapping[str, Tensor],
-        y: Tensor,
-        y_guide: Tensor,
-        counted: bool = True,
+        self, terms: Terms, loss: Tensor, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor, counted: bool = True
     ) -> None:
         """Add one step: unweighted terms and loss (batch means), and which logits are right.
 
         Rows that stand in for none (``counted=False``) count as 0 samples.
         """
-        n = len(y) if counted else 0
+        n = len(y) * counted
         values = {name: term.value.detach() * n for name, term in terms.items()}
         values["loss"] = loss.detach() * n
-        for name, column in (("natural", "train_natural_accuracy"), ("adversarial", "train_robust_accuracy")):
+        for name, column, labels in (
+            ("natural", "train_natural_accuracy", y),
+            ("adversarial", "train_robust_accuracy", y),
+            ("guide", "guide_accuracy", y_guide),
+        ):
             if name in logits:
-                values[column] = correct(logits[name], y).sum() * counted
-        if "guide" in logits:
-            values["guide_accuracy"] = correct(logits["guide"], y_guide).sum() * counted
-        student = logits.get("adversarial", logits.get("natural"))
-        if student is not None:
-            self._count(student.detach().argmax(dim=1), student.shape[1], counted)
+                values[column] = correct(logits[name], labels).sum() * counted
         for name, value in values.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
+        student = logits.get("adversarial", logits.get("natural"))
+        if student is not None:
+            predicted = student.detach().argmax(dim=1)
+            if self._predicted is None:
+                self._predicted = torch.zeros(student.shape[1], dtype=torch.int64, device=student.device)
+            self._predicted.scatter_add_(0, predicted, torch.full_like(predicted, counted))
         self.samples += n
-
-    def _count(self, predicted: Tensor, nb_classes: int, counted: bool) -> None:
-        if self._predicted is None:
-            self._predicted = torch.zeros(nb_classes, dtype=torch.int64, device=predicted.device)
-        if counted:
-            self._predicted.scatter_add_(0, predicted, torch.ones_like(predicted))
 
     def only_class(self) -> int | None:
         """The class that every sample so far was predicted as; None where there are several, or no sample."""
-        if self._predicted is None:
-            return None
-        predicted = self._predicted.nonzero().flatten().tolist()
+        predicted = [] if self._predicted is None else self._predicted.nonzero().flatten().tolist()
         return predicted[0] if len(predicted) == 1 else None
 
     def state(self, processes: Processes) -> dict[str, Any]:
@@ -93,15 +84,13 @@ class Meter:
         }
 
     def summed(self, processes: Processes, device: torch.device) -> Meter:
-        """The sums over all processes, which all have to ask for them; alone, this meter itself."""
-        if processes.world == 1:
-            return self
+        """The sums over all processes, which all have to ask for them."""
         total = Meter()
         total.load(self.state(processes), device)
         return total
 
     def load(self, state: Mapping[str, Any], device: torch.device, *, counted: bool = True) -> None:
-        """Go on from a state; ``counted=False`` starts at 0, since another process holds what was counted."""
+        """Resume from a state; ``counted=False`` starts at 0, since another process holds what was counted."""
         self._sums = {name: value.to(device) * counted for name, value in state["sums"].items()}
         self._predicted = None if state["predicted"] is None else state["predicted"].to(device) * counted
         self.samples = state["samples"] * counted

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from art_lbgat.checks import check_choice, check_count, check_flag, check_number, check_share
+from art_lbgat.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_kind,
+    check_number,
+    check_optional,
+    check_path,
+    check_share,
+)
 from art_lbgat.engine.checkpoint import parse_every
 from art_lbgat.engine.history import StepRecord
 from art_lbgat.engine.trackers import Tracker, check_trackers
@@ -26,41 +35,39 @@ _CHOICES = {
 class RunOptions:
     """Options of a run that change nothing about the method.
 
-    :param eps_warmup_epochs: ``eps`` and ``eps_step`` of the training attack rise linearly: in epoch ``e`` (from 1)
-        they are ``min(1, e / eps_warmup_epochs)`` of their full size. 0 turns it off.
+    :param eps_warmup_epochs: In epoch ``e`` (from 1) the training attack has ``min(1, e / eps_warmup_epochs)`` of its
+        ``eps`` and ``eps_step``; 0 turns it off.
     :param max_grad_norm: Clip the joint L2 norm of all trained parameters' gradients to this; None does not clip.
-    :param awp_gamma: Adversarial weight perturbation (AWP, arXiv 2004.05884): in each step the student's weights are
-        moved by ``gamma * ||w||`` per tensor along the gradient of the loss, see :mod:`art_lbgat.engine.perturbation`;
-        > 0 (5e-3 as published), None turns it off.
+    :param awp_gamma: Adversarial weight perturbation (AWP, see :mod:`art_lbgat.engine.perturbation`): in each step the
+        student's weights move by ``gamma * ||w||`` per tensor; > 0 (5e-3 as published), None turns it off.
     :param awp_start_epoch: The first epoch (from 1) with AWP.
-    :param ema_decay: Average the student's weights and buffers exponentially, in (0, 1), see
-        :mod:`art_lbgat.engine.averaging`; the averaged weights are what is validated and kept. None turns it off.
+    :param ema_decay: Average the student's weights exponentially, in (0, 1), see :mod:`art_lbgat.engine.averaging`; the
+        averaged weights are what is validated and kept. None turns it off.
     :param keep: With validation data, ``"best"`` keeps the weights of the epoch with the highest robust (then natural)
         validation accuracy, ``"last"`` those of the last epoch.
     :param validate_every: Validate after every so many epochs, and always after the last.
     :param patience: Stop when the best validation accuracy is so many validated epochs old; None does not stop.
-    :param on_collapse: What is done when robust validation accuracy falls below half of its best (catastrophic
-        overfitting): ``"warn"`` says so and goes on, ``"stop"`` ends the training.
-    :param selection: What ``validation_data`` is: ``"validation"`` for held-out data, or ``"test"`` for the labelled
-        reproduction of papers that choose the epoch on the test set; the history carries the label.
-    :param precision: Of the forward and backward passes: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` by autocast (fp16 on
-        CUDA only, with a loss scaler). Losses, weights and updates stay in fp32; validation runs in fp32.
+    :param on_collapse: When robust validation accuracy falls below half of its best (catastrophic overfitting):
+        ``"warn"``, or ``"stop"`` the training.
+    :param selection: What ``validation_data`` is: ``"validation"``, or ``"test"`` for the labelled reproduction of
+        papers that choose the epoch on the test set; the history carries the label.
+    :param precision: ``"fp32"``, or autocast to ``"bf16"`` or ``"fp16"`` (CUDA only, with a loss scaler) in forward and
+        backward passes; losses, weights, updates and validation stay in fp32.
     :param attack_precision: Of the passes of the training attack; None is the same.
     :param channels_last: Convolutions in channels_last while training; rounds otherwise, faster on most hardware.
     :param compile: Run the models through ``torch.compile`` while training (some ten seconds at the start); rounds
         otherwise. A model that cannot be compiled runs as it is, with one warning.
     :param checkpoint_dir: A directory for checkpoints, made if it is not there: a run that was stopped, whatever
-        stopped it, goes on from the newest with the same bits (see docs/resume.md). None writes nothing.
-    :param checkpoint_every: When they are written: a number of epochs, or text such as ``"500 steps"`` or
-        ``"1 epoch, 10 minutes"`` (whichever comes first).
+        stopped it, resumes from the newest with the same bits (see docs/resume.md). None writes nothing.
+    :param checkpoint_every: A number of epochs, or text such as ``"500 steps"`` or ``"1 epoch, 10 minutes"`` (whichever
+        comes first).
     :param keep_checkpoints: How many are kept; the best weights so far are in each.
-    :param resume: ``"auto"`` goes on from the newest checkpoint where there is one; ``"must"`` refuses to start at the
-        first step; ``"never"`` refuses a directory with checkpoints; or the path of a checkpoint, or of a directory
-        of them, to go on from.
+    :param resume: ``"auto"`` resumes from the newest checkpoint where there is one; ``"must"`` refuses to start at the
+        first step; ``"never"`` refuses a directory with checkpoints; or the path of a checkpoint, or of a directory.
     :param trackers: Objects that are called after every epoch, see :class:`~art_lbgat.engine.trackers.Tracker`.
-    :param on_step: Called after every training step with a :class:`~art_lbgat.engine.history.StepRecord`: the batch,
-        ``x_adv``, logits and loss terms of this process; the gradients are still in the parameters.
-    :param seed: Seed of the run; None draws one from torch's global generator.
+    :param on_step: Called after every training step with a :class:`~art_lbgat.engine.history.StepRecord` of this
+        process; the gradients are still in the parameters.
+    :param seed: Seed of the run; None draws one from torch's global generator (a ``validation_split`` then takes 0).
     :param verbose: Show a progress bar.
     :raises TypeError: A value of the wrong type.
     :raises ValueError: A value outside its range.
@@ -90,36 +97,31 @@ class RunOptions:
     verbose: bool = True
 
     def __post_init__(self) -> None:
-        check_count(self.eps_warmup_epochs, "eps_warmup_epochs", minimum=0)
-        for name, minimum in (("patience", 1), ("seed", 0)):
-            if getattr(self, name) is not None:
-                check_count(getattr(self, name), name, minimum=minimum)
         for name in ("awp_start_epoch", "validate_every", "keep_checkpoints"):
             check_count(getattr(self, name), name)
-        checks = {"max_grad_norm": _check_positive, "awp_gamma": _check_positive, "ema_decay": check_share}
-        for name, check in checks.items():
-            if getattr(self, name) is not None:
-                check(getattr(self, name), name)
+        check_count(self.eps_warmup_epochs, "eps_warmup_epochs", minimum=0)
+        check_optional(check_count, self.patience, "patience")
+        check_optional(check_count, self.seed, "seed", minimum=0)
+        for name in ("max_grad_norm", "awp_gamma"):
+            check_optional(check_number, getattr(self, name), name, exclusive=True)
+        check_optional(check_share, self.ema_decay, "ema_decay")
         for name, choices in _CHOICES.items():
             check_choice(getattr(self, name), name, choices)
         if self.precision == "fp16" and self.awp_gamma is not None:
             raise ValueError("awp_gamma: expected None with precision='fp16', whose loss is scaled; take 'bf16'.")
-        self._check_checkpoints()
+        parse_every(self.checkpoint_every)
+        empty = [value for value in (self.resume, self.checkpoint_dir) if isinstance(value, str) and not value]
+        if self.resume is None or empty:
+            raise ValueError("resume, checkpoint_dir: expected a path (resume: or 'auto', 'must', 'never'), got none.")
+        check_optional(check_path, self.checkpoint_dir, "checkpoint_dir")
+        check_path(self.resume, "resume")
+        if self.checkpoint_dir is None and self.resume != "auto":
+            raise ValueError(f"resume: expected checkpoint_dir with resume={str(self.resume)!r}, got None.")
         check_trackers(self.trackers)
         if self.on_step is not None and not callable(self.on_step):
             raise TypeError(f"on_step: expected a function of a StepRecord, got {self.on_step!r}.")
         for name in ("channels_last", "compile", "verbose"):
             check_flag(getattr(self, name), name)
-
-    def _check_checkpoints(self) -> None:
-        parse_every(self.checkpoint_every)
-        for name, value in (("checkpoint_dir", self.checkpoint_dir), ("resume", self.resume)):
-            if value is not None and not isinstance(value, (str, os.PathLike)):
-                raise TypeError(f"{name}: expected a path, got {value!r}.")
-        if self.resume in (None, "") or self.checkpoint_dir == "":
-            raise ValueError("resume, checkpoint_dir: expected a path (resume: or 'auto', 'must', 'never'), got none.")
-        if self.checkpoint_dir is None and self.resume != "auto":
-            raise ValueError(f"resume: expected checkpoint_dir with resume={str(self.resume)!r}, got None.")
 
     def perturbs_weights(self, epoch: int) -> bool:
         """Whether AWP is on in ``epoch`` (from 1).
@@ -141,26 +143,19 @@ def run_options(options: RunOptions | None, given: Mapping[str, Any]) -> RunOpti
 
     :raises TypeError: Both given, an object of another type, or a keyword that is no field (with the nearest).
     """
-    names = [field.name for field in fields(RunOptions)]
     for name in given:
-        check_keyword(name, names)
+        check_keyword(name, [field.name for field in fields(RunOptions)])
     if options is None:
         return RunOptions(**given)
-    if not isinstance(options, RunOptions):
-        raise TypeError(f"options: expected a RunOptions, got {type(options).__name__}.")
+    check_kind(options, "options", RunOptions)
     if given:
         raise TypeError(f"options: expected either options= or keywords, got both ({', '.join(given)}).")
     return options
 
 
-def check_keyword(name: str, names: list[str]) -> None:
+def check_keyword(name: str, names: Iterable[str], what: str = "unexpected keyword") -> None:
     """Refuse a keyword that nothing takes, naming the nearest one that exists."""
-    if name not in names:
-        try:
-            check_choice(name, "keyword", names)
-        except ValueError as error:
-            raise TypeError(f"unexpected {error}") from None
-
-
-def _check_positive(value: Any, name: str) -> float:
-    return check_number(value, name, exclusive=True)
+    try:
+        check_choice(name, what, names)
+    except ValueError as error:
+        raise TypeError(str(error)) from None

@@ -349,7 +349,7 @@ class Run:
         )
         if found is not None:
             self._load(found)
-            self.processes.on_main(lambda: checkpoints.went_on_from(found))
+            self.processes.on_main(lambda: checkpoints.set_aside_newer(found))
             logger.warning("%s goes on from %s, in epoch %d.", self.method.title, found.path, self._epoch)
         elif self.guides and not self.method.train_guides:  # once, since they never change
             frozen = {f"guide-{i}": dict(guide.module.state_dict()) for i, guide in enumerate(self.guides)}

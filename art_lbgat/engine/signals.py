@@ -6,12 +6,11 @@ import logging
 import signal
 import threading
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
-EXIT_CODE = 130
 _NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")  # the last as SLURM's --signal=USR1@120 sends it; not on every system
 _SECONDS = 0.5  # a launcher sends on the Ctrl-C that the terminal has sent already
 
@@ -20,7 +19,7 @@ class Interrupted(SystemExit):
     """A run was asked to end, wrote a checkpoint and left; as an exception that nobody catches, exit code 130."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(EXIT_CODE)
+        super().__init__(130)
         self.message = message
 
     def __str__(self) -> str:
@@ -28,32 +27,28 @@ class Interrupted(SystemExit):
 
 
 class Signals:
-    """Inside the block SIGTERM, SIGINT and SIGUSR1 only leave their number here; the handlers are as found afterwards.
+    """Inside the block SIGTERM, SIGINT and SIGUSR1 only leave their number here; their handlers are then restored.
 
     A second SIGINT raises ``KeyboardInterrupt`` at once. In other threads than the main one nothing is changed.
     """
 
     def __init__(self, enabled: bool) -> None:
-        self._enabled = enabled and threading.current_thread() is threading.main_thread()
+        main = threading.current_thread() is threading.main_thread()
+        self._names = [name for name in _NAMES if enabled and main and hasattr(signal, name)]
         self._found: dict[int, Any] = {}
         self._since = 0.0
         #: The number of the signal that came, 0 if none did.
         self.number = 0
 
     def __enter__(self) -> Signals:
-        if self._enabled:
-            for name in _NAMES:
-                number = getattr(signal, name, None)
-                if number is not None:
-                    self._found[number] = signal.signal(number, self._take)
+        for name in self._names:
+            number = getattr(signal, name)
+            self._found[number] = signal.signal(number, self._take)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._found.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._found.clear()
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()

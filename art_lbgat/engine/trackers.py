@@ -1,4 +1,4 @@
-"""Where the numbers of a run go while it goes on: any object with three methods, a CSV file, or a service."""
+"""Where the numbers of a run go while it trains: any object with three methods, a CSV file, or a service."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from art_lbgat.files import write_text
 
 logger = logging.getLogger(__name__)
 
-Status = str
 SERVICES = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "mlflow": ("mlflow",)}
 
 
@@ -27,21 +26,21 @@ class Tracker(Protocol):
     """
 
     def start(self, run: Mapping[str, Any]) -> None:
-        """The run begins or goes on.
+        """The run begins or is resumed.
 
         :param run: ``"trainer"``, ``"fit"`` (its number), ``"seed"``, ``"nb_epochs"``, ``"steps_per_epoch"`` (or None),
             ``"epoch"`` (the next one), ``"options"`` and ``"history"`` (rows of epochs that are done).
         """
 
     def log(self, values: Mapping[str, Any], step: int, epoch: int) -> None:
-        """An epoch has ended, or goes on.
+        """An epoch has ended, or is running.
 
         :param values: The row of ``trainer.history``; within an epoch the means so far, and ``"step_in_epoch"``.
         :param step: Steps of the run so far.
         :param epoch: The epoch, from 1.
         """
 
-    def finish(self, status: Status) -> None:
+    def finish(self, status: str) -> None:
         """The run ends.
 
         :param status: ``"finished"``, ``"interrupted"`` or ``"failed"``.
@@ -58,28 +57,28 @@ def check_trackers(trackers: Any) -> None:
 
 
 class CSVTracker:
-    """Writes the history as a CSV file, whole after every epoch; one that goes on has each epoch once.
+    """Writes the history as a CSV file, whole after every epoch; a run that is resumed has each epoch once.
 
     :param path: The file; its directory is made.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path, self._rows = Path(path), []  # type: tuple[Path, list[dict[str, Any]]]
+        self._path = Path(path)
+        self._rows: dict[Any, dict[str, Any]] = {}
 
     def start(self, run: Mapping[str, Any]) -> None:
         """See :class:`Tracker`: begins with the epochs that are done."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._rows = [dict(row) for row in run["history"]]
+        self._rows = {(row.get("fit"), row.get("epoch")): dict(row) for row in run["history"]}
 
     def log(self, values: Mapping[str, Any], step: int, epoch: int) -> None:
         """See :class:`Tracker`."""
         import pandas
 
-        place = (values.get("fit"), values.get("epoch"))  # trained anew where the run went back to a checkpoint
-        self._rows = [row for row in self._rows if (row.get("fit"), row.get("epoch")) != place] + [dict(values)]
-        write_text(self._path, pandas.DataFrame(self._rows).to_csv(index=False))
+        self._rows[values.get("fit"), values.get("epoch")] = dict(values)  # anew after a return to a checkpoint
+        write_text(self._path, pandas.DataFrame(list(self._rows.values())).to_csv(index=False))
 
-    def finish(self, status: Status) -> None:
+    def finish(self, status: str) -> None:
         """See :class:`Tracker`: everything is written already."""
 
 
@@ -107,8 +106,8 @@ class ServiceTracker:
         if not any(importlib.util.find_spec(package) for package in packages):
             raise ImportError(f"service: {service} needs a package: pip install 'art-lbgat[{service}]'.")
         self._service, self._project, self._directory, self._options = service, project, Path(directory), options
-        self._send: Callable[[dict[str, float], int], Any] | None = None
-        self._finish: Callable[[], Any] | None = None
+        self._send: Callable[[dict[str, float], int], Any] = lambda *_: None
+        self._finish: Callable[[], Any] = lambda: None
         self.every_seconds = every_seconds
 
     def start(self, run: Mapping[str, Any]) -> None:
@@ -120,12 +119,8 @@ class ServiceTracker:
 
             writer: Any = SummaryWriter(self._directory / self._project, **self._options)
             writer.add_text("settings", "\n".join(f"    {name}: {value}" for name, value in settings.items()))
-
-            def send(numbers: dict[str, float], step: int) -> None:
-                for name, value in numbers.items():
-                    writer.add_scalar(name, value, step)
-
-            self._send, self._finish = send, writer.close
+            self._send = lambda numbers, step: [writer.add_scalar(k, v, step) for k, v in numbers.items()]
+            self._finish = writer.close
         elif self._service == "wandb":
             import wandb
 
@@ -144,13 +139,11 @@ class ServiceTracker:
         """See :class:`Tracker`: numbers only; those within an epoch under ``running/``."""
         prefix = "running/" if "step_in_epoch" in values else ""
         numbers = {f"{prefix}{k}": float(v) for k, v in values.items() if isinstance(v, (int, float))}
-        assert self._send is not None  # noqa: S101 (for the type checker: a run starts its trackers first)
         self._send({**numbers, "epoch": float(epoch)}, step)
 
-    def finish(self, status: Status) -> None:
+    def finish(self, status: str) -> None:
         """See :class:`Tracker`."""
-        if self._finish is not None:
-            self._finish()
+        self._finish()
 
 
 class Trackers:
@@ -179,7 +172,7 @@ class Trackers:
                 self._told[id(each)] = now
                 each.log({**means(), "step_in_epoch": step_in_epoch}, step, epoch)
 
-    def finish(self, status: Status) -> None:
+    def finish(self, status: str) -> None:
         """The run ends; a tracker that fails now is a warning, since the run has its own end."""
         for each in self._trackers:
             try:

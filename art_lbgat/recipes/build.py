@@ -14,7 +14,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 
 from art_lbgat.attacks import PGDAttack, TRADESAttack
-from art_lbgat.checks import check_count, check_kind, check_seed
+from art_lbgat.checks import check_count, check_kind, check_optional, check_seed
 from art_lbgat.data import DataSet, Images, load_data
 from art_lbgat.data.datasets import LARGEST_SEED
 from art_lbgat.engine.options import RunOptions, check_keyword
@@ -28,7 +28,6 @@ from art_lbgat.weights import load_weights
 
 if TYPE_CHECKING:
     from art_lbgat.recipes.recipe import Recipe
-
 
 CALL_FIELDS = ("seed", "verbose", "trackers", "on_step", "checkpoint_dir", "resume")
 """Fields of RunOptions that belong to one run; the others are part of a recipe."""
@@ -98,7 +97,7 @@ def fit_options(recipe: Recipe, data: DataSet) -> dict[str, Any]:
         "batch_size": recipe.batch_size,
         "nb_epochs": recipe.nb_epochs,
         "scheduler": recipe.schedule,
-        "augmentation": None if recipe.augmentation == "none" else recipe.augmentation,
+        "augmentation": recipe.augmentation,
         "validation_data": validation,
     }
 
@@ -123,67 +122,43 @@ def build(
 ) -> Experiment:
     """See ``Recipe.build``; ``guide_trackers`` are the trackers of each frozen guide, if it is trained."""
     check_seed(seed, maximum=LARGEST_SEED)
-    if data is not None:
-        check_kind(data, "data", DataSet)
-    if limit is not None:
-        check_count(limit, "limit")
-    options = _options(recipe, run, seed)  # checked before anything is loaded
+    check_optional(check_kind, data, "data", kind=DataSet)
+    check_optional(check_count, limit, "limit")
+    for name in run:  # checked before anything is loaded
+        check_keyword(name, [each.name for each in fields(RunOptions)])
+        if name not in CALL_FIELDS:
+            raise TypeError(f"run: {name} is a field of the recipe; expected it in override({name}=...).")
+    options = replace(recipe.run, **{**run, "seed": seed})
     if data is None:
         data = load_recipe_data(recipe, root, seed=seed, limit=limit)
-    frozen = recipe.method == "bgat"
+    frozen = bool(recipe.guides) and not METHODS[recipe.method].train_guides
+    by_own_recipe = frozen and (guide_weights is None or recipe.guide_recipe is not None)
+    models = [(recipe, recipe.model)]
+    models += [(recipe.for_guide(name) if by_own_recipe else recipe, name) for name in recipe.guides]
     with preserved_randomness():
         torch.manual_seed(seed)
-        classifier = recipe_classifier(recipe, recipe.model, data.nb_classes, data.input_shape, device_type)
-        guides = []
-        for name in recipe.guides:
-            trained_by_own = frozen and (guide_weights is None or recipe.guide_recipe is not None)
-            own = recipe.for_guide(name) if trained_by_own else recipe
-            guides.append(recipe_classifier(own, name, data.nb_classes, data.input_shape, device_type))
+        made = [recipe_classifier(own, name, data.nb_classes, data.input_shape, device_type) for own, name in models]
+    classifier, *guides = made
     if guide_weights is not None:
         given: list[Any] = list(guide_weights) if isinstance(guide_weights, (list, tuple)) else [guide_weights]
         if len(given) != len(guides):
             raise ValueError(f"guide_weights: expected {len(guides)}, one for each guide, got {len(given)}.")
-        for guide, weights in zip(guides, given, strict=True):
-            _load_guide(guide, weights)
-    trainer = _trainer(recipe, classifier, guides, options)
-    return Experiment(
-        recipe, classifier, guides, trainer, data, seed, not frozen or guide_weights is not None, guide_trackers
-    )
-
-
-def _load_guide(guide: PyTorchClassifier, weights: Any) -> None:
-    try:
-        load_weights(guide.model, weights)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        raise type(error)(f"guide_weights: {error}") from error
-
-
-def _options(recipe: Recipe, run: Mapping[str, Any], seed: int) -> RunOptions:
-    """The recipe's way of running with what belongs to this run alone."""
-    names = [each.name for each in fields(RunOptions)]
-    for name in run:
-        if name not in names:
-            check_keyword(name, names)
-        if name not in CALL_FIELDS:
-            raise TypeError(f"run: {name} is a field of the recipe; expected it in override({name}=...).")
-    return replace(recipe.run, **{**run, "seed": seed})
+        try:
+            for guide, weights in zip(guides, given, strict=True):
+                load_weights(guide.model, weights)
+        except (ValueError, TypeError, FileNotFoundError) as error:
+            raise type(error)(f"guide_weights: {error}") from error
+    trainer, trained = _trainer(recipe, classifier, guides, options), not frozen or guide_weights is not None
+    return Experiment(recipe, classifier, guides, trainer, data, seed, trained, guide_trackers)
 
 
 def recipe_classifier(
     recipe: Recipe, name: str, nb_classes: int, input_shape: Sequence[int], device_type: str | None
 ) -> PyTorchClassifier:
     """The network ``name`` with the optimizer of a recipe, and fresh weights from torch's global generator."""
-    wide = recipe.sub_block1 and name.startswith("wrn-")
-    return create_classifier(
-        create_model(name, nb_classes, input_shape, sub_block1=wide),
-        nb_classes,
-        input_shape,
-        learning_rate=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov,
-        device_type=device_type,
-    )
+    model = create_model(name, nb_classes, input_shape, sub_block1=recipe.sub_block1 and name.startswith("wrn-"))
+    rates = {each: getattr(recipe, each) for each in ("learning_rate", "momentum", "weight_decay", "nesterov")}
+    return create_classifier(model, nb_classes, input_shape, device_type=device_type, **rates)
 
 
 def _trainer(
@@ -207,6 +182,6 @@ def _trainer(
     }
     if recipe.guidance == "kd":
         settings["guidance"] = partial(kd, temperature=recipe.kd_temperature, weight=recipe.kd_weight)
-    if recipe.method == "bgat":
-        return make(classifier, guides, attack, **settings)
-    return make(classifier, guides[0], attack, guide_ce_weight=recipe.guide_ce_weight, **settings)
+    if method.train_guides:
+        settings["guide_ce_weight"] = recipe.guide_ce_weight
+    return make(classifier, guides[0] if method.train_guides else guides, attack, **settings)

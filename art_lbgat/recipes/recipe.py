@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,23 +26,21 @@ from art_lbgat.checks import (
 from art_lbgat.data import make_augmentation
 from art_lbgat.data.datasets import LOADERS
 from art_lbgat.engine.cost import Cost, step_cost
-from art_lbgat.engine.options import RunOptions
+from art_lbgat.engine.options import RunOptions, check_keyword
 from art_lbgat.engine.schedule import StepSchedule
 from art_lbgat.files import write_text
 from art_lbgat.losses import GUIDANCE, REGULARIZERS
 from art_lbgat.recipes.build import CALL_FIELDS, Experiment, build
 from art_lbgat.trainers import METHODS
+from art_lbgat.trainers.guided import GuidedTrainer
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-NONE = "none"
-"""How None is written in TOML, which has no null, and on a command line."""
-
+NONE = "none"  # how None is written in TOML, which has no null, and on a command line
 RUN_FIELDS = tuple(each.name for each in fields(RunOptions) if each.name not in CALL_FIELDS)
-
 _HOST_FIELDS = ("precision", "channels_last", "compile", "checkpoint_every", "keep_checkpoints")
 
 
@@ -148,72 +147,54 @@ class Recipe:
     notes: str = ""
 
     def __post_init__(self) -> None:
-        check_choice(self.method, "method", METHODS)
-        check_choice(self.guidance, "guidance", GUIDANCE)
-        check_choice(self.regularizer, "regularizer", [None, *REGULARIZERS])
-        check_choice(self.attack_mode, "attack_mode", ("eval",))
         norm = check_norm(2 if isinstance(self.norm, str) and self.norm in ("2", "2.0") else self.norm)
         object.__setattr__(self, "norm", "inf" if norm == math.inf else "2")
-        check_name(self.id, "id")
         self._check_types()
-        self._check_run()
-        check_choice(self.data, "data", LOADERS)
+        check_name(self.id, "id")
+        for name, choices in _CHOICES.items():
+            check_choice(getattr(self, name), name, choices)
+        if not self.model:
+            raise ValueError("model: expected the name of a network, got ''.")
         make_augmentation(self.augmentation, 2, argument="augmentation")
-        self._check_method()
-        for name in ("eps", "learning_rate", "kd_temperature"):
-            check_number(getattr(self, name), name, exclusive=True)
-        for name in ("guide_ce_weight", "momentum", "weight_decay"):
-            check_number(getattr(self, name), name)
-        for name, exclusive in (("lr_gamma", True), ("kd_weight", False)):
-            if check_number(getattr(self, name), name, exclusive=exclusive) > 1:
+        for name in ("lr_gamma", "kd_weight"):
+            if getattr(self, name) > 1:
                 raise ValueError(f"{name}: expected at most 1, got {getattr(self, name)}.")
-        for name in ("weight", "eps_step"):
-            if getattr(self, name) is not None:
-                check_number(getattr(self, name), name, exclusive=name == "eps_step")
-        for name in ("max_iter", "batch_size", "nb_epochs"):
-            check_count(getattr(self, name), name)
         if self.eps > 1 and self.norm != "2":
             raise ValueError(f"eps: expected units of [0, 1], got {self.eps:g}; divide 0-255 units by 255.")
+        for name in CALL_FIELDS:
+            if getattr(self.run, name) != _DEFAULTS[name]:
+                raise ValueError(f"run: {name} belongs to one run, not to a recipe; expected it in build({name}=...).")
+        self._check_method()
         _ = self.schedule  # checked there
 
     def _check_types(self) -> None:
-        for name in ("data", "model", "augmentation", "source", "notes"):
-            check_text(getattr(self, name), name)
-        if not self.model:
-            raise ValueError("model: expected the name of a network, got ''.")
-        check_text("" if self.guide_recipe is None else self.guide_recipe, "guide_recipe")
-        for name in ("sub_block1", "nesterov"):
-            check_flag(getattr(self, name), name)
-        if self.image_size is not None:
-            check_count(self.image_size, "image_size")
+        for each in fields(self):
+            kind, value = str(each.type), getattr(self, each.name)
+            check = _CHECKS.get(kind.removesuffix(" | None"))
+            if check is not None and (value is not None or "None" not in kind):
+                check(value, each.name, **({"exclusive": True} if each.name in _POSITIVE else {}))
         if not isinstance(self.guides, tuple) or not all(isinstance(each, str) for each in self.guides):
             raise TypeError(f"guides: expected a tuple of names of networks, got {self.guides!r}.")
         if not isinstance(self.milestones, tuple):
             raise TypeError(f"milestones: expected a tuple of epochs, got {self.milestones!r}.")
-        if self.published is not None:
-            check_kind(self.published, "published", PublishedResult)
-
-    def _check_run(self) -> None:
-        check_kind(self.run, "run", RunOptions)
-        for name in CALL_FIELDS:
-            if getattr(self.run, name, None) != _DEFAULTS.get(name):
-                raise ValueError(f"run: {name} belongs to one run, not to a recipe; expected it in build({name}=...).")
 
     def _check_method(self) -> None:
         """Refuse what the method would ignore, so that no recipe says one thing and trains another."""
-        fits = {"lbgat": len(self.guides) == 1, "bgat": len(self.guides) >= 1}
-        if not fits.get(self.method, not self.guides):
-            expected = {"lbgat": "one guide", "bgat": "one guide or several"}.get(self.method, "no guide")
+        method = METHODS[self.method]
+        guided, count = issubclass(method, GuidedTrainer), len(self.guides)
+        fits = count == 0 if not guided else count == 1 if method.train_guides else count >= 1
+        if not fits:
+            expected = "no guide" if not guided else "one guide" if method.train_guides else "one guide or several"
             raise ValueError(f"guides: expected {expected} for method {self.method!r}, got {self.guides}.")
-        guided, weighted = self.method in fits, METHODS[self.method].weight_name is not None
-        foreign = {
-            "regularizer": self.regularizer is not None and not guided,
-            "guidance": self.guidance != "mse" and not guided,
-            "weight": self.weight is not None and not weighted and self.regularizer is None,
+        ignored = {
+            "regularizer": not guided,
+            "guidance": not guided,
+            "weight": method.weight_name is None and self.regularizer is None,
         }
-        for name in (name for name, wrong in foreign.items() if wrong):
-            what = "without a regularizer" if guided and name == "weight" else f"for method {self.method!r}"
-            raise ValueError(f"{name}: expected the default {what}, which ignores it, got {getattr(self, name)!r}.")
+        for name in (name for name, wrong in ignored.items() if wrong):
+            if getattr(self, name) != _DEFAULTS[name]:
+                what = "without a regularizer" if guided else f"for method {self.method!r}"
+                raise ValueError(f"{name}: expected the default {what}, which ignores it, got {getattr(self, name)!r}.")
 
     @property
     def attack(self) -> Literal["trades", "pgd"] | None:
@@ -258,13 +239,13 @@ class Recipe:
     @property
     def cost(self) -> Cost:
         """Passes of one training step (with AWP, from its first epoch on)."""
-        _, natural = METHODS[self.method].needs(self.regularizer, self.regularizer_weight)
+        method = METHODS[self.method]
         attack = (self.max_iter + (self.attack == "trades"), self.max_iter) if self.attack is not None else None
         return step_cost(
             attack,
-            natural,
+            method.needs(self.regularizer, self.regularizer_weight)[1],
             guides=len(self.guides),
-            train_guides=METHODS[self.method].train_guides,
+            train_guides=method.train_guides,
             perturbs_weights=self.run.awp_gamma is not None,
         )
 
@@ -272,13 +253,11 @@ class Recipe:
         """The recipe with other values in some fields; without its published result, which is no longer its own.
 
         :param changes: Fields of the recipe and of its ``run``, by name, and their new values.
-        :raises TypeError: A field that does not exist, with the nearest that does.
-        :raises ValueError: A value that does not fit.
         """
         for name in changes:
-            _check_field(name, [*_DEFAULTS, "run"])
+            check_keyword(name, [*_DEFAULTS, "run"], "recipe: field")
         values = {name: _plain(name, value) for name, value in changes.items()}
-        run = {name: values.pop(name) for name in list(values) if name in RUN_FIELDS or name in CALL_FIELDS}
+        run = {name: values.pop(name) for name in (*RUN_FIELDS, *CALL_FIELDS) if name in values}
         whole = check_kind(values.get("run", self.run), "run", RunOptions)
         found = replace(self, **{**values, "run": replace(whole, **run)})
         same = replace(found, id=self.id, notes=self.notes) == self  # compared once each value is known to fit
@@ -307,25 +286,22 @@ class Recipe:
         :raises ValueError: If ``guide_recipe`` names none.
         """
         if self.guide_recipe not in RECIPES:
+            expected = "trained weights (guide_weights=...) or the id of a recipe to train them by"
             raise ValueError(
-                f"guide_recipe: {self.id} has frozen guides, so it needs trained weights (guide_weights=...) or the id "
-                f"of a recipe to train them by; got {self.guide_recipe!r}."
+                f"guide_recipe: {self.id} has frozen guides, so it needs {expected}; got {self.guide_recipe!r}."
             )
         found = RECIPES[self.guide_recipe]
         run = {name: getattr(self.run, name) for name in (*_HOST_FIELDS, "selection")}
         return found.override(model=model or found.model, data=self.data, image_size=self.image_size, **run)
 
     def build(self, root: str | Path | None = None, **options: Any) -> Experiment:
-        """Classifier, guides, trainer and data, ready to ``fit``; global random generators are left as found.
+        """Classifier, guides, trainer and data, ready to ``fit``; global random generators are unchanged.
 
         :param root: Where the data lies; None for the digits.
         :param options: ``seed``, ``data`` (a :class:`~art_lbgat.data.DataSet` in place of ``root``), ``limit`` (so many
             training images), ``guide_weights`` (a file or state dict, or one for each guide), ``device_type``, and what
-            of :class:`~art_lbgat.RunOptions` belongs to one run: ``verbose``, ``checkpoint_dir``, ``resume``,
-            ``trackers``.
+            of :class:`~art_lbgat.RunOptions` belongs to one run, such as ``verbose``, ``checkpoint_dir``, ``resume``.
         :raises FileNotFoundError: Missing data or weights.
-        :raises TypeError: An option that does not exist, or is a field of the recipe.
-        :raises ValueError: Weights that do not fit.
         """
         return build(self, root, **options)
 
@@ -344,7 +320,6 @@ class Recipe:
         """Write the recipe as TOML, every field by name.
 
         :param path: The file; one that exists is replaced.
-        :raises ValueError: If its name says that it is YAML.
         """
         write_toml(path, self.as_toml())
 
@@ -353,9 +328,8 @@ class Recipe:
         """Read what :meth:`save` wrote, or the ``config.toml`` of a run; fields that are left out have their defaults.
 
         :param path: The file.
-        :raises FileNotFoundError: If there is no such file.
-        :raises TypeError: If it has an unknown field (with the nearest that exists), or one in the wrong table.
-        :raises ValueError: If it is no TOML, or has a value that does not fit.
+        :raises TypeError: An unknown field (with the nearest that exists), or one in the wrong table.
+        :raises ValueError: No TOML, or a value that does not fit.
         """
         values = read_toml(path)
         values.pop("training", None)  # seed, root and so on, in the configuration of a run
@@ -363,11 +337,11 @@ class Recipe:
         for name in values:
             if name in RUN_FIELDS:
                 raise TypeError(f"path: {path} has {name} at the top; expected it in the table [run].")
-            _check_field(name, _OWN_FIELDS)
+            check_keyword(name, _OWN_FIELDS, "recipe: field")
         for name in run:
             if name in _OWN_FIELDS:
                 raise TypeError(f"path: {path} has {name} in the table [run]; expected it at the top.")
-            _check_field(name, RUN_FIELDS, "run")
+            check_keyword(name, RUN_FIELDS, "run: field")
         missing = [name for name in ("id", "method", "data", "model") if name not in values]
         if missing:
             raise ValueError(f"path: {path} lacks {', '.join(missing)}.")
@@ -375,20 +349,32 @@ class Recipe:
         return cls(**own, run=RunOptions(**{name: _plain(name, value) for name, value in run.items()}))
 
 
+#: Every recipe by its id; filled by ``art_lbgat.recipes``.
 RECIPES: dict[str, Recipe] = {}
-"""Every recipe by its id; filled by ``art_lbgat.recipes``."""
 
 _OWN_FIELDS = tuple(each.name for each in fields(Recipe) if each.name != "run")
-_ALL = {each.name: each for each in (*fields(RunOptions), *fields(Recipe)) if each.name != "run"}
-_DEFAULTS = {name: each.default for name, each in _ALL.items()}
+_TYPES = {each.name: str(each.type) for each in (*fields(RunOptions), *fields(Recipe)) if each.name != "run"}
+_DEFAULTS = {each.name: each.default for each in (*fields(RunOptions), *fields(Recipe)) if each.name != "run"}
+_CHECKS: dict[str, Callable[..., Any]] = {
+    "str": check_text,
+    "bool": check_flag,
+    "int": check_count,
+    "float": check_number,
+    "RunOptions": partial(check_kind, kind=RunOptions),
+    "PublishedResult": partial(check_kind, kind=PublishedResult),
+}
+_POSITIVE = ("eps", "eps_step", "learning_rate", "lr_gamma", "kd_temperature")
+_CHOICES: dict[str, Any] = {
+    "method": METHODS,
+    "data": LOADERS,
+    "guidance": GUIDANCE,
+    "regularizer": (None, *REGULARIZERS),
+    "attack_mode": ("eval",),
+}
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """What a TOML file holds.
-
-    :raises FileNotFoundError: If there is no such file.
-    :raises ValueError: If it is no TOML.
-    """
+    """What a TOML file holds."""
     path = check_path(path, "path")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -399,10 +385,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def read_value(text: str, argument: str) -> Any:
-    """A value as a command line has it: TOML, or text without quotes.
-
-    :raises ValueError: A list or a quotation that does not end.
-    """
+    """A value as a command line has it: TOML, or text without quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except ValueError:
@@ -423,16 +406,9 @@ def write_toml(path: str | Path, values: Mapping[str, Any]) -> None:
     write_text(path, tomli_w.dumps(values))
 
 
-def _check_field(name: str, names: Any, where: str = "recipe") -> None:
-    try:
-        check_choice(name, "field", names)
-    except ValueError as error:
-        raise TypeError(f"{where}: {error}") from None
-
-
 def _plain(name: str, value: Any) -> Any:
     """What a file or a terminal gives, as the dataclasses have it."""
-    kind = str(_ALL[name].type) if name in _ALL else ""
+    kind = _TYPES.get(name, "")
     if isinstance(value, str) and value == NONE and "None" in kind:
         return None
     if name == "published" and isinstance(value, Mapping):
@@ -445,12 +421,6 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _without_null(values: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            found[name] = _without_null(value)
-        elif value is not None:
-            found[name] = value
-        elif _DEFAULTS.get(name) is not None:
-            found[name] = NONE
-    return found
+    said = {name: value for name, value in values.items() if value is not None or _DEFAULTS.get(name) is not None}
+    nested = {name: _without_null(value) for name, value in said.items() if isinstance(value, Mapping)}
+    return {name: NONE if value is None else nested.get(name, value) for name, value in said.items()}

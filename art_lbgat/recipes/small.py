@@ -8,6 +8,8 @@ from typing import Any
 from art_lbgat.checks import check_choice, check_kind
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.recipes.recipe import RECIPES, Recipe
+from art_lbgat.trainers import METHODS
+from art_lbgat.trainers.guided import GuidedTrainer
 
 _METHODS: dict[str, dict[str, Any]] = {
     "natural": {"method": "natural"},
@@ -24,60 +26,33 @@ _METHODS: dict[str, dict[str, Any]] = {
 }
 
 _DIGITS: dict[str, Any] = {
-    "data": "digits",
-    "model": "small-cnn",
-    "eps": 0.3,
-    "eps_step": None,
-    "max_iter": 5,
-    "batch_size": 64,
-    "nb_epochs": 25,
-    "learning_rate": 0.05,
-    "milestones": (15, 22),
-    "first_epoch_factor": 0.2,
-    "augmentation": "none",
-    "run": RunOptions(eps_warmup_epochs=12, keep="last"),
-    "guide_ce_weight": 4.0,
-    "source": "docs/results.md",
-}
+    "data": "digits", "model": "small-cnn", "eps": 0.3, "eps_step": None, "max_iter": 5, "batch_size": 64,
+    "nb_epochs": 25, "learning_rate": 0.05, "milestones": (15, 22), "first_epoch_factor": 0.2, "augmentation": "none",
+    "run": RunOptions(eps_warmup_epochs=12, keep="last"), "guide_ce_weight": 4.0, "source": "docs/results.md",
+}  # fmt: skip
+_CIFAR10: dict[str, Any] = {
+    **_DIGITS, "data": "cifar10", "eps": 8 / 255, "nb_epochs": 10, "learning_rate": 0.02, "milestones": (6, 9),
+    "run": RunOptions(keep="last"), "augmentation": "crop+flip", "guide_ce_weight": 1.0,
+}  # fmt: skip
+# Chosen on the validation part of 2,000 photos (docs/results.md).
+_FOLDER: dict[str, Any] = {
+    **_CIFAR10, "data": "folder", "image_size": 32, "nb_epochs": 30, "learning_rate": 0.05, "milestones": (18, 26),
+    "run": RunOptions(keep="last", max_grad_norm=1.0), "guide_ce_weight": 4.0,
+}  # fmt: skip
 
 
 def _family(prefix: str, common: dict[str, Any]) -> list[Recipe]:
     recipes = []
     for name, own in _METHODS.items():
-        settings = {**common, **own}
-        if own["method"] in ("bgat", "lbgat"):
+        method, settings = METHODS[own["method"]], {**common, **own}
+        if issubclass(method, GuidedTrainer):
             settings["guides"] = (common["model"],)
-        if own["method"] == "bgat":
-            settings["guide_recipe"] = f"{prefix}-natural"
-        if own["method"] == "natural":
+            settings["guide_recipe"] = None if method.train_guides else f"{prefix}-natural"
+        if method.attack_kind == "none":
             settings["run"] = replace(common["run"], eps_warmup_epochs=0)
         recipes.append(Recipe(id=f"{prefix}-{name}", **settings))
     return recipes
 
-
-_CIFAR10: dict[str, Any] = {
-    **_DIGITS,
-    "data": "cifar10",
-    "eps": 8 / 255,
-    "nb_epochs": 10,
-    "learning_rate": 0.02,
-    "milestones": (6, 9),
-    "run": RunOptions(keep="last"),
-    "augmentation": "crop+flip",
-    "guide_ce_weight": 1.0,
-}
-
-# Chosen on the validation part of 2,000 photos (docs/results.md).
-_FOLDER: dict[str, Any] = {
-    **_CIFAR10,
-    "data": "folder",
-    "image_size": 32,
-    "nb_epochs": 30,
-    "milestones": (18, 26),
-    "learning_rate": 0.05,
-    "guide_ce_weight": 4.0,
-    "run": RunOptions(keep="last", max_grad_norm=1.0),
-}
 
 SMALL: tuple[Recipe, ...] = (
     *_family("digits", _DIGITS),
@@ -92,8 +67,6 @@ ABLATIONS: dict[str, str] = {
     "ensemble": "BGAT with one guide against an ensemble of two",
     "regularizer": "LBGAT alone, with ALP, with TRADES",
 }
-_PAIRS = {"small-cnn": ("small-cnn", "wrn-10-1")}
-_PAPER = ("wrn-34-10", "inception-resnet-v2")
 
 
 def ablation(name: str, base: Recipe) -> dict[str, Recipe]:
@@ -106,33 +79,32 @@ def ablation(name: str, base: Recipe) -> dict[str, Recipe]:
     """
     check_choice(name, "name", ABLATIONS)
     check_kind(base, "base", Recipe)
-    if base.method not in ("lbgat", "bgat"):
+    if not base.guides:
         raise ValueError(f"base: expected a recipe of method 'lbgat' or 'bgat', got {base.id!r} ({base.method}).")
-    guide = base.guides[0]
-    arms: dict[str, dict[str, Any]]
-    if name == "guidance":
-        arms = {kind: {"guidance": kind} for kind in ("mse", "mse+ce", "kd", "kl")}
-    elif name == "alpha":
-        arms = {f"alpha = {a}": {"regularizer": "trades", "weight": float(a)} for a in (0, 1, 6, 9)}
-    elif name == "guide-depth":
-        depths = ("small-cnn", "wrn-10-1", "wrn-16-1") if guide == "small-cnn" else ("resnet-18-guide", "wrn-34-10")
-        arms = {f"guide {each}": {"guides": (each,)} for each in depths}
-    elif name == "ensemble":
-        first, second = _PAIRS.get(guide, _PAPER)
-        bgat: dict[str, Any] = {"method": "bgat", "guide_recipe": base.guide_recipe or _natural_recipe(base)}
-        arms = {
-            f"one guide, {first}": {**bgat, "guides": (first,)},
-            f"one guide, {second}": {**bgat, "guides": (second,)},
-            "ensemble of both": {**bgat, "guides": (first, second)},
-        }
-    else:
-        arms = {
+    small = base.guides[0] == "small-cnn"
+    depths = ("small-cnn", "wrn-10-1", "wrn-16-1") if small else ("resnet-18-guide", "wrn-34-10")
+    first, second = ("small-cnn", "wrn-10-1") if small else ("wrn-34-10", "inception-resnet-v2")
+    alphas = {a: {"regularizer": "trades", "weight": float(a)} for a in (0, 1, 6, 9)}
+    arms: dict[str, dict[str, dict[str, Any]]] = {
+        "guidance": {kind: {"guidance": kind} for kind in ("mse", "mse+ce", "kd", "kl")},
+        "alpha": {f"alpha = {a}": changes for a, changes in alphas.items()},
+        "guide-depth": {f"guide {each}": {"guides": (each,)} for each in depths},
+        "ensemble": {
+            f"one guide, {first}": {"guides": (first,)},
+            f"one guide, {second}": {"guides": (second,)},
+            "ensemble of both": {"guides": (first, second)},
+        },
+        "regularizer": {
             "alone": {"regularizer": None, "weight": None},
             "with ALP": {"regularizer": "alp", "weight": 1.0},
-            "with TRADES (a=0)": {"regularizer": "trades", "weight": 0.0},
-            "with TRADES (a=6)": {"regularizer": "trades", "weight": 6.0},
-        }
-    return {label: base.override(**changes) for label, changes in arms.items()}
+            "with TRADES (a=0)": alphas[0],
+            "with TRADES (a=6)": alphas[6],
+        },
+    }
+    common: dict[str, Any] = {}
+    if name == "ensemble":
+        common = {"method": "bgat", "guide_recipe": base.guide_recipe or _natural_recipe(base)}
+    return {label: base.override(**common, **changes) for label, changes in arms[name].items()}
 
 
 def _natural_recipe(base: Recipe) -> str:
@@ -140,5 +112,5 @@ def _natural_recipe(base: Recipe) -> str:
     found = [recipe.id for recipe in RECIPES.values() if recipe.method == "natural" and recipe.data == base.data]
     if not found:
         raise ValueError(f"base: {base.id} has no natural recipe on {base.data} to train frozen guides by.")
-    family = base.id.rsplit("-", 1)[0]
-    return next((name for name in found if name == f"{family}-natural"), found[0])
+    own = f"{base.id.rsplit('-', 1)[0]}-natural"
+    return own if own in found else found[0]

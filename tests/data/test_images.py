@@ -18,15 +18,12 @@ def test_arrays_and_samples_are_the_bytes_over_the_scale(scale):
     x, y = images.arrays()
     assert (x.dtype, y.dtype) == (np.float32, np.int64)
     assert np.array_equal(x, (images.x / np.float64(scale)).astype(np.float32))
-    first, label = images[5]
-    assert first.dtype == torch.float32
-    assert np.array_equal(first.numpy(), x[5])
-    assert (label, type(label), len(images), images.image_shape) == (1, int, 24, (1, 8, 8))
+    assert (images[5][1], type(images[5][1]), len(images), images.image_shape) == (1, int, 24, (1, 8, 8))
     part = images.subset([3, 1])
     assert np.array_equal(part.x, images.x[[3, 1]])
     assert (part.y.tolist(), part.scale) == ([3, 1], scale)
     loaded, _ = next(iter(DataLoader(images, batch_size=24)))
-    assert np.array_equal(loaded.numpy(), x)
+    assert (loaded.dtype, np.array_equal(loaded.numpy(), x)) == (torch.float32, True)
 
 
 @given(st.integers(1, 255), st.data())
@@ -37,23 +34,22 @@ def test_bytes_survive_the_way_to_float_and_back(scale, data):
 
 
 BYTES = np.zeros((4, 1, 8, 8), np.uint8)
-BAD_IMAGES = {
-    "float": ((BYTES.astype(np.float32), np.zeros(4, int)), TypeError, "x: expected images as uint8 .* float32"),
-    "3-D": ((BYTES[0], np.zeros(1, int)), ValueError, r"x: expected images \(N, C, H, W\).* \(1, 8, 8\)"),
-    "none": ((BYTES[:0], np.zeros(0, int)), ValueError, r"x: expected images .* at least one"),
-    "labels too few": ((BYTES, np.zeros(3, int)), ValueError, r"y: expected 4 labels .* got shape \(3,\)"),
-    "labels float": ((BYTES, np.zeros(4)), TypeError, "y: expected class indices as whole numbers"),
-    "labels negative": ((BYTES, [0, 1, -1, 2]), ValueError, "y: expected class indices >= 0, got -1"),
-    "above scale": ((BYTES + 17, np.zeros(4, int), 16), ValueError, r"x: expected values in \[0, 16\] \(scale\), got 17"),
-    "scale 0": ((BYTES, np.zeros(4, int), 0), ValueError, "scale: expected a finite number > 0"),
-}  # fmt: skip
+BAD_IMAGES = [
+    (BYTES.astype(np.float32), range(4), 255, "x: expected images as uint8 .* float32"),
+    (BYTES[0], [0], 255, r"x: expected images \(N, C, H, W\).* \(1, 8, 8\)"),
+    (BYTES[:0], np.zeros(0, int), 255, r"x: expected images .* at least one"),
+    (BYTES, range(3), 255, r"y: expected 4 labels .* got shape \(3,\)"),
+    (BYTES, np.zeros(4), 255, "y: expected class indices as whole numbers"),
+    (BYTES, [0, 1, -1, 2], 255, "y: expected class indices >= 0, got -1"),
+    (BYTES + 17, range(4), 16, r"x: expected values in \[0, 16\] \(scale\), got 17"),
+    (BYTES, range(4), 0, "scale: expected a finite number > 0"),
+]
 
 
-@pytest.mark.parametrize("case", BAD_IMAGES)
-def test_bad_images_are_refused(case):
-    arguments, error, message = BAD_IMAGES[case]
-    with pytest.raises(error, match=message):
-        Images(*arguments)
+@pytest.mark.parametrize(("x", "y", "scale", "message"), BAD_IMAGES)
+def test_bad_images_are_refused(x, y, scale, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        Images(x, y, scale)
 
 
 @pytest.mark.parametrize("indices", [[], [24], [-25], [0.5], [[0]], [True]])
@@ -102,28 +98,28 @@ def test_generated_data_under_any_of_the_usual_keys(tmp_path, keys):
     path = tmp_path / "extra.npz"
     np.savez(path, **{keys[0]: pixels(5, 8, 8, 3), keys[1]: np.arange(5), "more": np.zeros(2)})
     images = read_npz_images(path)
-    assert isinstance(images, Images)
-    assert images.image_shape == (3, 8, 8)
-    assert images.y.tolist() == list(range(5))
+    assert (images.image_shape, images.y.tolist()) == ((3, 8, 8), list(range(5)))
 
 
 X, Y = pixels(4, 8, 8, 3), np.arange(4) % 2
-BAD_ARCHIVES = {
-    "no label": ({"x": X}, ValueError, r"path: expected the key 'label' or 'labels' or 'y' in .*got \['x'\]"),
-    "float": ({"x": X / 255, "y": Y}, TypeError, r"path: in .*bad.npz, x: expected images as uint8"),
-    "channels": ({"x": X[..., :2], "y": Y}, ValueError, r"path: in .* x: expected 1 or 3 channels"),
-    "2-D": ({"x": X[:, 0, 0], "y": Y}, ValueError, r"path: in .* x: expected images \(N, H, W, C\)"),
-    "labels": ({"x": X, "y": Y[:3]}, ValueError, r"path: in .* y: expected 4 labels"),
-    "objects": ({"x": X, "y": np.array([0, None], object)}, ValueError, r"expected an array of numbers under 'y'"),
-}
+PARTS = {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y}
+BAD_ARCHIVES = [
+    (read_npz_images, {"x": X}, r"path: expected the key 'label' or 'labels' or 'y' in .*got \['x'\]"),
+    (read_npz_images, {"x": X / 255, "y": Y}, r"path: in .*bad.npz, x: expected images as uint8"),
+    (read_npz_images, {"x": X[..., :2], "y": Y}, r"path: in .* x: expected 1 or 3 channels"),
+    (read_npz_images, {"x": X[:, 0, 0], "y": Y}, r"path: in .* x: expected images \(N, H, W, C\)"),
+    (read_npz_images, {"x": X, "y": Y[:3]}, r"path: in .* y: expected 4 labels"),
+    (read_npz_images, {"x": X, "y": np.array([0, None], object)}, r"expected an array of numbers under 'y'"),
+    (load_npz, {**PARTS, "y_test": Y + 1}, r"y: expected class indices in \[0, 1\] in the test part of bad, got 2"),
+    (load_npz, {**PARTS, "x_test": X[:, :4]}, r"root: x_train has images of shape \(3, 8, 8\), x_test of \(3, 4, 8\)"),
+]
 
 
-@pytest.mark.parametrize("case", BAD_ARCHIVES)
-def test_bad_archives_are_refused(tmp_path, case):
-    content, error, message = BAD_ARCHIVES[case]
+@pytest.mark.parametrize(("read", "content", "message"), BAD_ARCHIVES)
+def test_bad_archives_are_refused(read, content, message, tmp_path):
     np.savez(tmp_path / "bad.npz", **content)
-    with pytest.raises(error, match=message):
-        read_npz_images(tmp_path / "bad.npz")
+    with pytest.raises((TypeError, ValueError), match=message):
+        read(tmp_path / "bad.npz")
 
 
 def test_files_that_are_no_archives_are_refused(tmp_path):
@@ -132,10 +128,3 @@ def test_files_that_are_no_archives_are_refused(tmp_path):
     for name in ("text.npz", "single.npy"):
         with pytest.raises(ValueError, match=rf"path: expected an .npz archive .* image and label, but .*{name} is"):
             read_npz_images(tmp_path / name)
-    for change, message in (
-        ({"y_test": Y + 1}, r"y: expected class indices in \[0, 1\] in the test part of parts, got 2"),
-        ({"x_test": X[:, :4]}, r"root: x_train has images of shape \(3, 8, 8\), x_test of \(3, 4, 8\)"),
-    ):
-        np.savez(tmp_path / "parts.npz", **{"x_train": X, "y_train": Y, "x_test": X, "y_test": Y, **change})
-        with pytest.raises(ValueError, match=message):
-            load_npz(tmp_path / "parts.npz")

@@ -16,11 +16,11 @@ CPU = torch.device("cpu")
 X, Y = make_data(36)
 
 
-def trained(nb_epochs=3, batch_size=12, **options):
+def trained(data=(X, Y), nb_epochs=3, validation_data=None, **options):
     classifier, guide = make_classifier(lr=0.02), make_classifier(seed=1, lr=0.02)
     options = {"regularizer": "trades", "regularizer_weight": 2.0, "seed": 0, "verbose": False, **options}
     trainer = LBGATTrainer(classifier, guide, **options)
-    trainer.fit(X, Y, batch_size=batch_size, nb_epochs=nb_epochs)
+    trainer.fit(*data, validation_data, batch_size=12, nb_epochs=nb_epochs)
     return trainer
 
 
@@ -48,59 +48,42 @@ def test_other_roundings_learn_the_same(options, tolerance, exact):
     assert any(not torch.equal(value, exact.get_classifier().model.state_dict()[name]) for name, value in state.items())
 
 
-def test_compiled_graphs_are_not_made_again_for_partial_batches_modes_or_another_epoch(exact):
+def test_compiled_graphs_are_not_made_again_for_partial_batches_modes_or_another_epoch():
     torch._dynamo.reset()
     counters.clear()
-    x, y = np.concatenate([X, X[:5]]), np.concatenate([Y, Y[:5]])  # the last batch has 5
-    classifier, guide = make_classifier(lr=0.02), make_classifier(seed=1, lr=0.02)
-    options = {"regularizer": "trades", "regularizer_weight": 2.0, "seed": 0, "verbose": False, "compile": True}
-    trainer = LBGATTrainer(classifier, guide, **options)
-    trainer.fit(x, y, validation_data=(X, Y), batch_size=12, nb_epochs=1)
+    data = np.concatenate([X, X[:5]]), np.concatenate([Y, Y[:5]])  # the last batch has 5
+    trainer = trained(data, 1, (X, Y), compile=True)
     graphs = counters["stats"]["unique_graphs"]
     assert graphs == 3  # natural logits, attack, training; the guide has the student's layers and shares its graph
-    trainer.fit(x, y, validation_data=(X, Y), batch_size=12, nb_epochs=2)
+    trainer.fit(*data, validation_data=(X, Y), batch_size=12, nb_epochs=2)
     assert counters["stats"]["unique_graphs"] == graphs
-    assert not hasattr(classifier.model, "_orig_mod")
-    assert list(classifier.model.state_dict()) == list(conv_net().state_dict())
-    plain = LBGATTrainer(make_classifier(lr=0.02), make_classifier(seed=1, lr=0.02), **{**options, "compile": False})
-    plain.fit(x, y, batch_size=12, nb_epochs=1)
+    assert list(trainer.get_classifier().model.state_dict()) == list(conv_net().state_dict())
+    plain = trained(data, 1)
     assert trainer.history.loss[0] == pytest.approx(plain.history.loss[0], rel=1e-3)
 
 
 def test_a_model_that_cannot_be_compiled_runs_as_it_is_with_one_warning(exact, caplog, monkeypatch):
-    def broken(module, dynamic):
-        def call(inputs):
-            raise RuntimeError("no compiler\nand much more")
+    def broken(inputs):
+        raise RuntimeError("no compiler\nand much more")
 
-        return call
-
-    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(torch, "compile", lambda module, dynamic: broken)
     with caplog.at_level(logging.WARNING, logger="art_lbgat.engine.precision"):
         found = trained(compile=True)
     assert found.history.loss.tolist() == exact.history.loss.tolist()
-    messages = [record.getMessage() for record in caplog.records]
-    assert messages == [
-        f"compile=True: {name} cannot be compiled (RuntimeError: no compiler); it runs as it is."
-        for name in ("classifier", "guide")
-    ]
+    message = "compile=True: {} cannot be compiled (RuntimeError: no compiler); it runs as it is."
+    assert caplog.messages == [message.format(name) for name in ("classifier", "guide")]
 
 
-def test_an_error_of_the_model_itself_is_not_hidden(monkeypatch):
+@pytest.mark.parametrize("error", [KeyError("mine"), torch.OutOfMemoryError("full")])
+def test_an_error_of_the_model_itself_is_not_hidden(error, monkeypatch):
     class Failing(nn.Module):
         def forward(self, x):
-            raise KeyError("mine")
+            raise error
 
     monkeypatch.setattr(torch, "compile", lambda module, dynamic: module)
     run = Execution(Failing(), RunOptions(compile=True), CPU, "classifier")
-    with pytest.raises(KeyError, match="mine"):
+    with pytest.raises(type(error)):
         run.train(torch.zeros(2, 3))
-
-    class Full(nn.Module):
-        def forward(self, x):
-            raise torch.OutOfMemoryError("full")
-
-    with pytest.raises(torch.OutOfMemoryError):
-        Execution(Full(), RunOptions(compile=True), CPU, "classifier").train(torch.zeros(2, 3))
 
 
 def test_defaults_call_the_module_itself():
@@ -119,15 +102,12 @@ def test_defaults_call_the_module_itself():
 
 
 def test_weights_are_channels_last_inside_and_as_found_afterwards():
-    model = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3).to(memory_format=torch.channels_last), nn.Conv2d(4, 4, 1)
-    )
-    before = copied_state(model)
-    pointers = list(model.parameters())
-    context = executions([("m", model)], RunOptions(channels_last=True), CPU)
-    context.__enter__()
-    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
-    assert context.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None) is False
+    others = nn.Conv2d(4, 4, 3).to(memory_format=torch.channels_last), nn.Conv2d(4, 4, 1)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), *others)
+    before, pointers = copied_state(model), list(model.parameters())
+    with pytest.raises(KeyboardInterrupt), executions([("m", model)], RunOptions(channels_last=True), CPU):  # noqa: PT012
+        assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+        raise KeyboardInterrupt
     assert model[0].weight.is_contiguous()
     assert model[1].weight.is_contiguous(memory_format=torch.channels_last)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

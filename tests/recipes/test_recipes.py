@@ -1,6 +1,5 @@
 """Every recipe builds, runs, costs what it says, and survives a file; overrides are checked."""
 
-import dataclasses
 import re
 
 import numpy as np
@@ -14,7 +13,7 @@ from art_lbgat.losses import GUIDANCE
 from art_lbgat.models import create_model
 from art_lbgat.recipes import ABLATIONS, PUBLISHED, RECIPES, SMALL, PublishedResult, Recipe, ablation
 from art_lbgat.recipes.build import training_images
-from art_lbgat.trainers import BGATTrainer, FastATTrainer, LBGATTrainer, MARTTrainer, TRADESTrainer
+from art_lbgat.trainers import METHODS
 from tests.conftest import copied_state, states_equal
 
 LEAST = 'id = "a"\nmethod = "madry"\ndata = "digits"\nmodel = "small-cnn"'
@@ -36,10 +35,9 @@ def fake_data(name, n=16, classes=10):
 
 def toy(recipe, **changes):
     """The recipe at toy width: a small network, 2 attack steps, 2 steps of 8 images in one epoch."""
-    model = "small-cnn"
-    guides = tuple(model for _ in recipe.guides)
-    small = {"model": model, "guides": guides, "nb_epochs": 1, "batch_size": 8, "max_iter": min(2, recipe.max_iter)}
-    return recipe.override(**{**small, "awp_start_epoch": 1, **changes})
+    networks = {"model": "small-cnn", "guides": ("small-cnn",) * len(recipe.guides)}
+    small = {**networks, "nb_epochs": 1, "batch_size": 8, "max_iter": min(2, recipe.max_iter), "awp_start_epoch": 1}
+    return recipe.override(**{**small, **changes})
 
 
 @EVERY
@@ -81,92 +79,81 @@ def test_every_recipe_survives_a_file_and_says_where_it_is_from(name, tmp_path):
     recipe = RECIPES[name]
     recipe.save(tmp_path / "recipe.toml")
     assert Recipe.read(tmp_path / "recipe.toml") == recipe
-    assert recipe.source
     assert recipe.id == name
-    if recipe.published is not None:
-        assert recipe.published.source
+    assert recipe.source
+    assert recipe.published is None or recipe.published.source
+    assert len(RECIPES) == len(PUBLISHED) + len(SMALL)  # ids are unique
 
 
-def test_ids_are_unique_and_recipes_are_frozen():
-    assert len(RECIPES) == len(PUBLISHED) + len(SMALL)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        RECIPES["digits-lbgat"].eps = 1
+PAPER = {  # eps, natural, AutoAttack, PGD-20: the tables of the papers, written down once more
+    "lbgat0-cifar10-wrn34-10": (0.031, 88.22, 52.86, 57.55),
+    "lbgat0-cifar10-wrn34-20": (0.031, 88.70, 53.57, None),
+    "lbgat0-cifar100-wrn34-10": (0.031, 70.25, 27.16, None),
+    "lbgat6-cifar100-wrn34-10": (0.031, 60.64, 29.33, None),
+    "lbgat6-cifar100-wrn34-20": (0.031, 62.55, 30.20, None),
+    "lbgat6-cifar10-wrn34-10": (0.031, 81.98, None, 57.78),
+    "lbgat6-cifar10-resnet18": (8 / 255, 76.40, None, 53.19),
+    "lbgat-awp-cifar100-wrn34-10": (8 / 255, 62.31, 30.44, None),
+    "lbgat9-awp-cifar100-wrn34-10": (8 / 255, 62.99, 31.20, None),
+    "lbgat-cifar100-wrn34-10": (0.031, 66.29, None, 34.30),
+    "lbgat-cifar10-wrn34-10": (0.031, 87.08, None, 56.60),
+    "lbgat-alp-cifar100-wrn34-10": (0.031, 62.67, None, 35.25),
+    "lbgat-alp-cifar10-wrn34-10": (0.031, 85.05, None, 57.60),
+    "bgat-cifar100-wrn34-10": (0.031, 67.72, None, 30.20),
+    "bgat-cifar10-wrn34-10": (0.031, 89.00, None, 56.07),
+    "trades6-cifar10-wrn34-10": (0.031, 84.92, 52.64, None),
+    "trades6-cifar100-wrn34-10": (0.031, 56.50, 26.87, None),
+    "trades6-awp-cifar10-wrn34-10": (8 / 255, 85.36, 56.17, None),
+    "trades6-awp-cifar100-wrn34-10": (8 / 255, 60.17, 28.80, None),
+    "madry-eps8-cifar10-wrn34-10": (8 / 255, 87.14, 44.04, None),
+    "madry-cifar100-wrn34-10": (0.031, 60.90, None, 27.46),
+    "madry-cifar10-wrn34-10": (0.031, 86.82, None, 52.87),
+    "fast-at-cifar10-preact18": (8 / 255, 83.34, 43.21, None),
+}
 
 
-def test_published_recipes_are_those_of_the_paper():
-    """The rows of the paper's table, written down once more."""
-    rows = [
-        ("lbgat0-cifar10-wrn34-10", 0.031, 88.22, 52.86),
-        ("lbgat0-cifar10-wrn34-20", 0.031, 88.70, 53.57),
-        ("lbgat0-cifar100-wrn34-10", 0.031, 70.25, 27.16),
-        ("lbgat6-cifar100-wrn34-10", 0.031, 60.64, 29.33),
-        ("lbgat6-cifar100-wrn34-20", 0.031, 62.55, 30.20),
-        ("lbgat-awp-cifar100-wrn34-10", 8 / 255, 62.31, 30.44),
-        ("lbgat9-awp-cifar100-wrn34-10", 8 / 255, 62.99, 31.20),
-        ("trades6-cifar10-wrn34-10", 0.031, 84.92, 52.64),
-        ("trades6-cifar100-wrn34-10", 0.031, 56.50, 26.87),
-        ("madry-eps8-cifar10-wrn34-10", 8 / 255, 87.14, 44.04),
-    ]
-    for name, eps, natural, autoattack in rows:
-        recipe = RECIPES[name]
-        assert (recipe.eps, recipe.published.natural, recipe.published.autoattack) == (eps, natural, autoattack)
-        assert recipe.model == "wrn-" + name.rsplit("wrn", 1)[1]
-        assert f"-{recipe.data}-" in name
-    pgd_20 = {
-        "bgat-cifar100": (67.72, 30.20), "bgat-cifar10": (89.00, 56.07),
-        "lbgat-cifar100": (66.29, 34.30), "lbgat-cifar10": (87.08, 56.60),
-        "madry-cifar100": (60.90, 27.46), "madry-cifar10": (86.82, 52.87),
-        "lbgat-alp-cifar100": (62.67, 35.25), "lbgat-alp-cifar10": (85.05, 57.60),
-        "lbgat6-cifar10": (81.98, 57.78), "lbgat0-cifar10": (88.22, 57.55),
-    }  # fmt: skip
-    for name, expected in pgd_20.items():
-        result = RECIPES[f"{name}-wrn34-10"].published
-        assert (result.natural, result.pgd_20) == expected
-    cheap = RECIPES["lbgat6-cifar10-resnet18"]
-    assert (cheap.published.natural, cheap.published.pgd_20) == (76.40, 53.19)
-    assert (cheap.eps, cheap.eps_step, cheap.guides) == (8 / 255, 2 / 255, ("resnet-18",))
-    ignored = {"id", "method", "guides", "regularizer", "weight", "published", "notes", "source"}
-    baseline = RECIPES["trades6-cifar10-resnet18"].as_dict()
-    assert {k for k, v in cheap.as_dict().items() if baseline[k] != v} <= ignored
-    awp = {"trades6-awp-cifar10": (85.36, 56.17), "trades6-awp-cifar100": (60.17, 28.80)}
-    for name, expected in awp.items():
-        result = RECIPES[f"{name}-wrn34-10"].published
-        assert (result.natural, result.autoattack) == expected
+@pytest.mark.parametrize("recipe", [recipe for recipe in PUBLISHED if recipe.published])
+def test_published_results_are_those_of_the_papers(recipe):
+    result = recipe.published
+    assert (recipe.eps, result.natural, result.autoattack, result.pgd_20) == PAPER[recipe.id]
+    assert f"-{recipe.data}-" in recipe.id
+    assert recipe.id.endswith(recipe.model.replace("wrn-", "wrn").replace("-resnet-", "").replace("resnet-", "resnet"))
+
+
+def test_published_settings_are_those_of_the_papers():
     recipe = RECIPES["lbgat6-cifar100-wrn34-10"]
     assert (recipe.regularizer, recipe.regularizer_weight, recipe.guide_ce_weight) == ("trades", 6.0, 1.0)
     assert (recipe.eps_step, recipe.max_iter, recipe.batch_size, recipe.nb_epochs) == (0.007, 10, 128, 100)
     assert (recipe.momentum, recipe.weight_decay, recipe.nesterov) == (0.9, 2e-4, False)
-    assert [recipe.learning_rate * recipe.schedule.factor(e) for e in (1, 2, 75, 76, 90, 91)] == pytest.approx(
-        [0.02, 0.1, 0.1, 0.01, 0.01, 0.001]
-    )
+    rates = [recipe.learning_rate * recipe.schedule.factor(epoch) for epoch in (1, 2, 75, 76, 90, 91)]
+    assert rates == pytest.approx([0.02, 0.1, 0.1, 0.01, 0.01, 0.001])
     assert recipe.guides == ("resnet-18-guide",)
-    assert str(recipe.cost) == "27 F + 3 Fg"
-    assert str(RECIPES["lbgat0-cifar100-wrn34-10"].cost) == "25 F + 3 Fg"
+    cheap = RECIPES["lbgat6-cifar10-resnet18"]
+    assert (cheap.eps_step, cheap.guides) == (2 / 255, ("resnet-18",))
+    ignored = {"id", "method", "guides", "regularizer", "weight", "published", "notes", "source"}
+    baseline = RECIPES["trades6-cifar10-resnet18"].as_dict()
+    assert {k for k, v in cheap.as_dict().items() if baseline[k] != v} <= ignored
     awp = RECIPES["lbgat9-awp-cifar100-wrn34-10"]
     assert (awp.run.awp_gamma, awp.run.awp_start_epoch, awp.nb_epochs, awp.weight_decay) == (5e-3, 10, 200, 5e-4)
     assert [awp.schedule.factor(e) for e in (1, 99, 100, 149, 150)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
-    assert str(RECIPES["trades6-awp-cifar10-wrn34-10"].cost) == "33 F"
     tiny = RECIPES["lbgat0-tiny-imagenet-wrn34-10"]
     assert (tiny.image_size, tiny.augmentation) == (32, "flip")
+    names = ("lbgat6-cifar100", "lbgat0-cifar100", "trades6-awp-cifar10")
+    assert [str(RECIPES[f"{name}-wrn34-10"].cost) for name in names] == ["27 F + 3 Fg", "25 F + 3 Fg", "33 F"]
 
 
 def test_a_recipe_becomes_what_it_says():
     data = fake_data("digits")
-    built = (
-        RECIPES["digits-lbgat6"]
-        .override(weight=9.0, awp_gamma=0.01, ema_decay=0.99, max_grad_norm=1.0)
-        .build(data=data, seed=4, verbose=False)
-    )
-    trainer = built.trainer
-    assert isinstance(trainer, LBGATTrainer)
+    changes = {"weight": 9.0, "awp_gamma": 0.01, "ema_decay": 0.99, "max_grad_norm": 1.0}
+    trainer = RECIPES["digits-lbgat6"].override(**changes).build(data=data, seed=4, verbose=False).trainer
     assert (trainer.regularizer, trainer.regularizer_weight, trainer.guide_ce_weight) == ("trades", 9.0, 4.0)
     options = trainer.options
     assert (options.awp_gamma, options.ema_decay, options.max_grad_norm, options.seed) == (0.01, 0.99, 1.0, 4)
     assert trainer.attack.ascent().objective == "kl"
     assert (trainer.attack.eps, trainer.attack.eps_step) == (0.3, 0.15)
-    expected = {"bgat": BGATTrainer, "mart": MARTTrainer, "trades6": TRADESTrainer, "fast-at": FastATTrainer}
-    for name, kind in expected.items():
-        assert type(RECIPES[f"digits-{name}"].build(data=data, verbose=False).trainer) is kind
+    for name in ("bgat", "lbgat6", "mart", "trades6", "fast-at"):
+        recipe = RECIPES[f"digits-{name}"]
+        assert type(recipe.build(data=data, verbose=False).trainer) is METHODS[recipe.method]
     fast = RECIPES["digits-fast-at"].build(data=data, verbose=False).trainer.attack
     assert (fast.max_iter, fast.eps_step) == (1, pytest.approx(1.25 * 0.3))
     l2 = RECIPES["digits-lbgat"].override(norm=2, eps=1.5).build(data=data, verbose=False).trainer.attack
@@ -180,8 +167,8 @@ def test_frozen_guides_are_trained_first_or_loaded(tmp_path):
     assert not built.guides_trained
     fresh = copied_state(built.guides[0].model)
     built.fit()
-    trained = copied_state(built.guides[0].model)
     assert built.guides_trained
+    trained = copied_state(built.guides[0].model)
     assert not states_equal(fresh, trained)
     again = recipe.build(data=data, guide_weights=trained, verbose=False)
     assert again.guides_trained
@@ -193,8 +180,10 @@ def test_frozen_guides_are_trained_first_or_loaded(tmp_path):
 
 
 def test_test_set_selection_is_a_labelled_mode(caplog):
-    recipe = toy(RECIPES["digits-madry"], keep="best", selection="test")
-    built = recipe.build(data=fake_data("digits"), verbose=False)
+    recipe, data = toy(RECIPES["digits-madry"], keep="best", selection="test"), fake_data("digits")
+    assert len(training_images(recipe, data)) == len(data.train_images) + len(data.validation_images)
+    assert training_images(recipe.override(selection="validation"), data) is data.train_images
+    built = recipe.build(data=data, verbose=False)
     built.fit()
     assert built.trainer.history.selection.tolist() == ["test"]
     assert "selected on test data" in caplog.text
@@ -252,24 +241,12 @@ def test_fields_reach_the_trainer():
     assert (built.trainer.options.patience, built.trainer.options.on_collapse) == (3, "stop")
     rates = [c.optimizer.param_groups[0]["lr"] for c in (built.classifier, *built.guides)]
     assert rates == [0.001, 0.05]  # a frozen guide is trained by its own recipe
-    soft = (
-        RECIPES["digits-lbgat"]
-        .override(guidance="kd", kd_temperature=2.0, kd_weight=0.5)
-        .build(data=data, verbose=False)
-    )
+    soft = RECIPES["digits-lbgat"].override(guidance="kd", kd_temperature=2.0, kd_weight=0.5)
     logits = torch.randn(3, 10)
-    terms = soft.trainer.guidance(logits, logits, torch.tensor([0, 1, 2]))
+    terms = soft.build(data=data, verbose=False).trainer.guidance(logits, logits, torch.tensor([0, 1, 2]))
     assert terms["guidance_kd"].weight == 2 * 0.5 * 2.0**2
     wide = Recipe("w", "madry", "cifar10", "wrn-10-1", sub_block1=True).build(data=fake_data("cifar10"), verbose=False)
     assert any("sub_block1" in name for name in wide.classifier.model.state_dict())
-
-
-def test_test_set_selection_trains_on_all_training_data():
-    data = fake_data("digits")
-    recipe = toy(RECIPES["digits-madry"], keep="best", selection="test")
-    images = training_images(recipe, data)
-    assert len(images) == len(data.train_images) + len(data.validation_images)
-    assert training_images(recipe.override(selection="validation"), data) is data.train_images
 
 
 def test_an_overridden_recipe_has_no_published_result():
@@ -312,23 +289,20 @@ def test_ablations_differ_in_one_thing():
     assert [len(r.guides) for r in found["ensemble"].values()] == [1, 1, 2]
     assert {r.method for r in found["ensemble"].values()} == {"bgat"}
     assert [r.regularizer for r in found["regularizer"].values()] == [None, "alp", "trades", "trades"]
-    cifar = ablation("guide-depth", RECIPES["lbgat6-cifar100-wrn34-10"])
-    again = ablation("guide-depth", RECIPES["bgat-cifar10-wrn34-10"])
-    assert [r.guides for r in again.values()] == [("resnet-18-guide",), ("wrn-34-10",)]
+    for name in ("lbgat6-cifar100-wrn34-10", "bgat-cifar10-wrn34-10"):
+        arms = ablation("guide-depth", RECIPES[name]).values()
+        assert [r.guides for r in arms] == [("resnet-18-guide",), ("wrn-34-10",)]
     small = ablation("ensemble", RECIPES["cifar10-small-lbgat"])
     assert {r.guide_recipe for r in small.values()} == {"cifar10-small-natural"}
-    paper = ablation("ensemble", RECIPES["lbgat-cifar10-wrn34-10"])
-    assert list(paper.values())[-1].guides == ("wrn-34-10", "inception-resnet-v2")
-    with pytest.raises(ValueError, match="base: lbgat0-tiny-imagenet-wrn34-10 has no natural recipe"):
-        ablation("ensemble", RECIPES["lbgat0-tiny-imagenet-wrn34-10"])
-    assert [r.guides for r in cifar.values()] == [("resnet-18-guide",), ("wrn-34-10",)]
-    assert (
-        ablation("ensemble", RECIPES["lbgat-cifar10-wrn34-10"])["ensemble of both"].for_guide().id == "natural-cifar10"
-    )
-    with pytest.raises(ValueError, match="did you mean 'alpha'"):
-        ablation("alhpa", base)
-    with pytest.raises(ValueError, match="base: expected a recipe of method 'lbgat' or 'bgat'"):
-        ablation("alpha", RECIPES["digits-madry"])
+    both = ablation("ensemble", RECIPES["lbgat-cifar10-wrn34-10"])["ensemble of both"]
+    assert (both.guides, both.for_guide().id) == (("wrn-34-10", "inception-resnet-v2"), "natural-cifar10")
+    for name, recipe, message in (
+        ("ensemble", "lbgat0-tiny-imagenet-wrn34-10", "base: lbgat0-tiny-imagenet-wrn34-10 has no natural recipe"),
+        ("alhpa", "digits-lbgat", "did you mean 'alpha'"),
+        ("alpha", "digits-madry", "base: expected a recipe of method 'lbgat' or 'bgat'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ablation(name, RECIPES[recipe])
 
 
 def test_every_recipe_has_a_clear_objective():
