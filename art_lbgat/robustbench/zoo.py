@@ -30,6 +30,8 @@ _CUDA_ONLY = "Bai2023Improving"  # its networks move tensors to the GPU while th
 _DRIVE = "https://drive.google.com/uc?id="
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")  # of its content, in the name of a file of torchvision's
 _SHOWN = 300  # characters of another library's message
+_CANNOT_BUILD = "name: RobustBench cannot build {} here: {}"
+_DOES_NOT_FIT = "weights: {} does not fit {}: {} Remove it to have it downloaded anew."
 # What RobustBench leaves as built where a file lacks it: normalisation, and the counters of BatchNorm.
 _MAY_BE_MISSING = ("mu", "sigma", "mean", "std", "num_batches_tracked")
 
@@ -105,9 +107,8 @@ def list_models(
     found = entries(dataset, threat_model)
     table = pd.DataFrame(found).assign(n_files=[len(entry.files(".")) for entry in found])
     columns = ["name", "dataset", "threat_model", "source", "n_files", "input_shape", "preprocessing", "cpu"]
-    if folder is None:
-        return table[columns]
-    return table[columns].assign(on_disk=[entry.present(folder) for entry in found])
+    on_disk = {} if folder is None else {"on_disk": [entry.present(folder) for entry in found]}
+    return table[columns].assign(**on_disk)
 
 
 def preprocessing(name: str, dataset: str = "imagenet", threat_model: str = "Linf") -> Callable[[Any], Tensor]:
@@ -265,7 +266,9 @@ def _from_drive(entry: Entry, model_dir: Path) -> nn.Module:
     try:
         net: nn.Module = load_model(entry.name, model_dir, entry.dataset, entry.threat_model)
     except Exception as error:  # KeyError, RuntimeError, AttributeError, ...: whatever meets a file of other content
-        raise (_does_not_fit(given[-1], entry, error) if given else _cannot_build(entry, error)) from error
+        if not given:
+            raise RuntimeError(_CANNOT_BUILD.format(entry, _short(error))) from error
+        raise ValueError(_DOES_NOT_FIT.format(given[-1], entry, _short(error))) from error
     return net
 
 
@@ -282,7 +285,7 @@ def _from_hub(entry: Entry, model_dir: Path) -> nn.Module:
     try:
         net = entry.build()
     except Exception as error:
-        raise _cannot_build(entry, error) from error
+        raise RuntimeError(_CANNOT_BUILD.format(entry, _short(error))) from error
     try:
         if set(state) == set(net.state_dict()):
             net.load_state_dict(state)
@@ -292,7 +295,7 @@ def _from_hub(entry: Entry, model_dir: Path) -> nn.Module:
         else:
             net.get_submodule("model").load_state_dict(state)
     except Exception as error:
-        raise _does_not_fit(path, entry, error) from error
+        raise ValueError(_DOES_NOT_FIT.format(path, entry, _short(error))) from error
     return net
 
 
@@ -316,14 +319,6 @@ def _fetch(target: Path, url: str, download: Callable[[str], Any], place: Path) 
             f"weights: there is no file {place}, and downloading it from {url} failed ({reason}). Get it by "
             f"other means, such as a browser, and put it at {place}."
         ) from error
-
-
-def _cannot_build(entry: Entry, error: Exception) -> RuntimeError:
-    return RuntimeError(f"name: RobustBench cannot build {entry} here: {_short(error)}")
-
-
-def _does_not_fit(path: Path, entry: Entry, error: Exception) -> ValueError:
-    return ValueError(f"weights: {path} does not fit {entry}: {_short(error)} Remove it to have it downloaded anew.")
 
 
 def _short(error: Exception, part: str = "\0") -> str:

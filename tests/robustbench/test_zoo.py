@@ -1,7 +1,5 @@
 """Every entry of the zoo loads a file of its own layout; what cannot be had or read is named."""
 
-import subprocess
-import sys
 from importlib.resources import files
 from types import SimpleNamespace
 
@@ -20,7 +18,6 @@ from art_lbgat.evaluation import evaluate
 from art_lbgat.robustbench import import_robustbench, list_models, load_classifier, zoo
 from art_lbgat.robustbench.zoo import entries, find_entry, load_network, preprocessing
 from tests.conftest import copied_state, make_data, states_equal
-from tests.robustbench.conftest import SCRIPT
 from tests.robustbench.zoo_nets import put, tiny
 
 CUDA_ONLY = {(f"Bai2023Improving_{name}", data) for name, data in
@@ -281,12 +278,3 @@ def test_images_become_what_the_network_takes():
         assert tuple(x.shape) == find_entry(name, "imagenet", threat_model).input_shape
         assert torch.equal(x, torch.ones_like(x))
     assert preprocessing("Standard", "cifar10", "Linf")(image).shape == (3, 300, 400)
-
-
-def test_the_script_writes_a_row(tmp_path):
-    table = tmp_path / "zoo.csv"
-    command = [sys.executable, "-W", "ignore", SCRIPT, "--name", "Hendrycks2020AugMix_WRN", "--dataset", "cifar10"]
-    subprocess.run([*command, "--csv", table], check=True)
-    header, row = table.read_text().splitlines()
-    assert header.startswith("name,dataset,threat_model,outcome,")
-    assert row.startswith("Hendrycks2020AugMix_WRN,cifar10,corruptions,loaded,2.2,")
