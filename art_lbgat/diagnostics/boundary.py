@@ -127,8 +127,9 @@ def boundary_gap(distances: pd.DataFrame) -> pd.DataFrame:
         for first, second in itertools.combinations(names, 2):
             both = np.isfinite(wide[first]) & np.isfinite(wide[second])
             gap = (wide[second] - wide[first])[both]
-            rows.append({"first": first, "second": second, "direction": direction, "n": len(gap), "mean_distance":
-                         gap.abs().mean(), "mean_gap": gap.mean(), "median_gap": gap.median()})  # fmt: skip
+            pair = {"first": first, "second": second, "direction": direction, "n": len(gap)}
+            means = {"mean_distance": gap.abs().mean(), "mean_gap": gap.mean(), "median_gap": gap.median()}
+            rows.append({**pair, **means})
     table = pd.DataFrame(rows)
     table.attrs.update(distances.attrs)
     return table
