@@ -12,7 +12,8 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,25 +30,6 @@ _WIDE = re.compile(r"wrn-(\d+)-(\d+)")
 _PATTERNS = ("wrn-<depth>-<width>", "torchvision/<name>", "timm/<name>")
 _USUAL = ("wrn-28-10", "wrn-34-10", "wrn-34-20", "wrn-70-16")  # to guess what a misspelt name meant
 _CIFAR = 32  # the image size that the networks of the published recipes are made for
-
-
-class Resize(nn.Module):
-    """Images resized bilinearly to one size.
-
-    :param size: Height and width of the output.
-    """
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See :class:`Resize`; values stay within the range they had."""
-        return nn.functional.interpolate(x, size=self.size, mode="bilinear", align_corners=False)
-
-    def extra_repr(self) -> str:
-        """The size, for ``print(model)``."""
-        return f"size={self.size}"
 
 
 class GlobalAverage(nn.Module):
@@ -118,13 +100,14 @@ def create_model(
         raise ValueError(f"sub_block1: expected False, only wrn-<depth>-<width> has that block, got True for {name!r}.")
     library, _, network_name = name.partition("/")
     if wide:
-        model = _adapted(_wide_resnet(int(wide[1]), int(wide[2]), nb_classes, sub_block1), shape)
+        build = partial(_wide_resnet, depth=int(wide[1]), width=int(wide[2]), sub_block1=sub_block1)
+        model = _adapted(build, nb_classes, shape, _CIFAR)
     elif name == "small-cnn":
         if shape[1] != shape[2] or shape[1] % 4:
             raise ValueError(f"input_shape: small-cnn expects squares of a multiple of 4 pixels, got {shape}.")
         model = small_cnn(nb_classes, *shape[:2])
     elif name in _NETWORKS:
-        model = _adapted(_NETWORKS[name](nb_classes), shape)
+        model = _adapted(_NETWORKS[name], nb_classes, shape, 75 if name == "inception-resnet-v2" else _CIFAR)
     else:
         model = (_torchvision if library == "torchvision" else _timm)(network_name, nb_classes, shape)
         _check_logits(model, nb_classes, shape, name)
@@ -203,44 +186,41 @@ def create_classifier(
     return classifier
 
 
-class _Network(NamedTuple):
-    """A network as its library builds it, for 3 channels."""
-
-    module: nn.Module
-    smallest: int = _CIFAR  # images whose shorter side is below this are enlarged to it
-    pool: Callable[[], Any] | None = None  # makes it average over all pixels, where its own pooling takes another map
-
-
-def _wide_resnet(depth: int, width: int, nb_classes: int, sub_block1: bool) -> _Network:
+def _wide_resnet(nb_classes: int, average: bool, depth: int, width: int, sub_block1: bool) -> Any:
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"name: expected a depth of 6n + 4, n >= 1 (10, 16, 22, 28, 34, ...), got {depth}.")
     check_count(width, "name: width")
     published = import_architecture("wide_resnet").WideResNet
     net = published(depth=depth, widen_factor=width, num_classes=nb_classes, sub_block1=sub_block1)
-    return _Network(net, pool=lambda: setattr(net, "relu", nn.Sequential(net.relu, GlobalAverage(8))))
+    if average:
+        net.relu = nn.Sequential(net.relu, GlobalAverage(8))
+    return net
 
 
-def _resnet_18(nb_classes: int) -> _Network:
+def _resnet_18(nb_classes: int, average: bool) -> Any:
     library = import_architecture("resnet")
     net = library.ResNet(library.BasicBlock, [2, 2, 2, 2], num_classes=nb_classes)
-    return _Network(net, pool=lambda: net.layer4.append(GlobalAverage(4)))
+    if average:
+        net.layer4.append(GlobalAverage(4))
+    return net
 
 
-def _preact_resnet_18(nb_classes: int) -> _Network:
+def _preact_resnet_18(nb_classes: int, average: bool) -> Any:
     """With BatchNorm and ReLU before the pooling and shortcuts from the activated input, as in arXiv 1603.05027."""
     library = import_architecture("resnet")
     options = {"bn_before_fc": True, "out_shortcut": True}
     net = library.PreActResNet(library.PreActBlock, [2, 2, 2, 2], num_classes=nb_classes, **options)
-    return _Network(net, pool=lambda: net.bn.register_forward_hook(_average_after_relu))
+    if average:
+        net.bn.register_forward_hook(_average_after_relu)
+    return net
 
 
-def _average_after_relu(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+def _average_after_relu(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Any:
     """The published forward itself applies ReLU between this BatchNorm and the pooling; a second changes nothing."""
-    average: Tensor = GlobalAverage(4)(nn.functional.relu(output))
-    return average
+    return GlobalAverage(4)(nn.functional.relu(output))
 
 
-def _resnet_18_guide(nb_classes: int) -> _Network:
+def _resnet_18_guide(nb_classes: int, _average: bool) -> Any:
     """Strides 1, 1, 2, 2 behind a 3x3 convolution of stride 1, the guide of the paper's code."""
     from torchvision.models import resnet18
 
@@ -250,15 +230,15 @@ def _resnet_18_guide(nb_classes: int) -> _Network:
     net.maxpool = nn.Identity()
     for convolution in (net.layer2[0].conv1, net.layer2[0].downsample[0]):
         convolution.stride = (1, 1)
-    return _Network(net)
+    return net
 
 
-def _inception_resnet_v2(nb_classes: int) -> _Network:
-    timm = importlib.import_module("timm")
-    return _Network(timm.create_model("inception_resnet_v2", pretrained=False, num_classes=nb_classes), smallest=75)
+def _inception_resnet_v2(nb_classes: int, _average: bool) -> Any:
+    return importlib.import_module("timm").create_model("inception_resnet_v2", num_classes=nb_classes)
 
 
-_NETWORKS: dict[str, Callable[[int], _Network]] = {
+# Each is built for 3 channels, and averages over all pixels, if its own pooling takes another map than it will get.
+_NETWORKS: dict[str, Callable[[int, bool], nn.Module]] = {
     "inception-resnet-v2": _inception_resnet_v2,
     "preact-resnet-18": _preact_resnet_18,
     "resnet-18": _resnet_18,
@@ -266,19 +246,19 @@ _NETWORKS: dict[str, Callable[[int], _Network]] = {
 }
 
 
-def _adapted(network: _Network, shape: Shape) -> nn.Module:
-    """The network for images of ``shape``."""
+def _adapted(build: Callable[[int, bool], nn.Module], nb_classes: int, shape: Shape, smallest: int) -> nn.Module:
+    """A network for images of ``shape``; those with a side below ``smallest`` are enlarged."""
     channels, height, width = shape
-    model, shortest = network.module, min(height, width)
+    shortest = min(height, width)
+    if shortest < smallest:
+        height, width = (round(side * smallest / shortest) for side in (height, width))
+    model = build(nb_classes, (height, width) != (_CIFAR, _CIFAR))
     if channels != 3:
         _replace_first_convolution(model, channels)
-    if shortest < network.smallest:
-        height, width = (round(side * network.smallest / shortest) for side in (height, width))
+    if shortest < smallest:
         # In front by a hook and not by a wrapper, which would rename every parameter.
-        model.add_module("resize", Resize((height, width)))
+        model.add_module("resize", nn.Upsample((height, width), mode="bilinear", align_corners=False))
         model.register_forward_pre_hook(_resize_first)
-    if network.pool is not None and (height, width) != (_CIFAR, _CIFAR):
-        network.pool()
     return model
 
 
@@ -297,8 +277,8 @@ def _replace_first_convolution(model: nn.Module, channels: int) -> None:
 
 def _check_library(library: str, name: str, names: Sequence[str]) -> None:
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=3)
-        hint = f"; nearest: {', '.join(f'{library}/{n}' for n in near)}." if near else "."
+        near = [f"{library}/{each}" for each in difflib.get_close_matches(name, names, n=3)]
+        hint = f"; nearest: {', '.join(near)}." if near else "."
         raise ValueError(f"name: {library} has no classifier of this name, got '{library}/{name}'{hint}")
 
 
@@ -322,11 +302,10 @@ def _timm(name: str, nb_classes: int, shape: Shape) -> nn.Module:
     timm = importlib.import_module("timm")
     if not timm.is_model(name):
         _check_library("timm", name, timm.list_models())
-    published = timm.get_pretrained_cfg(name)
-    options: dict[str, Any] = {"img_size": shape[1:]} if getattr(published, "fixed_input_size", False) else {}
+    sized = getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
+    options: dict[str, Any] = {"img_size": shape[1:]} if sized else {}
     with _fitting(f"timm/{name}", shape):
-        options.update(num_classes=nb_classes, in_chans=shape[0])
-        model: nn.Module = timm.create_model(name, pretrained=False, **options)
+        model: nn.Module = timm.create_model(name, num_classes=nb_classes, in_chans=shape[0], **options)
     return model
 
 
@@ -378,19 +357,17 @@ def _fitting(name: str, shape: Shape) -> Iterator[None]:
 
 
 def _check_logits(model: nn.Module, nb_classes: int, shape: Shape, name: str) -> None:
-    """Try ``model`` on two zero inputs in eval mode; buffers, modes and random generators are left as found."""
-    first = next(iter([*model.parameters(), *model.buffers()]), torch.zeros(()))
+    """Try ``model`` on two zero inputs in eval mode; buffers, modes and random generators are unchanged."""
+    device = next(iter([*model.parameters(), *model.buffers()]), torch.zeros(())).device
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
-    values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
+        for module, found in buffers:
+            module._buffers.update({key: None if each is None else each.clone() for key, each in found.items()})
         with preserved_randomness(), evaluating(model), torch.no_grad(), _fitting(name, shape):
-            output = model(torch.zeros(2, *shape, device=first.device))
+            output = model(torch.zeros(2, *shape, device=device))
     finally:
         for module, found in buffers:
             module._buffers.update(found)
-        with torch.no_grad():
-            for buffer, value in values:
-                buffer.copy_(value)
     if not isinstance(output, Tensor):
         raise ValueError(f"{name}: expected one tensor of logits, got {type(output).__name__} from its forward pass.")
     if output.shape != (2, nb_classes):

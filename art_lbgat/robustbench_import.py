@@ -25,26 +25,23 @@ from art_lbgat.checks import check_text
 from art_lbgat.preserve import preserved_randomness
 
 _LOCK = threading.RLock()
+_Path = Path | str | None
 
 
 def import_robustbench() -> ModuleType:
     """The published ``robustbench``, imported once; ``sys.modules`` holds no stand-in afterwards.
 
-    A real ``autoattack`` is preferred; global random generators are left as found.
+    A real ``autoattack`` is preferred; global random generators are unchanged.
     """
     with _LOCK:
         package = sys.modules.get("robustbench")
         if package is not None and hasattr(package, "benchmark"):
             return package
+        for name in [name for name in sys.modules if name.startswith("robustbench.")]:
+            del sys.modules[name]  # of an import that failed: they would be reused without being bound
         # A default device of the caller (meta, cuda) must not reach tensors that modules make when they are imported.
         with preserved_randomness(), torch.device("cpu"), _stand_ins():
-            package = importlib.import_module("robustbench")
-        # Submodules that an earlier, failed import left in sys.modules were reused without being bound.
-        for name in [name for name in sys.modules if name.startswith("robustbench.")]:
-            parent, _, child = name.rpartition(".")
-            if parent in sys.modules and not hasattr(sys.modules[parent], child):
-                setattr(sys.modules[parent], child, sys.modules[name])
-        return package
+            return importlib.import_module("robustbench")
 
 
 def import_architecture(module_name: str) -> ModuleType:
@@ -53,14 +50,13 @@ def import_architecture(module_name: str) -> ModuleType:
     :param module_name: Its name there, such as ``"wide_resnet"``.
     """
     check_text(module_name, "module_name")
-    with _LOCK:
+    with _LOCK, preserved_randomness(), torch.device("cpu"):
         import_robustbench()
-        with preserved_randomness(), torch.device("cpu"):
-            architectures = importlib.import_module("robustbench.model_zoo.architectures")
-            known = [module.name for module in pkgutil.iter_modules(architectures.__path__)]
-            if module_name not in known:
-                raise ModuleNotFoundError(f"module_name: expected one of {known}, got {module_name!r}.")
-            return importlib.import_module(f"robustbench.model_zoo.architectures.{module_name}")
+        architectures = importlib.import_module("robustbench.model_zoo.architectures")
+        known = [module.name for module in pkgutil.iter_modules(architectures.__path__)]
+        if module_name not in known:
+            raise ModuleNotFoundError(f"module_name: expected one of {known}, got {module_name!r}.")
+        return importlib.import_module(f"{architectures.__name__}.{module_name}")
 
 
 def with_globals(function: Callable[..., Any], **names: Any) -> Callable[..., Any]:
@@ -135,32 +131,17 @@ def _evaluation_state() -> type:
 
 
 class AutoAttack:
-    """``pyautoattack.AutoAttack`` behind the interface of ``autoattack.AutoAttack``; other attributes are its own.
+    """``pyautoattack.AutoAttack`` as robustbench calls ``autoattack.AutoAttack``; other attributes are its own.
 
     ``attacks_to_run`` is for ``version="custom"``; with ``log_path`` the log of each run is appended to a file.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        norm: str = "Linf",
-        eps: float = 0.3,
-        seed: int | None = None,
-        verbose: bool = True,
-        attacks_to_run: list[str] | None = None,
-        version: str = "standard",
-        is_tf_model: bool = False,
-        device: torch.device | str = "cuda",
-        log_path: Path | str | None = None,
+        self, model: nn.Module, *, attacks_to_run: list[str] | None = None, log_path: _Path = None, **settings: Any
     ) -> None:
-        if is_tf_model:
-            raise ValueError("is_tf_model: expected False (PyTorch), got True.")
         from pyautoattack import AutoAttack as Published
 
-        attacks: Any = attacks_to_run or None
-        settings: dict[str, Any] = {"norm": norm, "eps": eps, "seed": seed, "version": version, "device": device}
-        self._attack: Any = Published(model, attacks=attacks, **settings)
-        self._attack.verbose = verbose
+        self._attack: Any = Published(model, attacks=attacks_to_run, **{"device": "cuda", **settings})
         self._log_path = log_path
 
     def __getattr__(self, name: str) -> Any:
@@ -169,12 +150,7 @@ class AutoAttack:
         return getattr(self._attack, name)
 
     def run_standard_evaluation(
-        self,
-        x_orig: Tensor,
-        y_orig: Tensor,
-        bs: int = 250,
-        return_labels: bool = False,
-        state_path: Path | str | None = None,
+        self, x_orig: Tensor, y_orig: Tensor, bs: int = 250, return_labels: bool = False, state_path: _Path = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Run the attacks one after the other, each on what the ones before did not break."""
         path = None if state_path is None else Path(state_path)
@@ -183,12 +159,10 @@ class AutoAttack:
         trace = sys.gettrace()
         try:
             with _log_file(self._log_path):
-                # contiguous: its attacks use ``view``, which channels_last inputs do not allow
-                x = x_orig.contiguous()
-                found = self._attack.run_standard_evaluation(x, y_orig, batch_size=bs, state_path=path)
+                x = x_orig.contiguous()  # its attacks use ``view``, which channels_last inputs do not allow
+                x_adv, y_adv = self._attack.run_standard_evaluation(x, y_orig, batch_size=bs, state_path=path)
         finally:
             sys.settrace(trace)  # its check of the model ends with none, and debuggers and coverage go blind
-        x_adv, y_adv = found
         return (x_adv, y_adv) if return_labels else x_adv
 
 
@@ -198,21 +172,16 @@ def _check_state(path: Path) -> None:
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"state_path: {path} is damaged or no state of AutoAttack ({error!r}).") from error
     if named.resolve() != path.resolve():
-        raise ValueError(
-            f"state_path: {path} was written as {named}, where AutoAttack would go on writing; move it back."
-        )
+        raise ValueError(f"state_path: {path} was written as {named}, where AutoAttack would write on; move it back.")
 
 
 @contextmanager
-def _log_file(path: Path | str | None) -> Iterator[None]:
+def _log_file(path: _Path) -> Iterator[None]:
     """What the logger ``auto-attack`` says, from DEBUG on, appended to a file."""
-    if path is None:
-        yield
-        return
-    logger, handler = logging.getLogger("auto-attack"), logging.FileHandler(path)
-    level = logger.level
+    logger = logging.getLogger("auto-attack")
+    handler, level = logging.NullHandler() if path is None else logging.FileHandler(path), logger.level
     logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
+    logger.setLevel(level if path is None else logging.DEBUG)
     try:
         yield
     finally:

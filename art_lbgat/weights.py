@@ -7,7 +7,7 @@ import os
 import re
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -40,10 +40,8 @@ def load_weights(model: nn.Module, path_or_state: str | os.PathLike[str] | State
     check_kind(model, "model", nn.Module)
     if isinstance(path_or_state, Mapping):
         source, state = "the state dict", path_or_state
-    elif isinstance(path_or_state, (str, os.PathLike)):
-        source, state = str(path_or_state), read_weights(path_or_state)
     else:
-        raise TypeError(f"weights: expected a path or a state dict, got {type(path_or_state).__name__}.")
+        source, state = str(path_or_state), read_weights(path_or_state)
     own = model.state_dict()
     if any(isinstance(value, Tensor) and value.is_meta for value in own.values()):
         raise ValueError("model: its parameters are on the meta device and hold no values; build it on a real device.")
@@ -65,14 +63,17 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
         raise IsADirectoryError(f"path: expected a file, got the directory {target}.")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"path: there is no directory {target.parent} to write {target.name} to.")
+    write_bytes(target, save(copied_tensors(model)))
+
+
+def copied_tensors(model: nn.Module, name: str = "model") -> dict[str, Tensor]:
+    """What :func:`save_weights` writes: contiguous copies on the CPU. As :func:`save_weights`; errors say ``name``."""
     state = model.state_dict()
-    for name, value in state.items():
+    for key, value in state.items():
         if not isinstance(value, Tensor) or value.is_meta:
             kind = "a tensor on the meta device" if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"model: expected tensors with values, got {kind} under {name!r}.")
-    # Clones, since the format takes neither shared memory nor other memory formats.
-    copies = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
-    write_bytes(target, save(copies))
+            raise ValueError(f"{name}: expected tensors with values in its state dict, got {kind} under {key!r}.")
+    return {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
 
 
 def read_weights(path: str | os.PathLike[str]) -> State:
@@ -88,17 +89,13 @@ def read_weights(path: str | os.PathLike[str]) -> State:
         raise ValueError(f"weights: expected a file, got the directory {path}.")
     with path.open("rb") as file:
         head = file.read(9)
-    if head[8:9] == b"{":
-        reader: Callable[[Path], Any] = load_file
-    elif head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
-        reader = _read_torch
-    else:
+    is_safetensors = head[8:9] == b"{"
+    if not is_safetensors and head[:4] != b"PK\x03\x04" and head[:1] != b"\x80":
         page = " (a web page: the download failed)" if head.lstrip()[:1] == b"<" else ""
-        raise ValueError(
-            f"weights: expected a safetensors file or one of torch.save, got {path}, which starts with {head!r}{page}."
-        )
+        expected = "expected a safetensors file or one of torch.save"
+        raise ValueError(f"weights: {expected}, got {path}, which starts with {head!r}{page}.")
     try:
-        state = reader(path)
+        state = load_file(path) if is_safetensors else _read_torch(path)
     except Exception as error:  # both readers raise many types for a damaged file, struct.error among them
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign:
@@ -116,11 +113,12 @@ def read_weights(path: str | os.PathLike[str]) -> State:
 
 def _read_torch(path: Path) -> Any:
     if torch.__version__ < "2.10":
-        holes = (
-            "known holes through which a file can run code in spite of weights_only (CVE-2025-32434, CVE-2026-24747)"
+        logger.warning(
+            "weights: torch %s has known holes through which a file can run code in spite of weights_only "
+            "(CVE-2025-32434, CVE-2026-24747): read %s only if you trust it, or use torch 2.10 or newer.",
+            torch.__version__,
+            path,
         )
-        advice = "weights: torch %s has %s: read %s only if you trust it, or use torch 2.10 or newer."
-        logger.warning(advice, torch.__version__, holes, path)
     # Torch refuses both with weights_only, but not in all versions.
     if tarfile.is_tarfile(path):
         raise ValueError("it is a tar archive, a format of torch before 0.4")
@@ -147,8 +145,7 @@ def _tensors(state: State, source: str) -> dict[str, Tensor]:
 
 def _without_prefixes(state: dict[str, Tensor], own: State, source: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
-    for full_name, value in state.items():
-        name = full_name
+    for name, value in state.items():
         while name not in own and name.startswith(_PREFIXES):
             name = name.partition(".")[2]
         if name in found:
@@ -158,24 +155,26 @@ def _without_prefixes(state: dict[str, Tensor], own: State, source: str) -> dict
 
 
 def _check_match(found: State, own: State, source: str) -> None:
-    missing = [name for name in own if name not in found]
-    unexpected = [name for name in found if name not in own]
-    shapes = [
-        f"{name} (file {tuple(found[name].shape)}, model {tuple(value.shape)})"
-        for name, value in own.items()
-        if name in found and isinstance(value, Tensor) and value.shape != found[name].shape
+    wrong = {
+        "missing": [name for name in own if name not in found],
+        "unexpected": [name for name in found if name not in own],
+        "of another shape": [
+            f"{name} (file {tuple(found[name].shape)}, model {tuple(value.shape)})"
+            for name, value in own.items()
+            if name in found and isinstance(value, Tensor) and value.shape != found[name].shape
+        ],
+    }
+    said = [
+        f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+        for kind, names in wrong.items()
+        if names
     ]
-    wrong = []
-    for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)):
-        if names:
-            more = ", ..." if len(names) > _SHOWN else ""
-            wrong.append(f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}{more}")
-    if not wrong:
+    if not said:
         return
     hint = ""
-    if any(name.startswith("sub_block1.") for name in unexpected):
+    if any(name.startswith("sub_block1.") for name in wrong["unexpected"]):
         hint = " The weights have the unused block of TRADES-era WideResNets: build the model with sub_block1=True."
-    elif any(name.startswith("sub_block1.") for name in missing):
+    elif any(name.startswith("sub_block1.") for name in wrong["missing"]):
         hint = " The weights lack the unused block of the model: build the model with sub_block1=False."
-    found_wrong = f"{'; '.join(wrong)}; of {len(own)} expected.{hint}"
-    raise ValueError(f"weights: {source} does not fit the model, nothing was loaded. {found_wrong}")
+    what = f"{'; '.join(said)}; of {len(own)} expected.{hint}"
+    raise ValueError(f"weights: {source} does not fit the model, nothing was loaded. {what}")

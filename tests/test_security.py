@@ -35,16 +35,8 @@ REFUSED = [
 
 @pytest.mark.parametrize("source", REFUSED)
 def test_the_linter_refuses(source):
-    command = [
-        sys.executable,
-        "-m",
-        "ruff",
-        "check",
-        "--stdin-filename",
-        "art_lbgat/file.py",
-        "--output-format=concise",
-        "-",
-    ]
+    options = ["--stdin-filename", "art_lbgat/file.py", "--output-format=concise", "-"]
+    command = [sys.executable, "-m", "ruff", "check", *options]
     done = subprocess.run(command, input=source, capture_output=True, text=True, cwd=ROOT, check=False)
     assert re.search(r" (S\d{3}|TID251|PGH\d{3}|PD901) ", done.stdout), done.stdout
 

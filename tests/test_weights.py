@@ -106,17 +106,15 @@ def test_prefix_that_the_model_has_itself_is_kept():
 
 
 def test_round_trip_through_safetensors(tmp_path):
-    model = toy().to(memory_format=torch.channels_last)
-    path = tmp_path / "model.safetensors"
+    model, path = toy().to(memory_format=torch.channels_last), tmp_path / "model.safetensors"
     path.write_bytes(b"old")
     save_weights(model, path)
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
     assert states_equal(load_file(path), model.state_dict())
-    other = toy(1)
-    load_weights(other, path)
-    assert states_equal(other.state_dict(), model.state_dict())
     path.rename(tmp_path / "model.pt")  # told by its content
-    load_weights(toy(2), tmp_path / "model.pt")
+    other = toy(1)
+    load_weights(other, tmp_path / "model.pt")
+    assert states_equal(other.state_dict(), model.state_dict())
 
 
 def test_tied_weights_are_saved_under_both_names(tmp_path):
@@ -131,8 +129,7 @@ def test_tied_weights_are_saved_under_both_names(tmp_path):
 
 def test_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
-    save_weights(conv_net(), path)
-    before = path.read_bytes()
+    path.write_bytes(b"old")
 
     def fails(*_):
         raise OSError("disk full")
@@ -140,7 +137,7 @@ def test_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(OSError, match="disk full"):
         save_weights(conv_net(), path)
-    assert path.read_bytes() == before
+    assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -164,16 +161,12 @@ class Trap:
 def test_files_that_need_objects_are_refused_and_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     state = nn.Linear(2, 2).state_dict()
-    for name, value in (("args", argparse.Namespace(lr=0.1)), ("trap", Trap())):
+    for value in (argparse.Namespace(lr=0.1), Trap(), nn.Linear(2, 2)):
         for zipped in (True, False):
-            torch.save({"state_dict": state, name: value}, "objects.pt", _use_new_zipfile_serialization=zipped)
-            with pytest.raises(ValueError, match=r"objects\.pt holds objects other than tensors \(") as error:
+            torch.save({"state_dict": state, "value": value}, "objects.pt", _use_new_zipfile_serialization=zipped)
+            with pytest.raises(ValueError, match=r"objects\.pt holds objects other than tensors \([\w.]+\)"):
                 load_weights(nn.Linear(2, 2), "objects.pt")
-    assert "Path" in str(error.value) or "getattr" in str(error.value)
     assert not Path("trap-was-run").exists()
-    torch.save(nn.Linear(2, 2), "module.pt")
-    with pytest.raises(ValueError, match=r"\(torch\.nn\.modules\.linear\.Linear\)"):
-        load_weights(nn.Linear(2, 2), "module.pt")
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
@@ -203,7 +196,7 @@ def test_other_files_are_named(tmp_path):
         ("rows.pt", ValueError, r"expected a state dict in .*rows\.pt, got list"),
         ("absent.pt", FileNotFoundError, r"no file .*absent\.pt"),
         ("", ValueError, "got the directory"),
-        (3, TypeError, "expected a path or a state dict, got int"),
+        (3, TypeError, "weights: expected a path, got 3"),
         ({"net": model.state_dict()}, ValueError, "got OrderedDict under 'net' in the state dict"),
     ):
         with pytest.raises(error, match=message):

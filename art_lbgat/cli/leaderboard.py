@@ -82,11 +82,10 @@ def benchmark(
     from art_lbgat.processes import is_main_process
     from art_lbgat.robustbench import benchmark as measure
     from art_lbgat.robustbench import compare as place
-    from art_lbgat.robustbench.result import EPS, NORMS, check_dataset, check_threat_model
+    from art_lbgat.robustbench.result import EPS, NORMS, check_board
 
     new_file(save, "save")
-    check_dataset(dataset)
-    check_threat_model(threat_model)
+    check_board(dataset, threat_model)
     found = find_target(target, dataset, threat_model, model_dir, choose_device(device))
     result = measure(
         found.classifier,

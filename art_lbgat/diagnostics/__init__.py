@@ -6,8 +6,8 @@ a table and an ``Axes``::
     table = agreement(guide, {"LBGAT": robust, "PGD-AT": baseline}, x, y, x_adv)
     plot_slices(decision_slices({"guide": guide, "LBGAT": robust, "PGD-AT": baseline}, x[:3]))
 
-Classifiers are looked at in eval mode, as ``predict`` sees them but for postprocessing defences, which are left out:
-all of this is about logits. Modes, ``requires_grad`` and the global random generators are left as found.
+Classifiers are looked at in eval mode, as ``predict`` sees them but without postprocessing defences: all of this is
+about logits. Modes, ``requires_grad`` and the global random generators are unchanged.
 """
 
 from art_lbgat.diagnostics.agreement import agreement, calibration, margins, reliability

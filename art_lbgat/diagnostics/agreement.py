@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -9,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from art.estimators.classification import PyTorchClassifier
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -44,23 +44,18 @@ def agreement(
     :return: Columns ``model``, ``guide_images``, ``model_images``, ``n``; ``agreement`` with its 95 % Wilson interval
         ``low``, ``high``; ``mse``; ``kl`` in nats; ``cosine``, between the logits less their mean over classes; and
         the shares ``both_right``, ``guide_only``, ``model_only`` and ``both_wrong`` of the images.
-    :raises ValueError: Classifiers that cannot be compared, bad images or labels, NaN or Inf in logits.
     """
-    views = make_views(models)
+    views, pairs, labels = _prepared(models, x, y, x_adv)
     guide_view = TensorView(guide, "guide")
     _check_alike([guide_view, *views.values()])
-    pairs = _make_pairs(x, x_adv, views)
-    for images in pairs.values():  # the guide's clip_values may be narrower
-        for kind, each in images.items():
-            check_inputs(each.numpy(), guide, "x" if kind == NATURAL else "x_adv")
-    labels = _make_labels(y, views, pairs)
     guide_logits: dict[int, Tensor] = {}  # models often share their images
+    for kind, images in (item for pair in pairs.values() for item in pair.items()):
+        if id(images) not in guide_logits:  # the guide's clip_values may be narrower
+            check_inputs(images.numpy(), guide, "x" if kind == NATURAL else "x_adv")
+            guide_logits[id(images)] = make_logits(guide_view, images, batch_size)
     rows = []
     for name, view in views.items():
-        for each in pairs[name].values():
-            if id(each) not in guide_logits:
-                guide_logits[id(each)] = make_logits(guide_view, each, batch_size)
-        logits = {kind: make_logits(view, each, batch_size) for kind, each in pairs[name].items()}
+        logits = {kind: make_logits(view, images, batch_size) for kind, images in pairs[name].items()}
         for guide_kind, model_kind in ((NATURAL, NATURAL), (NATURAL, ADVERSARIAL), (ADVERSARIAL, ADVERSARIAL)):
             if model_kind in logits:
                 measured = _compare(guide_logits[id(pairs[name][guide_kind])], logits[model_kind], labels)
@@ -71,25 +66,16 @@ def agreement(
 def margins(models: Models, x: Any, y: Any, x_adv: Any = None, *, batch_size: int = BATCH_SIZE) -> pd.DataFrame:
     """``margin = M_y - max_{k != y} M_k``, in logits: positive where the image is classified as labelled.
 
-    :param models: One classifier, or several by name.
-    :param x: Raw natural images, ``(N, *input_shape)``.
-    :param y: Labels, indices or one-hot.
-    :param x_adv: As in :func:`agreement`.
-    :param batch_size: Images per pass.
+    :param models: One classifier, or several by name; the others are arguments of :func:`agreement`, errors too.
     :return: A row per model, kind of images and image: ``model``, ``images`` (``"natural"``, ``"adversarial"``),
         ``sample``, ``label``, ``predicted``, ``margin``.
-    :raises ValueError: Bad images or labels, NaN or Inf in logits.
     """
     parts = []
     for named, logits, labels in _each_logits(models, x, y, x_adv, batch_size):
         own = logits.gather(1, labels[:, None])[:, 0]
         others = logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
-        columns = {
-            "sample": range(len(labels)),
-            "label": labels.numpy(),
-            "predicted": logits.argmax(dim=1).numpy(),
-            "margin": (own - others).numpy(),
-        }
+        columns = {"sample": range(len(labels)), "label": labels.numpy(), "predicted": logits.argmax(dim=1).numpy(),
+                   "margin": (own - others).numpy()}  # fmt: skip
         parts.append(pd.DataFrame({**named, **columns}))
     return pd.concat(parts, ignore_index=True)
 
@@ -101,20 +87,18 @@ def calibration(
 
     Source: Guo et al. 2017, arXiv 1706.04599, section 2; 15 bins as in its tables.
 
-    :param models: As :func:`reliability`, and so are ``x``, ``y``, ``x_adv``, ``bins`` and ``batch_size``.
+    :param models: One classifier, or several by name; the others are arguments of :func:`reliability`.
     :return: A row per model and kind of images: ``model``, ``images``, ``n``, ``accuracy``, ``confidence`` (mean),
         ``overconfidence`` (``confidence - accuracy``), ``ece``, and ``mce``, the largest gap of a bin.
-    :raises ValueError: Bad images or labels, ``bins`` below 1, NaN or Inf in logits.
     """
     table = reliability(models, x, y, x_adv, bins=bins, batch_size=batch_size)
     rows = []
     for (name, kind), part in table[table["n"] > 0].groupby(["model", "images"], sort=False):
         n, gap = int(part["n"].sum()), (part["accuracy"] - part["confidence"]).abs()
-        weight = part["n"] / n
-        means = {column: float((weight * part[column]).sum()) for column in ("accuracy", "confidence")}
-        over = {"overconfidence": means["confidence"] - means["accuracy"]}
-        gaps = {"ece": float((weight * gap).sum()), "mce": float(gap.max())}
-        rows.append({"model": name, "images": kind, "n": n, **means, **over, **gaps})
+        averaged = (part["accuracy"], part["confidence"], gap)
+        accuracy, confidence, ece = (float((part["n"] / n * each).sum()) for each in averaged)
+        rows.append({"model": name, "images": kind, "n": n, "accuracy": accuracy, "confidence": confidence,
+                     "overconfidence": confidence - accuracy, "ece": ece, "mce": float(gap.max())})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -126,22 +110,23 @@ def reliability(
     ``acc(B_m)`` is the share of ``B_m`` classified as labelled, ``conf(B_m)`` its mean confidence: the points of the
     reliability diagram. Source: Guo et al. 2017, arXiv 1706.04599, section 2.
 
-    :param models: One classifier, or several by name.
-    :param x: Raw natural images, ``(N, *input_shape)``.
-    :param y: Labels, indices or one-hot.
-    :param x_adv: As in :func:`agreement`.
+    :param models: One classifier, or several by name; the others are arguments of :func:`agreement`.
     :param bins: ``M``, equal in width.
-    :param batch_size: Images per pass.
     :return: A row per model, kind of images and bin: ``model``, ``images``, ``bin`` (from 1), ``low``, ``high``, ``n``,
         ``accuracy``, ``confidence`` (NaN in empty bins).
-    :raises ValueError: Bad images or labels, ``bins`` below 1, NaN or Inf in logits.
     """
     check_count(bins, "bins")
+    edges = np.linspace(0.0, 1.0, bins + 1)
     parts = []
     for named, logits, labels in _each_logits(models, x, y, x_adv, batch_size):
         confidence = torch.softmax(logits, dim=1).amax(dim=1).numpy()
-        right = (logits.argmax(dim=1) == labels).numpy()
-        parts.append(pd.DataFrame({**named, **_bin(confidence, right, bins)}))
+        right = (logits.argmax(dim=1) == labels).numpy().astype(float)
+        place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+        n = np.bincount(place, minlength=bins)
+        with np.errstate(invalid="ignore"):  # 0 / 0 in empty bins
+            means = [np.bincount(place, weights=each, minlength=bins) / n for each in (right, confidence)]
+        columns = {"bin": np.arange(1, bins + 1), "low": edges[:-1], "high": edges[1:], "n": n}
+        parts.append(pd.DataFrame({**named, **columns, "accuracy": means[0], "confidence": means[1]}))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -149,9 +134,7 @@ def _each_logits(
     models: Models, x: Any, y: Any, x_adv: Any, batch_size: int
 ) -> Iterator[tuple[dict[str, str], Tensor, Tensor]]:
     """For every model and kind of images: what they are called, the logits and the labels."""
-    views = make_views(models)
-    pairs = _make_pairs(x, x_adv, views)
-    labels = _make_labels(y, views, pairs)
+    views, pairs, labels = _prepared(models, x, y, x_adv)
     for name, view in views.items():
         for kind, images in pairs[name].items():
             yield {"model": name, "images": kind}, make_logits(view, images, batch_size), labels
@@ -159,11 +142,11 @@ def _each_logits(
 
 def make_views(models: Models, minimum: int = 1, same_classes: bool = True) -> Views:
     """At least ``minimum`` classifiers of the same inputs by name; one that has no name is called ``"model"``."""
-    several = isinstance(models, Mapping)
-    given: Mapping[Any, Any] = models if isinstance(models, Mapping) else {"model": models}
-    if len(given) < minimum:
-        raise ValueError(f"models: expected a mapping to at least {minimum} classifiers, got {len(given)}.")
-    views = {str(key): TensorView(each, f"models[{key!r}]" if several else "models") for key, each in given.items()}
+    named = models if isinstance(models, Mapping) else {"model": models}
+    if len(named) < minimum:
+        raise ValueError(f"models: expected a mapping to at least {minimum} classifiers, got {len(named)}.")
+    title = "models[{!r}]" if named is models else "models"
+    views = {str(key): TensorView(each, title.format(key)) for key, each in named.items()}
     _check_alike(list(views.values()), same_classes)
     return views
 
@@ -179,7 +162,7 @@ def make_images(x: Any, views: Views, name: str = "x", like: Tensor | None = Non
 
 
 def make_logits(view: TensorView, x: Tensor, batch_size: int) -> Tensor:
-    """Finite logits as float64 ``(N, C)`` on the CPU, of the model in eval mode; everything is left as found."""
+    """Finite logits as float64 ``(N, C)`` on the CPU, of the model in eval mode; everything else is unchanged."""
     check_count(batch_size, "batch_size")
     with torch.inference_mode(False):
         logits = predict(view, x, batch_size, _SEED).double()
@@ -193,19 +176,18 @@ def make_logits(view: TensorView, x: Tensor, batch_size: int) -> Tensor:
 
 
 def _check_alike(views: list[TensorView], same_classes: bool = True) -> None:
-    first = views[0]
-    for view in views[1:]:
-        for attribute in ("input_shape", "nb_classes") if same_classes else ("input_shape",):
-            found, expected = (getattr(v.classifier, attribute) for v in (view, first))
-            if found != expected:
-                raise ValueError(
-                    f"{view.name}: expected {attribute}={expected} as that of {first.name}, got {found}; "
-                    "only classifiers of the same inputs and classes can be compared."
-                )
+    for view, attribute in itertools.product(views[1:], ("input_shape", *(["nb_classes"] if same_classes else []))):
+        found, expected = (getattr(v.classifier, attribute) for v in (view, views[0]))
+        if found != expected:
+            raise ValueError(
+                f"{view.name}: expected {attribute}={expected} as that of {views[0].name}, got {found}; "
+                "only classifiers of the same inputs and classes can be compared."
+            )
 
 
-def _make_pairs(x: Any, x_adv: Any, views: Views) -> dict[str, dict[str, Tensor]]:
-    """The images that each model sees: ``{model: {"natural": ..., "adversarial": ...}}``."""
+def _prepared(models: Models, x: Any, y: Any, x_adv: Any) -> tuple[Views, dict[str, dict[str, Tensor]], Tensor]:
+    """The models, the images that each sees, as ``{model: {"natural": ..., "adversarial": ...}}``, and the labels."""
+    views = make_views(models)
     natural = make_images(x, views)
     pairs = {name: {NATURAL: natural} for name in views}
     if isinstance(x_adv, Mapping):
@@ -217,13 +199,9 @@ def _make_pairs(x: Any, x_adv: Any, views: Views) -> dict[str, dict[str, Tensor]
         adversarial = make_images(x_adv, views, "x_adv", natural)
         for images in pairs.values():
             images[ADVERSARIAL] = adversarial
-    return pairs
-
-
-def _make_labels(y: Any, views: Views, pairs: dict[str, dict[str, Tensor]]) -> Tensor:
-    n = len(next(iter(pairs.values()))[NATURAL])
     with torch.inference_mode(False):
-        return torch.from_numpy(hard_labels(y, next(iter(views.values())).classifier.nb_classes, n))
+        nb_classes = next(iter(views.values())).classifier.nb_classes
+        return views, pairs, torch.from_numpy(hard_labels(y, nb_classes, len(natural)))
 
 
 def _compare(guide: Tensor, model: Tensor, y: Tensor) -> dict[str, float]:
@@ -234,12 +212,8 @@ def _compare(guide: Tensor, model: Tensor, y: Tensor) -> dict[str, float]:
     kl = functional.kl_div(log_model, log_guide, reduction="batchmean", log_target=True)
     centred = [each - each.mean(dim=1, keepdim=True) for each in (guide, model)]
     guide_right, model_right = (each.argmax(dim=1) == y for each in (guide, model))
-    shares = {
-        "both_right": guide_right & model_right,
-        "guide_only": guide_right & ~model_right,
-        "model_only": ~guide_right & model_right,
-        "both_wrong": ~guide_right & ~model_right,
-    }
+    shares = {"both_right": guide_right & model_right, "guide_only": guide_right & ~model_right,
+              "model_only": ~guide_right & model_right, "both_wrong": ~guide_right & ~model_right}  # fmt: skip
     return {
         "n": share.n,
         "agreement": share.value,
@@ -248,17 +222,5 @@ def _compare(guide: Tensor, model: Tensor, y: Tensor) -> dict[str, float]:
         "mse": float(functional.mse_loss(model, guide)),
         "kl": max(0.0, float(kl)),  # rounding can leave it a hair below 0
         "cosine": float(functional.cosine_similarity(centred[0], centred[1], dim=1).mean()),
-        **{name: float(each.to(torch.float64).mean()) for name, each in shares.items()},
+        **{name: float(each.double().mean()) for name, each in shares.items()},
     }
-
-
-def _bin(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int) -> dict[str, NDArray[Any]]:
-    """The columns of :func:`reliability` from ``bin`` on."""
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
-    n = np.bincount(place, minlength=bins)
-    sums = (np.bincount(place, weights=w, minlength=bins) for w in (right.astype(float), confidence))
-    with np.errstate(invalid="ignore"):
-        accuracy, mean = (total / n for total in sums)
-    return {"bin": np.arange(1, bins + 1), "low": edges[:-1], "high": edges[1:], "n": n, "accuracy": accuracy,
-            "confidence": mean}  # fmt: skip

@@ -21,7 +21,7 @@ from art_lbgat.evaluation.results import check_columns, norm_name
 from art_lbgat.evaluation.subject import to_tensor, whole_range
 
 _ROWS = 64  # images whose distances to all others are held at once
-_FLAT = 1e-6  # height of the triangle over its base, below which it is a line
+_FLAT = 1e-6  # smaller side of a triangle over the larger (singular values), below which it is a line
 _INSIDE = 1e-6  # of the input range; float32 rounding of a point on the border is below it
 
 
@@ -36,13 +36,11 @@ def directions(x: Any, y: Any, x_adv: Any = None, *, seed: int | None = None) ->
     :param x_adv: Adversarial images of any model, ``(N, ...)``, or None for no such direction.
     :param seed: Seed of the random direction, or None for no such direction.
     :return: Float64 arrays of the shape of ``x``, not scaled.
-    :raises ValueError: Fewer than two classes, or shapes that do not match.
     """
-    images, labels = (as_array(value, name) for value, name in ((x, "x"), (y, "y")))
+    images, labels = as_array(x, "x"), as_array(y, "y")
     if images.ndim < 2 or labels.shape != images.shape[:1]:
-        raise ValueError(
-            f"y: expected class indices of shape (N,), one per image of x, got {labels.shape} for x of {images.shape}."
-        )
+        expected = "expected class indices of shape (N,), one per image of x"
+        raise ValueError(f"y: {expected}, got {labels.shape} for x of {images.shape}.")
     if len(np.unique(labels)) < 2:
         raise ValueError("y: expected at least two classes, since a direction leads to an image of another class.")
     images = images.astype(np.float64)
@@ -85,18 +83,14 @@ def boundary_distance(
     :return: A row per model, direction and image: ``model``, ``direction``, ``sample``, ``predicted`` (at ``x``),
         ``beyond`` (the class behind the boundary, -1 if none was found), ``distance`` in input units (infinite if no
         boundary was found, NaN for a zero direction), ``inside``. ``attrs`` holds ``norm`` and ``max_distance``.
-    :raises ValueError: Bad arguments, no ``max_distance`` where ``clip_values`` is None, NaN or Inf in logits.
     """
     views = make_views(models)
     images = make_images(x, views)
-    norm = check_norm(norm)
-    if max_distance is None:
-        first = next(iter(views.values()))
-        far = whole_range(first, norm)
-        if not math.isfinite(far):
-            raise ValueError(f"max_distance: expected a number > 0, since {first.name} has no clip_values, got None.")
-    else:
+    norm, first = check_norm(norm), next(iter(views.values()))
+    if max_distance is not None:
         far = check_number(max_distance, "max_distance", exclusive=True)
+    elif not math.isfinite(far := whole_range(first, norm)):
+        raise ValueError(f"max_distance: expected a number > 0, since {first.name} has no clip_values, got None.")
     check_count(steps, "steps")
     width = check_number(tolerance, "tolerance", exclusive=True) * far
     given = directions if isinstance(directions, Mapping) else {"given": directions}
@@ -107,15 +101,9 @@ def boundary_distance(
     for (name, view), (direction, unit) in itertools.product(views.items(), units.items()):
         start, beyond, distance = _first_crossing(view, images, unit, far, steps, width, batch_size)
         crossing = _along(images, unit, torch.nan_to_num(distance, nan=0.0, posinf=0.0))
-        columns = {
-            "model": name,
-            "direction": direction,
-            "sample": range(len(images)),
-            "predicted": start.numpy(),
-            "beyond": beyond.numpy(),
-            "distance": distance.numpy(),
-            "inside": _inside_bounds(crossing, view) & (beyond >= 0).numpy(),
-        }
+        inside = _inside_bounds(crossing, view) & (beyond >= 0).numpy()
+        columns = {"model": name, "direction": direction, "sample": range(len(images)), "predicted": start.numpy(),
+                   "beyond": beyond.numpy(), "distance": distance.numpy(), "inside": inside}  # fmt: skip
         parts.append(pd.DataFrame(columns))
     table = pd.concat(parts, ignore_index=True)
     table.attrs.update(norm=norm_name(norm), max_distance=far)
@@ -128,7 +116,6 @@ def boundary_gap(distances: pd.DataFrame) -> pd.DataFrame:
     :param distances: The table of :func:`boundary_distance` of at least two models.
     :return: A row per pair of models and direction: ``first``, ``second``, ``direction``; ``n``, the images from which
         both boundaries were found; ``mean_distance`` (``mean |gap|``), ``mean_gap`` and ``median_gap`` over these.
-    :raises ValueError: If it is no such table, or holds one model only.
     """
     check_columns(distances, "distances", "boundary_distance", ("model", "direction", "sample", "distance"))
     names = list(dict.fromkeys(distances["model"]))
@@ -164,12 +151,10 @@ def boundary_shift(
     models = {"after": guide_after, "before": guide_natural}
     table = boundary_distance(models, x, directions, **options)
     after, before = (table[table["model"] == name].reset_index(drop=True) for name in models)
+    shifts = after[["direction", "sample"]].assign(before=before["distance"], after=after["distance"])
     with np.errstate(invalid="ignore"):  # inf - inf
-        shift = after["distance"] - before["distance"]
-    same = after["predicted"] == before["predicted"]
-    shifts = after[["direction", "sample"]].assign(
-        before=before["distance"], after=after["distance"], shift=shift, same=same
-    )
+        shifts["shift"] = shifts["after"] - shifts["before"]
+    shifts["same"] = after["predicted"] == before["predicted"]
     shifts.attrs.update(table.attrs)
     return shifts
 
@@ -197,7 +182,6 @@ def decision_slices(
     :return: A row per model and grid point: ``model``, ``u``, ``v`` (L2 units of the inputs), ``predicted``,
         ``confidence`` (``max softmax``), ``margin`` (largest less second largest logit), ``inside``.
         ``attrs["anchors"]`` holds ``(u, v)`` of each image by name.
-    :raises ValueError: Bad arguments, NaN or Inf in logits.
     """
     views = make_views(models)
     origin, axes, corners = plane_through(anchors)
@@ -214,15 +198,10 @@ def decision_slices(
             points = (origin + chunk @ axes).reshape(len(chunk), *view.classifier.input_shape)
             logits = make_logits(view, to_tensor(points), batch_size)
             largest, second = torch.topk(logits, 2, dim=1)[0].unbind(dim=1)
-            columns = {
-                "model": name,
-                "u": chunk[:, 0].numpy(),
-                "v": chunk[:, 1].numpy(),
-                "predicted": logits.argmax(dim=1).numpy(),
-                "confidence": torch.softmax(logits, dim=1).amax(dim=1).numpy(),
-                "margin": (largest - second).numpy(),
-                "inside": _inside_bounds(points, view),
-            }
+            confidence = torch.softmax(logits, dim=1).amax(dim=1).numpy()
+            columns = {"model": name, "u": chunk[:, 0].numpy(), "v": chunk[:, 1].numpy(),
+                       "predicted": logits.argmax(dim=1).numpy(), "confidence": confidence,
+                       "margin": (largest - second).numpy(), "inside": _inside_bounds(points, view)}  # fmt: skip
             parts.append(pd.DataFrame(columns))
     table = pd.concat(parts, ignore_index=True)
     table.attrs["anchors"] = {name: tuple(point) for name, point in zip(names, corners.tolist(), strict=True)}
@@ -235,26 +214,21 @@ def plane_through(anchors: Any) -> tuple[Tensor, Tensor, Tensor]:
     if array.ndim < 2 or len(array) != 3:
         raise ValueError(f"anchors: expected three images (3, ...), got an array of shape {array.shape}.")
     with torch.inference_mode(False):
-        a, b, c = torch.from_numpy(array).flatten(1)
-        base = torch.linalg.vector_norm(b - a)
-        first = (b - a) / base
-        along = (c - a) @ first
-        rest = (c - a) - along * first
-        height = torch.linalg.vector_norm(rest)
-        if not (base > 0 and height > _FLAT * base):
+        images = torch.from_numpy(array).flatten(1)
+        edges = (images[1:] - images[0]).T
+        if torch.linalg.matrix_rank(edges, rtol=_FLAT) < 2:
             raise ValueError("anchors: expected three images that are not on a line, since they span no plane.")
-        second = rest / height
-        second = second - (second @ first) * first  # once more: the first pass loses digits when the angle is small
-        axes = torch.stack([first, second / torch.linalg.vector_norm(second)])
-        zero = torch.zeros_like(base)
-        return a, axes, torch.stack([zero, zero, base, zero, along, height]).reshape(3, 2)
+        axes, sides = torch.linalg.qr(edges)  # Gram-Schmidt, but for the signs
+        signs = sides.diagonal().sign()
+        corners = torch.cat([torch.zeros(1, 2), (signs[:, None] * sides).T]) + 0.0  # no -0
+        return images[0], (axes * signs).T, corners
 
 
 def _grid(corners: Tensor, resolution: int, border: float) -> Tensor:
     """Equally spaced points of the box around the corners, row by row from below, float64 ``(n, 2)``."""
     low, high = corners.amin(dim=0), corners.amax(dim=0)
-    longer = float((high - low).max())
-    low, high = low - border * longer, high + border * longer
+    margin = border * (high - low).max()
+    low, high = low - margin, high + margin
     spacing = float((high - low).max()) / (resolution - 1)
     counts = [max(2, round(float(side) / spacing) + 1) for side in high - low]
     u, v = (low[i] + spacing * torch.arange(n, dtype=torch.float64) for i, n in enumerate(counts))
@@ -315,12 +289,10 @@ def _first_crossing(
 
     left = (~zero).nonzero()[:, 0]
     for step in range(1, steps + 1):
-        if not len(left):
-            break
-        left = _look(left, torch.full((len(left),), far * step / steps, dtype=torch.float64))
+        if len(left):
+            left = _look(left, torch.full((len(left),), far * step / steps, dtype=torch.float64))
     rows = (beyond >= 0).nonzero()[:, 0]
-    halvings = math.ceil(math.log2(max(1.0, far / steps / width)))
-    for _ in range(halvings if len(rows) else 0):
+    for _ in range(math.ceil(math.log2(max(1.0, far / steps / width))) if len(rows) else 0):
         _look(rows, (low[rows] + high[rows]) / 2)
     high[zero] = torch.nan
     return start, beyond, high

@@ -20,20 +20,18 @@ from art_lbgat.memory import in_chunks
 from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness, seed_everything
 
 FeaturesLike: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
-Head = Literal["least_squares", "logistic"]
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
-Tasks = Mapping[str, tuple[Any, Any]]
 
 MEAN = "mean"  # the row over all tasks
 
 
 def transferred_discrepancy(
     models: Models,
-    tasks: Tasks,
+    tasks: Mapping[str, tuple[Any, Any]],
     *,
     features: FeaturesLike | Mapping[str, FeaturesLike] | None = None,
-    head: Head = "least_squares",
+    head: Literal["least_squares", "logistic"] = "least_squares",
     held_out: float = 0.5,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
@@ -58,8 +56,6 @@ def transferred_discrepancy(
     :return: A row per pair of models and task, and one with ``task="mean"``: ``first``, ``second``, ``task``,
         ``n_train``, ``n`` (held out), ``discrepancy``, ``disagreement`` (the share of held-out samples that the heads
         classify differently), ``accuracy_first`` and ``accuracy_second`` of the heads.
-    :raises ValueError: Bad arguments, a task of one class, as many features as training samples with
-        ``"least_squares"``, no ``nn.Linear`` and no ``features``, features that are not finite.
     """
     views = make_views(models, minimum=2, same_classes=False)
     check_choice(head, "head", ("least_squares", "logistic"))
@@ -67,10 +63,9 @@ def transferred_discrepancy(
     check_count(seed, "seed", minimum=0)
     check_count(batch_size, "batch_size")
     extractors = _extractors(features, views)
-    read = _read_tasks(tasks, views)
     rows = []
     known: dict[tuple[str, int], Array] = {}  # tasks often share their inputs
-    for task, (given, x, y, nb_classes) in read.items():
+    for task, (given, x, y, nb_classes) in _read_tasks(tasks, views).items():
         train, test = _split(len(y), held_out, seed, task)
         if len(np.unique(y[train])) < 2:
             raise ValueError(f"tasks[{task!r}]: expected at least two classes in the training samples, got one.")
@@ -85,7 +80,7 @@ def transferred_discrepancy(
             rows.append({"first": first, "second": second, "task": task, "n_train": len(train), **compared})
     table = pd.DataFrame(rows)
     means = table.drop(columns="task").groupby(["first", "second"], sort=False, as_index=False).mean().assign(task=MEAN)
-    means = means.assign(**{column: means[column].round().astype(int) for column in ("n_train", "n")})
+    means = means.round({"n_train": 0, "n": 0}).astype({"n_train": int, "n": int})
     return pd.concat([table, means[table.columns]], ignore_index=True)
 
 
@@ -94,14 +89,10 @@ def penultimate_features(module: nn.Module, inputs: Tensor) -> Tensor:
 
     :param module: A network; not changed.
     :param inputs: Preprocessed inputs, ``(n, ...)``.
-    :raises ValueError: If no ``nn.Linear`` runs.
     """
     seen: list[Tensor] = []
-
-    def _hook(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen[:] = [inputs[0]]
-
-    handles = [m.register_forward_pre_hook(_hook) for m in module.modules() if isinstance(m, nn.Linear)]
+    linear = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    handles = [layer.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for layer in linear]
     try:
         module(inputs)
     finally:
@@ -115,7 +106,7 @@ def penultimate_features(module: nn.Module, inputs: Tensor) -> Tensor:
     return seen[-1]
 
 
-def fit_head(train: Array, y: Labels, test: Array, nb_classes: int, head: Head, name: str = "model") -> Array:
+def fit_head(train: Array, y: Labels, test: Array, nb_classes: int, head: str, name: str = "model") -> Array:
     """The scores ``(m, nb_classes)`` of a linear head on the held-out features ``test``, ``(m, d)``.
 
     ``least_squares``: ``W = argmin ||[1 F] W - onehot(y)||^2``, scores ``[1 F'] W``. ``logistic``: probabilities.
@@ -144,14 +135,14 @@ def compare_heads(first: Array, second: Array, y_train: Labels, y_test: Labels) 
     """The columns of :func:`transferred_discrepancy` from ``n`` on, of the scores of two heads."""
     frequencies = np.bincount(y_train, minlength=first.shape[1]) / len(y_train)
     parts = [scores - frequencies for scores in (first, second)]
-    parts = [part / (np.linalg.norm(part) or 1.0) for part in parts]
-    classes = [scores.argmax(axis=1) for scores in (first, second)]
+    one, other = (part / (np.linalg.norm(part) or 1.0) for part in parts)
+    classes, others = first.argmax(axis=1), second.argmax(axis=1)
     return {
         "n": len(y_test),
-        "discrepancy": float(((parts[0] - parts[1]) ** 2).sum()),
-        "disagreement": float((classes[0] != classes[1]).mean()),
-        "accuracy_first": float((classes[0] == y_test).mean()),
-        "accuracy_second": float((classes[1] == y_test).mean()),
+        "discrepancy": float(((one - other) ** 2).sum()),
+        "disagreement": float((classes != others).mean()),
+        "accuracy_first": float((classes == y_test).mean()),
+        "accuracy_second": float((others == y_test).mean()),
     }
 
 
@@ -166,8 +157,7 @@ def _read_tasks(tasks: Any, views: Views) -> dict[str, tuple[Any, Tensor, Labels
         title = f"tasks[{name!r}]"
         if not isinstance(task, tuple) or len(task) != 2:
             raise TypeError(f"{title}: expected a pair (x, y), got {type(task).__name__}.")
-        images = make_images(task[0], views, f"{title} x")
-        labels = as_array(task[1], f"{title} y")
+        images, labels = make_images(task[0], views, f"{title} x"), as_array(task[1], f"{title} y")
         classes = labels.shape[1] if labels.ndim == 2 and labels.shape[1] > 1 else int(labels.max(initial=0)) + 1
         read[name] = task[0], images, hard_labels(labels, classes, len(images), f"{title} y"), classes
     return read
@@ -194,7 +184,7 @@ def _extractors(features: Any, views: Views) -> dict[str, FeaturesLike]:
 
 
 def _features(view: TensorView, x: Tensor, extract: FeaturesLike, batch_size: int) -> Array:
-    """``f(preprocessing(x))`` as float64 ``(N, d)``, of the model in eval mode; everything is left as found."""
+    """``f(preprocessing(x))`` as float64 ``(N, d)``, of the model in eval mode; everything else is unchanged."""
 
     def _chunk(rows: Tensor) -> Tensor:
         found: Any = extract(view.module, view.predict_inputs(x[rows].to(view.device)))

@@ -41,22 +41,21 @@ def plot_agreement(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     columns = ("model", "guide_images", "model_images", "agreement", "low", "high")
     ax = _axes_for(frame, "agreement", columns, ax)
     kinds = _unique(zip(frame["guide_images"], frame["model_images"], strict=True))
-    models = _unique(frame["model"])
-    for i, name in enumerate(models):
-        part = frame[frame["model"] == name].set_index(["guide_images", "model_images"]).reindex(pd.Index(kinds))
-        height = 100 * part["agreement"].to_numpy()
-        errors = [height - 100 * part["low"].to_numpy(), 100 * part["high"].to_numpy() - height]
-        _bars(ax, height, i, len(models), label=name, yerr=np.maximum(errors, 0), capsize=3)
+    groups = frame.groupby("model", sort=False)
+    for i, (name, part) in enumerate(groups):
+        values = 100 * part.set_index(["guide_images", "model_images"])[["agreement", "low", "high"]]
+        height, low, high = values.reindex(pd.Index(kinds)).to_numpy().T
+        errors = np.maximum([height - low, high - height], 0)
+        _bars(ax, height, i, len(groups), label=name, yerr=errors, capsize=3)
     ax.set_xticks(range(len(kinds)), [f"guide: {guide}\nmodel: {model}" for guide, model in kinds])
     ylabel = "same class as the guide (%)"
     return _finished(ax, xlabel="images", ylabel=ylabel, ylim=(0, 105), title="Agreement with the guide")
 
 
 def plot_margins(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """The share of images whose margin is at most m; at 0 it is the error.
+    """The share of images whose margin is at most m, which at 0 is the error. See :func:`plot_agreement`.
 
-    :param frame: The table of :func:`art_lbgat.diagnostics.margins`.
-    :param ax: Where to draw; None makes a figure.
+    ``frame`` is the table of :func:`art_lbgat.diagnostics.margins`.
     """
     ax = _axes_for(frame, "margins", ("model", "images", "margin"), ax)
     for i, kind, part, label in _curves(frame, "images"):
@@ -69,10 +68,9 @@ def plot_margins(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def plot_boundary_distance(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """The share of images whose class is still the same at distance t along the direction.
+    """The share of images whose class is still the same at distance t along the direction. See :func:`plot_agreement`.
 
-    :param frame: The table of :func:`art_lbgat.diagnostics.boundary_distance`.
-    :param ax: Where to draw; None makes a figure.
+    ``frame`` is the table of :func:`art_lbgat.diagnostics.boundary_distance`.
     """
     ax = _axes_for(frame, "boundary_distance", ("model", "direction", "distance"), ax)
     styles = dict(zip(_unique(frame["direction"]), itertools.cycle(LINE_STYLES), strict=False))
@@ -82,21 +80,18 @@ def plot_boundary_distance(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         distances = np.sort(part["distance"].dropna().to_numpy())
         found = int(np.isfinite(distances).sum())
         share = 100 * (1 - np.arange(found + 1) / len(distances)) if len(distances) else np.full(1, np.nan)
-        x = np.concatenate([[0.0], distances[:found], [end]])
-        y = np.append(share, share[-1])
+        x, y = [0.0, *distances[:found], end], [*share, share[-1]]
         ax.step(x, y, where="post", color=_colour(i), linestyle=styles[direction], label=label)
-    xlabel = f"distance t along the direction ({_unit(frame)})"
     ax.set(title="Distance to the decision boundary", xlim=(0, end), ylim=(0, 101))
+    xlabel = f"distance t along the direction ({_unit(frame)})"
     return _finished(ax, xlabel=xlabel, ylabel="boundary farther than t (%)")
 
 
 def plot_boundary_shift(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The guide's boundary after LBGAT over where it is in the natural model; above the diagonal it moved away.
 
-    Images without both boundaries are left out, and counted in the legend.
-
-    :param frame: The table of :func:`art_lbgat.diagnostics.boundary_shift`.
-    :param ax: Where to draw; None makes a figure.
+    ``frame`` is the table of :func:`art_lbgat.diagnostics.boundary_shift`; its images without both boundaries are left
+    out, and counted in the legend. See :func:`plot_agreement`.
     """
     ax = _axes_for(frame, "boundary_shift", ("direction", "before", "after", "shift"), ax)
     end = 0.0
@@ -114,32 +109,28 @@ def plot_boundary_shift(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def plot_discrepancy(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Bars of the transferred discrepancy per task and pair of models.
+    """Bars of the transferred discrepancy per task and pair of models. See :func:`plot_agreement`.
 
-    :param frame: The table of :func:`art_lbgat.diagnostics.transferred_discrepancy`.
-    :param ax: Where to draw; None makes a figure.
+    ``frame`` is the table of :func:`art_lbgat.diagnostics.transferred_discrepancy`.
     """
     ax = _axes_for(frame, "transferred_discrepancy", ("first", "second", "task", "discrepancy"), ax)
-    tasks = _unique(frame["task"])
-    pairs = _unique(zip(frame["first"], frame["second"], strict=True))
-    for i, (first, second) in enumerate(pairs):
-        part = frame[(frame["first"] == first) & (frame["second"] == second)].set_index("task").reindex(tasks)
-        _bars(ax, part["discrepancy"].to_numpy(), i, len(pairs), label=f"{first} / {second}")
+    tasks, groups = _unique(frame["task"]), frame.groupby(["first", "second"], sort=False)
+    for i, ((first, second), part) in enumerate(groups):
+        height = part.set_index("task")["discrepancy"].reindex(tasks).to_numpy()
+        _bars(ax, height, i, len(groups), label=f"{first} / {second}")
     ax.set_xticks(range(len(tasks)), tasks)
     ylabel = "discrepancy (0 alike, 2 unrelated)"
     return _finished(ax, xlabel="downstream task", ylabel=ylabel, title="Transferred discrepancy")
 
 
 def plot_calibration(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """The reliability diagram: accuracy over confidence; under the diagonal a model is too sure.
+    """The reliability diagram, accuracy over confidence; under the diagonal a model is too sure.
 
-    :param frame: The table of :func:`art_lbgat.diagnostics.reliability`.
-    :param ax: Where to draw; None makes a figure.
+    ``frame`` is the table of :func:`art_lbgat.diagnostics.reliability`. See :func:`plot_agreement`.
     """
     ax = _axes_for(frame, "reliability", ("model", "images", "n", "accuracy", "confidence"), ax)
     ax.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, label="calibrated")
-    for i, kind, part, label in _curves(frame, "images"):
-        part = part[part["n"] > 0]
+    for i, kind, part, label in _curves(frame[frame["n"] > 0], "images"):
         ax.plot(part["confidence"], part["accuracy"], color=_colour(i), linestyle=_KINDS[kind],
                 marker=MARKERS[i % len(MARKERS)], markersize=4, label=label)  # fmt: skip
     ax.set(title="Reliability", xlim=(0, 1), ylim=(0, 1.02))
@@ -174,18 +165,16 @@ def plot_slice(
     ax = _make_axes(ax)
     part = frame[frame["model"] == model].sort_values(["v", "u"])
     u, v = np.unique(part["u"]), np.unique(part["v"])
-    shape = (len(v), len(u))
-    predicted, confidence, inside = (part[c].to_numpy().reshape(shape) for c in ("predicted", "confidence", "inside"))
+    grids = (part[name].to_numpy().reshape(len(v), len(u)) for name in ("predicted", "confidence", "inside"))
+    predicted, confidence, inside = grids
     image = _paint(predicted, confidence, class_colours(frame["predicted"]))
     half = (u[1] - u[0]) / 2
     extent = (u[0] - half, u[-1] + half, v[0] - half, v[-1] + half)
     ax.imshow(image, origin="lower", extent=extent, interpolation="none")
-    for each in np.unique(predicted):
-        if (predicted != each).any():
-            ax.contour(u, v, predicted == each, levels=[0.5], colors="black", linewidths=0.6)
-    if inside.any() and not inside.all():
-        for width, colour in ((2.6, "black"), (1.2, "white")):
-            ax.contour(u, v, inside, levels=[0.5], colors=colour, linewidths=width)
+    lines = [(predicted == k, "black", 0.6) for k in np.unique(predicted)]
+    for region, colour, width in [*lines, (inside, "black", 2.6), (inside, "white", 1.2)]:
+        if region.any() and not region.all():
+            ax.contour(u, v, region, levels=[0.5], colors=colour, linewidths=width)
     anchors = frame.attrs.get("anchors", {})
     for (name, (x, y)), marker in zip(anchors.items(), MARKERS, strict=False):
         ax.plot(x, y, marker, color="white", markeredgecolor="black", markeredgewidth=1.2, markersize=10, label=name)
@@ -202,11 +191,9 @@ def plot_slice(
 def plot_slices(
     frame: pd.DataFrame, axes: Sequence[Axes] | None = None, *, class_names: Sequence[str] = ()
 ) -> list[Axes]:
-    """:func:`plot_slice` of every model, side by side on the same scale, with one legend.
+    """:func:`plot_slice` of every model, side by side on the same scale, with one legend. See :func:`plot_slice`.
 
-    :param frame: The table of :func:`art_lbgat.diagnostics.decision_slices`.
-    :param axes: One for each model, in the order of the table; None makes a figure.
-    :param class_names: A name for each class; empty writes the indices.
+    ``axes`` has one for each model, in the order of the table; None makes a figure.
     """
     _check_table(frame, "decision_slices", _SLICE)
     names = _unique(frame["model"])
@@ -292,12 +279,9 @@ def _axes_for(frame: Any, source: str, columns: Iterable[str], ax: Axes | None) 
 
 def _make_axes(ax: Axes | None) -> Axes:
     """``ax``, or the axes of a new figure, which a notebook shows by itself."""
-    if ax is not None:
-        return ax
     from matplotlib import pyplot
 
-    made: Axes = pyplot.subplots(figsize=(7.2, 4.2), layout="constrained")[1]
-    return made
+    return ax if ax is not None else pyplot.subplots(figsize=(7.2, 4.2), layout="constrained")[1]
 
 
 def _check_table(frame: Any, source: str, columns: Iterable[str]) -> None:

@@ -1,16 +1,10 @@
 """RobustBench for ART classifiers: its models, its standard numbers, its leaderboard.
 
-Two complete uses::
+A complete use::
 
-    result = benchmark(classifier, "cifar10", "Linf", state_path="run.sqlite")       # kill it: it goes on
+    result = benchmark(classifier, "cifar10", "Linf", state_path="run.sqlite")  # killed, the same call resumes
     print(result, compare(result))
-
-    guide = load_classifier("Rice2020Overfitting", "cifar10", "Linf")                # an ART classifier
-
-Inventory: :func:`benchmark` and its :class:`BenchmarkResult`; :func:`load_classifier` and :func:`list_models` (the
-zoo); :func:`leaderboard` and :func:`compare`, which gives a :class:`Comparison`; :func:`check_submission` and
-:func:`export_submission`, with a :class:`Paper`; :func:`import_robustbench`, the published package where it cannot be
-imported by itself.
+    guide = load_classifier("Rice2020Overfitting", "cifar10", "Linf")  # an ART classifier
 """
 
 from art_lbgat.robustbench.benchmark import benchmark

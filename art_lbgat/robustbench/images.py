@@ -1,4 +1,4 @@
-"""The test images of RobustBench, by its own loaders, with one error for what is not there."""
+"""The test images of RobustBench, by the loaders that it uses, with one error for what is not there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,31 +15,25 @@ from torch import Tensor
 from art_lbgat.checks import check_choice, check_count
 from art_lbgat.data import read_images
 from art_lbgat.preserve import preserved_randomness
-from art_lbgat.robustbench.result import N_EXAMPLES, NB_CLASSES, Dataset, ThreatModel
-from art_lbgat.robustbench.zoo import entries
+from art_lbgat.robustbench.result import N_EXAMPLES, NB_CLASSES
+from art_lbgat.robustbench.zoo import board_keys, entries
 from art_lbgat.robustbench_import import import_robustbench
 
 Preprocessing = str | Callable[[Any], Tensor] | None
 CorruptedImages = Callable[[int, int, str], tuple[Tensor, Tensor]]
 """From the number of images, the severity and the kind to images and labels."""
-
-
-class BenchmarkImages(NamedTuple):
-    """Images in [0, 1], float32, index labels, and whether they are the published files (ImageNet is trusted)."""
-
-    x: Tensor
-    y: Tensor
-    published: bool
+Images = tuple[Tensor, Tensor, bool]
+"""Images in [0, 1], float32, index labels, and whether they are the published files (ImageNet is trusted)."""
 
 
 def load_images(
-    dataset: Dataset,
-    threat_model: ThreatModel,
+    dataset: str,
+    threat_model: str,
     n_examples: int | None,
     data_dir: str | Path,
     preprocessing: Preprocessing = None,
     model_name: str | None = None,
-) -> BenchmarkImages:
+) -> Images:
     """The first ``n_examples`` test images, or all; arguments as for :func:`benchmark`."""
     folder = Path(data_dir)
     if n_examples is not None:
@@ -51,27 +45,23 @@ def load_images(
     x, y, published = _load_cifar(dataset, folder)
     if n_examples is not None and n_examples > len(x):
         raise ValueError(f"n_examples: expected at most {len(x)}, as many as there are, got {n_examples}.")
-    return BenchmarkImages(x[:n_examples], y[:n_examples], published)
+    return x[:n_examples], y[:n_examples], published
 
 
 def corrupted_images(
-    dataset: Dataset, threat_model: ThreatModel, model_name: str | None, data_dir: Path
+    dataset: str, threat_model: str, model_name: str | None, data_dir: Path
 ) -> tuple[CorruptedImages, Path]:
     """RobustBench's loader of corrupted images, and the folder that it reads or downloads to."""
-    package = import_robustbench()
-    enums = package.model_zoo.enums
-    kind, threat = enums.BenchmarkDataset(dataset), enums.ThreatModel(threat_model)
-    loader = package.data.CORRUPTION_DATASET_LOADERS[kind][threat]
-    folder = data_dir / package.data.CORRUPTIONS_DIR_NAMES[kind][threat]
-    options: dict[str, Any] = {}
+    data = import_robustbench().data
+    kind, threat = board_keys(dataset, threat_model)
+    loader, folder = data.CORRUPTION_DATASET_LOADERS[kind][threat], data_dir / data.CORRUPTIONS_DIR_NAMES[kind][threat]
     # Corrupted images are cropped already, so always the same; the loaders of CIFAR take no such argument.
-    if dataset == "imagenet":
-        options["prepr"] = package.data.get_preprocessing(kind, threat, model_name, "Res224")
+    cropped = {"prepr": data.get_preprocessing(kind, threat, model_name, "Res224")} if dataset == "imagenet" else {}
 
     def load(n_examples: int, severity: int, corruption: str) -> tuple[Tensor, Tensor]:
         put = f"the published folder {folder.name} into {data_dir}"
         with preserved_randomness(), missing_data(f"{corruption} in {folder}", put):
-            x, y = loader(n_examples, severity, str(data_dir), corruptions=[corruption], **options)
+            x, y = loader(n_examples, severity, str(data_dir), corruptions=[corruption], **cropped)
         return x, y
 
     return load, folder
@@ -97,23 +87,20 @@ def missing_data(title: str, put: str) -> Iterator[None]:
             tarfile.TarFile.extraction_filter = None
 
 
-def _load_cifar(dataset: Dataset, folder: Path) -> BenchmarkImages:
+def _load_cifar(dataset: str, folder: Path) -> Images:
     from torchvision import datasets
 
-    cifar, title = {"cifar10": (datasets.CIFAR10, "CIFAR-10"), "cifar100": (datasets.CIFAR100, "CIFAR-100")}[dataset]
     if (folder / "test").is_dir():
         tree = datasets.ImageFolder(str(folder / "test"))
         order = np.random.default_rng(0).permutation(len(tree))  # the first ones are a sample of all classes
-        x = torch.from_numpy(read_images([tree.samples[i][0] for i in order], name="data_dir"))
-        return BenchmarkImages(x.float().div(255), torch.tensor(tree.targets)[order], published=False)
+        images = read_images([tree.samples[i][0] for i in order], name="data_dir")
+        return torch.from_numpy(images).float().div(255), torch.tensor(tree.targets)[order], False
+    cifar, title = {"cifar10": (datasets.CIFAR10, "CIFAR-10"), "cifar100": (datasets.CIFAR100, "CIFAR-100")}[dataset]
+    test_only = type(title, (cifar,), {"train_list": []})
     path = folder / cifar.base_folder / cifar.test_list[0][0]
     if not path.is_file():
-        package = import_robustbench()
-        kind = package.model_zoo.enums.BenchmarkDataset(dataset)
         with missing_data(f"{title} in {folder}", f"torchvision's folder {cifar.base_folder} into {folder}"):
-            x, y = package.data.load_clean_dataset(kind, None, str(folder), package.data.PREPROCESSINGS[None])
-        return BenchmarkImages(x, y, published=True)
-    test_only = type(title, (cifar,), {"train_list": []})
+            test_only(str(folder), train=False, download=True)
     try:  # torchvision unpickles a file only if its checksum is the published one
         found = test_only(str(folder), train=False)
     except RuntimeError as error:
@@ -123,23 +110,16 @@ def _load_cifar(dataset: Dataset, folder: Path) -> BenchmarkImages:
             f"{folder / 'test'}/<class>/<image>."
         ) from error
     x = torch.from_numpy(found.data.transpose(0, 3, 1, 2).copy())
-    return BenchmarkImages(x.float().div(255), torch.tensor(found.targets), published=True)
+    return x.float().div(255), torch.tensor(found.targets), True
 
 
 def _load_imagenet(
-    threat_model: ThreatModel,
-    n_examples: int | None,
-    folder: Path,
-    preprocessing: Preprocessing,
-    model_name: str | None,
-) -> BenchmarkImages:
-    package = import_robustbench()
-    enums, most = package.model_zoo.enums, N_EXAMPLES["imagenet"]
-    kind, threat = enums.BenchmarkDataset("imagenet"), enums.ThreatModel(threat_model)
-    n_examples = most if n_examples is None else n_examples
-    if n_examples > most:
+    threat_model: str, n_examples: int | None, folder: Path, preprocessing: Preprocessing, model_name: str | None
+) -> Images:
+    data, most, images = import_robustbench().data, N_EXAMPLES["imagenet"], folder / "val"
+    if n_examples is not None and n_examples > most:
         raise ValueError(f"n_examples: expected at most {most} for ImageNet, got {n_examples}.")
-    known = [name for name in package.data.PREPROCESSINGS if name is not None]
+    known = [name for name in data.PREPROCESSINGS if name is not None]
     if isinstance(preprocessing, str):
         check_choice(preprocessing, "preprocessing", known)
     elif preprocessing is None and model_name not in {entry.name for entry in entries("imagenet", threat_model)}:
@@ -147,18 +127,15 @@ def _load_imagenet(
             f"preprocessing: expected one of {known} or a callable for an ImageNet model that is not of the zoo, got "
             f"None with model_name={model_name!r}."
         )
-    if not (folder / "val").is_dir():
-        raise FileNotFoundError(
-            f"data_dir: no ImageNet in {folder}. Put the validation images into {folder / 'val'}, one folder per class "
-            "(n01440764, ...); they cannot be downloaded for you."
-        )
-    classes = sum(path.is_dir() for path in (folder / "val").iterdir())
+    classes = sum(path.is_dir() for path in images.iterdir()) if images.is_dir() else 0
     if classes != NB_CLASSES["imagenet"]:  # a class is numbered by its place among the folders
         raise FileNotFoundError(
-            f"data_dir: expected the 1000 class folders of ImageNet in {folder / 'val'}, got {classes}."
+            f"data_dir: no ImageNet in {folder}. Put the validation images into {images}, in the 1000 class folders of "
+            f"ImageNet (n01440764, ...), got {classes} folders; they cannot be downloaded for you."
         )
+    kind, threat = board_keys("imagenet", threat_model)
     with preserved_randomness():
-        chosen = package.data.get_preprocessing(kind, threat, model_name, preprocessing)
-        with missing_data(f"ImageNet in {folder}", f"all validation images into {folder / 'val'}"):
-            x, y = package.data.load_clean_dataset(kind, n_examples, str(folder), chosen)
-    return BenchmarkImages(x, y, published=True)
+        chosen = data.get_preprocessing(kind, threat, model_name, preprocessing)
+        with missing_data(f"ImageNet in {folder}", f"all validation images into {images}"):
+            x, y = data.load_clean_dataset(kind, n_examples or most, str(folder), chosen)
+    return x, y, True

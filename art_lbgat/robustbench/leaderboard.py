@@ -12,7 +12,7 @@ import pandas as pd
 
 from art_lbgat.checks import check_count, check_flag, check_text
 from art_lbgat.evaluation.results import Accuracy
-from art_lbgat.robustbench.result import N_EXAMPLES, NORMS, BenchmarkResult, all_differences, differences_from_standard
+from art_lbgat.robustbench.result import N_EXAMPLES, NORMS, BenchmarkResult, differences_from_standard
 
 # What a row is compared by, and what a comparison prints.
 _COLUMNS = ["model_id", "robust_acc", "clean_acc", "eps_measured", "architecture", "additional_data",
@@ -146,8 +146,6 @@ def compare(
     :param additional_data: Whether a result's model had extra data; None is what the board says of its name, or False.
     :param synthetic_images: How many generated images it had, such as ``"1M"``, ``""`` for none; None likewise.
     :return: The rank, the rows to compare with and, as a label, what differs from the board.
-    :raises ValueError: No such board or id, another board than the result's, a radius where there is none or none where
-        there is one.
     """
     check_count(n_rows, "n_rows")
     for name, value in (("dataset", dataset), ("threat_model", threat_model), ("synthetic_images", synthetic_images)):
@@ -157,26 +155,68 @@ def compare(
         check_flag(additional_data, "additional_data")
     if isinstance(result, str):
         board = leaderboard("cifar10" if dataset is None else dataset, "Linf" if threat_model is None else threat_model)
-        judged = _published(board, result)
-    elif not hasattr(result, "natural"):
+        return _placed(board, *_published(board, result), n_rows)
+    if not hasattr(result, "natural"):
         raise TypeError(f"result: expected a BenchmarkResult or the id of a model, got {type(result).__name__}.")
-    else:
-        board = _board_of(result, dataset, threat_model)
-        judged = _measured(result, board, additional_data, synthetic_images)
-    return _placed(board, *judged, n_rows)
+    for name, asked, own in (("dataset", dataset, result.dataset), ("threat_model", threat_model, result.threat_model)):
+        if asked not in (None, own):
+            raise ValueError(f"{name}: the result was measured on {own!r}, so it stands on no board of {asked!r}.")
+    board = leaderboard(result.dataset, result.threat_model)
+    return _placed(board, *_measured(result, board, additional_data, synthetic_images), n_rows)
 
 
-def _placed(
-    board: pd.DataFrame, row: dict[str, Any], accuracy: Accuracy, differences: tuple[str, ...], n_rows: int
-) -> Comparison:
-    """A row among the others of the board."""
+def _published(board: pd.DataFrame, model_id: str) -> tuple[dict[str, Any], int, tuple[str, ...]]:
+    """A row of the board itself, the number of images, and how it is not standard."""
+    dataset, threat_model = board[["dataset", "threat_model"]].iloc[0]
+    row = _facts(board, model_id)
+    if not row:
+        raise ValueError(f"result: the leaderboard {dataset} {threat_model} has no row {model_id!r}.")
+    n = N_EXAMPLES[dataset]
+    differences = differences_from_standard(dataset, threat_model, row["eps_measured"], n)
+    if row["unreliable"] is True:
+        differences += ("AutoAttack raised a flag",)
+    return {name: row[name] for name in _COLUMNS}, n, differences
+
+
+def _measured(
+    result: BenchmarkResult, board: pd.DataFrame, additional_data: bool | None, synthetic_images: str | None
+) -> tuple[dict[str, Any], int, tuple[str, ...]]:
+    """A result as a row of the board, accuracies in percent to two decimals; otherwise as :func:`_published`."""
+    known = _facts(board, result.model_name)
+    row = {
+        "model_id": result.model_name,
+        "robust_acc": round(100 * result.robust.value, 2),
+        "clean_acc": round(100 * result.natural.value, 2),
+        "eps_measured": math.nan if result.eps is None else result.eps,
+        "architecture": result.architecture,
+        "additional_data": known.get("additional_data", False) if additional_data is None else additional_data,
+        "synthetic_images": known.get("synthetic_images", "") if synthetic_images is None else synthetic_images,
+        "venue": known.get("venue", ""),
+    }
+    differences = result.differences
+    if result.flags:
+        differences += (f"AutoAttack raised a flag: {', '.join(result.flags)}",)
+    external = known.get("external", math.nan)
+    if external < row["robust_acc"]:
+        differences += (f"the board ranks this model by {external:.2f} % of an external evaluation",)
+    return row, result.natural.n, differences
+
+
+def _facts(board: pd.DataFrame, model_id: str) -> dict[str, Any]:
+    """The row of a model, empty if there is none."""
+    rows = board[board["model_id"] == model_id].to_dict("records")
+    return {str(name): value for row in rows[:1] for name, value in row.items()}
+
+
+def _placed(board: pd.DataFrame, row: dict[str, Any], n: int, differences: tuple[str, ...], n_rows: int) -> Comparison:
+    """A row, measured on ``n`` images, among the others of the board."""
     others = board.loc[board["model_id"] != row["model_id"], _COLUMNS].assign(own=False)
     rows = _ranked(pd.concat([others, pd.DataFrame([{**row, "own": True}])])[[*_COLUMNS, "own"]])
     at = int(rows.index[rows["own"]][0])
     first = max(0, min(at - n_rows // 2, len(rows) - n_rows - 1))
-    worst, best = (1 + int((others["robust_acc"] > round(100 * end, 2)).sum()) for end in accuracy.interval)
-    name = architecture_key(row["architecture"])
-    synthetic = rows["synthetic_images"] != ""
+    interval = Accuracy(round(row["robust_acc"] / 100 * n), n).interval
+    worst, best = (1 + int((others["robust_acc"] > round(100 * end, 2)).sum()) for end in interval)
+    architectures, synthetic = rows["architecture"].map(architecture_key), rows["synthetic_images"] != ""
     same_data = (rows["additional_data"] == rows["additional_data"].iloc[at]) & (synthetic == synthetic.iloc[at])
     return Comparison(
         model_name=row["model_id"],
@@ -189,7 +229,7 @@ def _placed(
         worst_rank=worst,
         differences=differences,
         around=rows.iloc[first : first + n_rows + 1],
-        same_architecture=rows[[architecture_key(each) == name for each in rows["architecture"]]],
+        same_architecture=rows[architectures == architectures.iloc[at]],
         same_data=rows[same_data],
     )
 
@@ -218,67 +258,3 @@ def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
     front = ["model_id", "robust_acc", "eps_measured"]
     rest = [column for column in rows.columns if column not in front]
     return rows.assign(rank=rank)[["rank", *front, *rest]]
-
-
-def _board_of(result: BenchmarkResult, dataset: str | None, threat_model: str | None) -> pd.DataFrame:
-    """The board of a result, which has to be the one that was asked for."""
-    for name, asked, own in (("dataset", dataset, result.dataset), ("threat_model", threat_model, result.threat_model)):
-        if asked not in (None, own):
-            raise ValueError(f"{name}: the result was measured on {own!r}, so it stands on no board of {asked!r}.")
-    board = leaderboard(result.dataset, result.threat_model)
-    if result.threat_model in NORMS and not (result.eps is not None and 0 < result.eps < math.inf):
-        raise ValueError(f"result: expected eps > 0 to compare it under {result.threat_model}, got eps={result.eps}.")
-    if result.threat_model not in NORMS and result.eps is not None:
-        raise ValueError(f"result: expected eps=None under {result.threat_model}, got eps={result.eps:g}.")
-    return board
-
-
-_Judged = tuple[dict[str, Any], Accuracy, tuple[str, ...]]
-"""A row to be ranked, its robust accuracy on as many samples as there were images, and how it is not standard."""
-
-
-def _published(board: pd.DataFrame, model_id: str) -> _Judged:
-    """A row of the board itself, as measured on as many images as the board asks for."""
-    dataset, threat_model = str(board["dataset"].iloc[0]), str(board["threat_model"].iloc[0])
-    row = _facts(board, model_id)
-    if not row:
-        raise ValueError(f"result: the leaderboard {dataset} {threat_model} has no row {model_id!r}.")
-    n = N_EXAMPLES[dataset]
-    found = differences_from_standard(dataset, threat_model, row["eps_measured"], n)
-    if row["unreliable"] is True:
-        found = (*found, "AutoAttack raised a flag")
-    return {name: row[name] for name in _COLUMNS}, Accuracy(round(row["robust_acc"] / 100 * n), n), found
-
-
-def _measured(
-    result: BenchmarkResult, board: pd.DataFrame, additional_data: bool | None, synthetic_images: str | None
-) -> _Judged:
-    """A result as a row of the board, accuracies in percent to two decimals."""
-    natural, robust = result.natural, result.robust
-    if result.eps is not None and (robust.n != natural.n or robust.correct > natural.correct):
-        counts = f"robust {robust.correct} of {robust.n} and natural {natural.correct} of {natural.n}"
-        raise ValueError(f"result: {counts} are not of the same images, or more are robust than right.")
-    known = _facts(board, result.model_name)
-    row = {
-        "model_id": result.model_name,
-        "robust_acc": round(100 * robust.value, 2),
-        "clean_acc": round(100 * natural.value, 2),
-        "eps_measured": math.nan if result.eps is None else result.eps,
-        "architecture": result.architecture,
-        "additional_data": known.get("additional_data", False) if additional_data is None else additional_data,
-        "synthetic_images": known.get("synthetic_images", "") if synthetic_images is None else synthetic_images,
-        "venue": known.get("venue", ""),
-    }
-    found = all_differences(result)
-    if result.flags:
-        found = (*found, f"AutoAttack raised a flag: {', '.join(result.flags)}")
-    external = known.get("external", math.nan)
-    if external < row["robust_acc"]:
-        found = (*found, f"the board ranks this model by {external:.2f} % of an external evaluation")
-    return row, Accuracy(round(robust.value * natural.n), natural.n), found
-
-
-def _facts(board: pd.DataFrame, model_id: str) -> dict[str, Any]:
-    """The row of a model, empty if there is none."""
-    rows = board[board["model_id"] == model_id].to_dict("records")
-    return {str(name): value for row in rows[:1] for name, value in row.items()}

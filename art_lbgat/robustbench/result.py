@@ -8,18 +8,15 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from art_lbgat.checks import check_choice, check_count, check_kind, check_path, check_text
+from art_lbgat.checks import check_choice, check_count, check_kind, check_number, check_path, check_text
 from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.files import write_text
 from art_lbgat.processes import declared_world, is_main_process
 
-Dataset: TypeAlias = Literal["cifar10", "cifar100", "imagenet"]
-ThreatModel: TypeAlias = Literal["Linf", "L2", "corruptions", "corruptions_3d"]
-DATASETS = ("cifar10", "cifar100", "imagenet")
 THREAT_MODELS = ("Linf", "L2", "corruptions", "corruptions_3d")
 NB_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 INPUT_SHAPES = {"cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "imagenet": (3, 224, 224)}
@@ -46,14 +43,10 @@ UNLISTED = ("randomised", "softmax", "dynamic", "non-finite logits", "batch depe
 """Flags of which RobustBench's rules say that AutoAttack is no measure of such a defence."""
 
 
-def check_dataset(dataset: str) -> Dataset:
-    """``dataset`` if RobustBench has it, else a ``ValueError``."""
-    return check_choice(dataset, "dataset", DATASETS)  # type: ignore[no-any-return]
-
-
-def check_threat_model(threat_model: str) -> ThreatModel:
-    """``threat_model`` if RobustBench has it, else a ``ValueError``."""
-    return check_choice(threat_model, "threat_model", THREAT_MODELS)  # type: ignore[no-any-return]
+def check_board(dataset: str, threat_model: str) -> None:
+    """ValueError unless RobustBench has such a data set and such a threat model."""
+    check_choice(dataset, "dataset", NB_CLASSES)
+    check_choice(threat_model, "threat_model", THREAT_MODELS)
 
 
 def eps_text(dataset: str, threat_model: str, eps: float | None) -> str | None:
@@ -65,7 +58,7 @@ def eps_text(dataset: str, threat_model: str, eps: float | None) -> str | None:
 
 
 def differences_from_standard(dataset: str, threat_model: str, eps: float | None, n: int) -> tuple[str, ...]:
-    """How ``n`` images judged at radius ``eps`` differ from the standard of RobustBench; empty if they do not."""
+    """How ``n`` images evaluated at radius ``eps`` differ from the standard of RobustBench; empty if they do not."""
     found = []
     published, written = EPS.get((dataset, threat_model)), eps_text(dataset, threat_model, eps)
     if threat_model in NORMS and published is None:
@@ -91,22 +84,20 @@ class BenchmarkResult:
     :param attacks: Accuracy after each attack of AutoAttack, each on what the ones before left, in [0, 1].
     :param corruptions: Accuracy of each kind of corruption, a number for each severity, in [0, 1].
     :param flags: The message of what was noticed, by name, such as ``"randomised"``, ``"softmax"``, ``"few classes"``.
-    :param differences: How this differs from the standard of RobustBench; empty if it does not.
+    :param differences: How else than in radius and images, which are added, this differs from RobustBench's standard.
     :param seed: Seed of the attacks, of each batch alike.
     :param batch_size: Images attacked together; random starts of AutoAttack depend on it.
     :param weights_sha256: SHA-256 of all parameters and buffers.
-    :param data_sha256: SHA-256 of the images and labels judged.
+    :param data_sha256: SHA-256 of the images and labels evaluated.
     :param versions: Version of each library that had a part in it.
     :param device: Where it ran.
     :param seconds: Seconds of work on each part, over all sessions; does not count in a comparison.
-    :raises TypeError: A value of the wrong type.
-    :raises ValueError: A value outside its range.
     """
 
     model_name: str
     architecture: str
-    dataset: Dataset
-    threat_model: ThreatModel
+    dataset: str
+    threat_model: str
     eps: float | None
     natural: Accuracy
     robust: Accuracy
@@ -123,21 +114,11 @@ class BenchmarkResult:
     seconds: Mapping[str, float] = field(compare=False)
 
     def __post_init__(self) -> None:
-        for name in (
-            "dataset",
-            "threat_model",
-            "model_name",
-            "architecture",
-            "weights_sha256",
-            "data_sha256",
-            "device",
-        ):
+        for name in ("model_name", "architecture", "weights_sha256", "data_sha256", "device"):
             check_text(getattr(self, name), name)
         for name in ("attacks", "corruptions", "flags", "versions", "seconds"):
             if not isinstance(getattr(self, name), Mapping):
                 raise TypeError(f"{name}: expected a mapping, got {getattr(self, name)!r}.")
-        if self.eps is not None and (isinstance(self.eps, bool) or not isinstance(self.eps, (int, float))):
-            raise TypeError(f"eps: expected a number or None, got {self.eps!r}.")
         for name in ("natural", "robust"):
             accuracy = check_kind(getattr(self, name), name, Accuracy)
             check_count(accuracy.n, f"{name}.n")
@@ -147,6 +128,16 @@ class BenchmarkResult:
             raise TypeError(f"differences: expected a tuple of texts, got {self.differences!r}.")
         check_count(self.seed, "seed", minimum=0)
         check_count(self.batch_size, "batch_size")
+        check_board(self.dataset, self.threat_model)
+        if self.threat_model in NORMS:
+            check_number(self.eps, "eps", exclusive=True)
+            if self.robust.n != self.natural.n or self.robust.correct > self.natural.correct:
+                expected = f"at most {self.natural.correct} of {self.natural.n}, as many as are right naturally"
+                raise ValueError(f"robust: expected {expected}, got {self.robust.correct} of {self.robust.n}.")
+        elif self.eps is not None:
+            raise ValueError(f"eps: expected None under {self.threat_model}, where nothing attacks, got {self.eps!r}.")
+        own = differences_from_standard(self.dataset, self.threat_model, self.eps, self.natural.n)
+        object.__setattr__(self, "differences", tuple(dict.fromkeys([*own, *self.differences])))
 
     @property
     def standard(self) -> bool:
@@ -160,7 +151,7 @@ class BenchmarkResult:
         return "not RobustBench standard: " + "; ".join(reasons) if reasons else "RobustBench standard"
 
     def to_frame(self) -> pd.DataFrame:
-        """One row: what was judged, accuracies in [0, 1] with ``_low`` and ``_high``, attacks, flags, label, time."""
+        """One row: the model, accuracies in [0, 1] with ``_low`` and ``_high``, attacks, flags, label, time."""
         row: dict[str, Any] = {"model": self.model_name}
         row |= {name: getattr(self, name) for name in ("architecture", "dataset", "threat_model", "eps")}
         row["n"] = self.natural.n
@@ -184,10 +175,9 @@ class BenchmarkResult:
         try:
             values: dict[str, Any] = json.loads(text)
             values.pop("label", None)
-            natural, robust = (Accuracy(*values.pop(name)) for name in ("natural", "robust"))
-            corruptions = {kind: tuple(each) for kind, each in values.pop("corruptions").items()}
-            differences = tuple(values.pop("differences"))
-            return cls(natural=natural, robust=robust, corruptions=corruptions, differences=differences, **values)
+            values |= {name: Accuracy(*values[name]) for name in ("natural", "robust")}
+            values["corruptions"] = {kind: tuple(each) for kind, each in values["corruptions"].items()}
+            return cls(**{**values, "differences": tuple(values["differences"])})
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(f"text: expected what BenchmarkResult.to_json wrote ({error}).") from error
 
@@ -220,9 +210,3 @@ class BenchmarkResult:
             f"{self.model_name}, {self.dataset} {self.threat_model}{radius}, n = {self.natural.n}: "
             f"natural {self.natural}, robust {self.robust}\n{self.label}{flags}"
         )
-
-
-def all_differences(result: BenchmarkResult) -> tuple[str, ...]:
-    """How a result differs from RobustBench's standard, each once: what it says itself, its radius and its images."""
-    own = differences_from_standard(result.dataset, result.threat_model, result.eps, result.natural.n)
-    return tuple(dict.fromkeys([*result.differences, *own]))  # a benchmark says the same in the same words

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from art_lbgat.checks import check_choice, check_flag, check_number, check_path, check_text
 from art_lbgat.models import create_classifier
 from art_lbgat.preserve import preserved_randomness
-from art_lbgat.robustbench.result import INPUT_SHAPES, NB_CLASSES, check_dataset, check_threat_model
+from art_lbgat.robustbench.result import INPUT_SHAPES, NB_CLASSES, THREAT_MODELS, check_board
 from art_lbgat.robustbench_import import import_robustbench, with_globals
 from art_lbgat.weights import read_weights
 
@@ -30,6 +30,8 @@ _CUDA_ONLY = "Bai2023Improving"  # its networks move tensors to the GPU while th
 _DRIVE = "https://drive.google.com/uc?id="
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")  # of its content, in the name of a file of torchvision's
 _SHOWN = 300  # characters of another library's message
+_CANNOT_BUILD = "name: RobustBench cannot build {} here: {}"
+_DOES_NOT_FIT = "weights: {} does not fit {}: {} Remove it to have it downloaded anew."
 # What RobustBench leaves as built where a file lacks it: normalisation, and the counters of BatchNorm.
 _MAY_BE_MISSING = ("mu", "sigma", "mean", "std", "num_batches_tracked")
 
@@ -48,7 +50,7 @@ def load_classifier(
 
     Files at ``<model_dir>/<dataset>/<threat_model>/<name>.pt`` (ensembles ``<name>.pt_m0.pt``, ``_m1``, ...), or in
     torch hub's cache for timm's and torchvision's networks, are used without network; what is missing RobustBench
-    downloads. Global random generators are left as found.
+    downloads. Global random generators are unchanged.
 
     :param name: One of :func:`list_models`, case included.
     :param dataset: ``"cifar10"``, ``"cifar100"`` or ``"imagenet"``.
@@ -65,21 +67,21 @@ def load_classifier(
     check_flag(trainable, "trainable")
     check_choice(device_type, "device_type", (None, "cpu", "gpu"))
     model_dir = check_path(model_dir, "model_dir")
-    for name_of, value in sgd.items():  # before a network is built or fetched
-        check_choice(name_of, "sgd", ("learning_rate", "momentum", "weight_decay", "nesterov"))
-        if name_of == "nesterov":
-            check_flag(value, name_of)
+    for option, value in sgd.items():  # before a network is built or fetched
+        check_choice(option, "sgd", ("learning_rate", "momentum", "weight_decay", "nesterov"))
+        if option == "nesterov":
+            check_flag(value, option)
         else:
-            check_number(value, name_of, exclusive=name_of == "learning_rate")
+            check_number(value, option, exclusive=option == "learning_rate")
     if sgd and not trainable:
         raise ValueError(f"{', '.join(sgd)}: expected trainable=True, without it there is no optimizer.")
     entry = find_entry(name, dataset, threat_model)
-    if entry.needs_cuda and (device_type == "cpu" or not torch.cuda.is_available()):
+    if not entry.cpu and (device_type == "cpu" or not torch.cuda.is_available()):
         raise RuntimeError(f"name: {name!r} of RobustBench runs on CUDA alone, which is not there or not asked for.")
     # A default device of the caller (meta, cuda) must not reach what is built.
     with preserved_randomness(), torch.device("cpu"):
         network = load_network(entry, model_dir)
-        if entry.needs_cuda:
+        if not entry.cpu:
             network.cuda()  # before it is tried: part of it is there since it was built
         if not trainable:
             network.requires_grad_(requires_grad=False)
@@ -100,108 +102,69 @@ def list_models(
     :return: Columns ``name``, ``dataset``, ``threat_model``, ``source`` (``"google drive"``, ``"timm"`` or
         ``"torchvision"``), ``n_files``, ``input_shape``, ``preprocessing`` (key of RobustBench's transform, ``"timm"``
         for timm's own, missing for CIFAR), ``cpu`` (False where CUDA is needed), and with ``model_dir`` ``on_disk``.
-    :raises ValueError: An unknown data set or threat model, or a pair without a zoo.
     """
     folder = None if model_dir is None else check_path(model_dir, "model_dir")
-    rows = []
-    for entry in entries(dataset, threat_model):
-        row = {name: getattr(entry, name) for name in ("name", "dataset", "threat_model", "source")}
-        row |= {"n_files": len(entry.files(".")), "input_shape": entry.input_shape}
-        row |= {"preprocessing": entry.preprocessing, "cpu": not entry.needs_cuda}
-        rows.append(row if folder is None else {**row, "on_disk": entry.present(folder)})
-    return pd.DataFrame(rows)
+    found = entries(dataset, threat_model)
+    table = pd.DataFrame(found).assign(n_files=[len(entry.files(".")) for entry in found])
+    columns = ["name", "dataset", "threat_model", "source", "n_files", "input_shape", "preprocessing", "cpu"]
+    on_disk = {} if folder is None else {"on_disk": [entry.present(folder) for entry in found]}
+    return table[columns].assign(**on_disk)
 
 
 def preprocessing(name: str, dataset: str = "imagenet", threat_model: str = "Linf") -> Callable[[Any], Tensor]:
     """The transform of RobustBench from a PIL image to what this network takes: resized, cropped, in ``[0, 1]``."""
     entry = find_entry(name, dataset, threat_model)
-    package = import_robustbench()
-    enums = package.model_zoo.enums
-    keys = enums.BenchmarkDataset(entry.dataset), enums.ThreatModel(entry.threat_model)
     with preserved_randomness(), torch.device("cpu"):  # RobustBench builds timm's networks to ask them
-        return package.data.get_preprocessing(*keys, name, None)  # type: ignore[no-any-return]
+        published = import_robustbench().data.get_preprocessing
+        return published(*board_keys(entry.dataset, entry.threat_model), name, None)  # type: ignore[no-any-return]
+
+
+def board_keys(dataset: str, threat_model: str) -> tuple[Any, Any]:
+    """A data set and a threat model as RobustBench's tables are indexed by them."""
+    enums = import_robustbench().model_zoo.enums
+    return enums.BenchmarkDataset(dataset), enums.ThreatModel(threat_model)
 
 
 class Entry(NamedTuple):
-    """One network of the zoo: its place there, what RobustBench says about it, and the name that timm builds it by."""
+    """One network of the zoo: its place there, what RobustBench says about it, and where its weights come from."""
 
     name: str
     dataset: str
     threat_model: str
     published: dict[str, Any]  # ``model`` (builds the network), ``gdrive_id``, ``preprocessing``
-    timm_name: str | None
+    source: str  # "google drive", "timm" or "torchvision"
+    url: str  # of the file that timm or torchvision keeps in torch hub's cache; empty for Google Drive
+    timm_name: str  # what RobustBench asks timm for before anything else
+    preprocessing: str | None  # the key of RobustBench's transform, "timm" for timm's own, None for CIFAR
+    input_shape: tuple[int, int, int]
+    nb_classes: int
+    cpu: bool  # False if it cannot be built without a GPU
 
     def __str__(self) -> str:
         return f"{self.name!r} ({self.dataset} {self.threat_model})"
 
-    @property
-    def source(self) -> Literal["google drive", "timm", "torchvision"]:
-        """Where the library downloads the weights."""
-        if self.timm_name is not None:
-            return "timm"
-        return "google drive" if self.published["gdrive_id"] else "torchvision"
-
-    @property
-    def nb_classes(self) -> int:
-        """Number of outputs."""
-        return NB_CLASSES[self.dataset]
-
-    @property
-    def needs_cuda(self) -> bool:
-        """Whether it cannot be built without a GPU."""
-        return self.name.startswith(_CUDA_ONLY)
-
-    @property
-    def preprocessing(self) -> str | None:
-        """The key of RobustBench's transform for its images, ``"timm"`` for timm's own, None for CIFAR."""
-        if self.dataset != "imagenet":
-            return None
-        return "timm" if self.timm_name is not None else self.published["preprocessing"]
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height, width of the images that :attr:`preprocessing` gives."""
-        if self.timm_name is not None:
-            return _timm().get_pretrained_cfg(self.timm_name).input_size  # type: ignore[no-any-return]
-        if self.preprocessing is None:
-            return INPUT_SHAPES[self.dataset]
-        steps = import_robustbench().data.PREPROCESSINGS[self.preprocessing].transforms
-        height, width = next(step.size for step in reversed(steps) if hasattr(step, "size"))
-        return 3, height, width
-
     def files(self, model_dir: str | Path) -> dict[Path, str]:
         """The files that hold its weights in a directory of models, each with its address."""
-        path = Path(model_dir) / self.dataset / self.threat_model / f"{self.name}.pt"
-        drive = self.published["gdrive_id"]
-        if self.source != "google drive":
+        path, drive = Path(model_dir, self.dataset, self.threat_model, f"{self.name}.pt"), self.published["gdrive_id"]
+        if self.url:
             return {path: self.url}
         if isinstance(drive, list):
             return {path.with_name(f"{path.name}_m{i}.pt"): _DRIVE + one for i, one in enumerate(drive)}
         return {path: _DRIVE + drive}
 
     @property
-    def url(self) -> str:
-        """Of the weights that timm or torchvision keeps in torch hub's cache."""
-        if self.timm_name is not None:
-            return str(_timm().get_pretrained_cfg(self.timm_name).url)
-        from torchvision.models import ResNet50_Weights
-
-        return str(ResNet50_Weights.IMAGENET1K_V1.url)
-
-    @property
     def cached(self) -> Path:
         """Where torch hub's cache has those weights, whether it has them or not."""
-        return Path(torch.hub.get_dir()) / "checkpoints" / self.url.rpartition("/")[2]
+        return Path(torch.hub.get_dir(), "checkpoints", self.url.rpartition("/")[2])
 
     def present(self, model_dir: str | Path) -> bool:
         """Whether all its weights are on disk, in the directory or (timm, torchvision) in torch hub's cache."""
-        here = all(path.is_file() for path in self.files(model_dir))
-        return here or (self.source != "google drive" and self.cached.is_file())
+        return all(path.is_file() for path in self.files(model_dir)) or bool(self.url and self.cached.is_file())
 
     def build(self) -> nn.Module:
         """The network on the default device with initial weights, nothing downloaded."""
         builder: Callable[[], nn.Module] = self.published["model"]
-        if self.timm_name is not None:
+        if self.source == "timm":
             builder = partial(_timm().create_model, self.timm_name, pretrained=False, num_classes=self.nb_classes)
         elif self.source == "torchvision":
             from torchvision import models
@@ -212,19 +175,36 @@ class Entry(NamedTuple):
         return builder()
 
 
+def _entry(name: str, dataset: str, threat_model: str, published: dict[str, Any]) -> Entry:
+    timm_name = f"{name}_{dataset}_{threat_model}".lower().replace("-", "_")
+    source, url, preprocessing, shape = "google drive", "", published.get("preprocessing"), INPUT_SHAPES[dataset]
+    if _timm().is_model(timm_name):
+        config = _timm().get_pretrained_cfg(timm_name)
+        source, url, preprocessing, shape = "timm", config.url, "timm", config.input_size
+    elif not published["gdrive_id"]:
+        from torchvision.models import ResNet50_Weights
+
+        source, url = "torchvision", ResNet50_Weights.IMAGENET1K_V1.url
+    if dataset != "imagenet":
+        preprocessing = None
+    elif source != "timm":
+        steps = import_robustbench().data.PREPROCESSINGS[preprocessing].transforms
+        shape = (3, *next(step.size for step in reversed(steps) if hasattr(step, "size")))
+    facts = (preprocessing, shape, NB_CLASSES[dataset], not name.startswith(_CUDA_ONLY))
+    return Entry(name, dataset, threat_model, published, source, url, timm_name, *facts)
+
+
 def entries(dataset: str | None = None, threat_model: str | None = None) -> list[Entry]:
     """The entries of the zoo, in its order; ``corruptions_3d`` means the ``corruptions`` zoo, as in RobustBench."""
-    if dataset is not None:
-        check_dataset(dataset)
-    zoo = None if threat_model is None else check_threat_model(threat_model).removesuffix("_3d")
-    every = []
-    for data, threats in import_robustbench().model_zoo.model_dicts.items():
-        for threat, models in threats.items():
-            for name, published in models.items():
-                # RobustBench asks timm for this name first
-                spelt = f"{name}_{data.value}_{threat.value}".lower().replace("-", "_")
-                timm_name = spelt if _timm().is_model(spelt) else None
-                every.append(Entry(name, data.value, threat.value, published, timm_name))
+    check_choice(dataset, "dataset", (None, *NB_CLASSES))
+    check_choice(threat_model, "threat_model", (None, *THREAT_MODELS))
+    zoo = threat_model and threat_model.removesuffix("_3d")
+    every = [
+        _entry(name, data.value, threat.value, published)
+        for data, threats in import_robustbench().model_zoo.model_dicts.items()
+        for threat, models in threats.items()
+        for name, published in models.items()
+    ]
     found = [entry for entry in every if dataset in (None, entry.dataset) and zoo in (None, entry.threat_model)]
     if not found:
         pairs = dict.fromkeys(f"{entry.dataset} {entry.threat_model}" for entry in every)
@@ -235,7 +215,8 @@ def entries(dataset: str | None = None, threat_model: str | None = None) -> list
 
 def find_entry(name: str, dataset: str, threat_model: str) -> Entry:
     """One entry; where there is none, the error names the nearest ones, or the zoo that has it."""
-    inside = {entry.name: entry for entry in entries(check_dataset(dataset), check_threat_model(threat_model))}
+    check_board(dataset, threat_model)
+    inside = {entry.name: entry for entry in entries(dataset, threat_model)}
     if check_text(name, "name") in inside:
         return inside[name]
     elsewhere = [f"{e.dataset} {e.threat_model}" for e in entries() if e.name == name]
@@ -285,7 +266,9 @@ def _from_drive(entry: Entry, model_dir: Path) -> nn.Module:
     try:
         net: nn.Module = load_model(entry.name, model_dir, entry.dataset, entry.threat_model)
     except Exception as error:  # KeyError, RuntimeError, AttributeError, ...: whatever meets a file of other content
-        raise (_does_not_fit(given[-1], entry, error) if given else _cannot_build(entry, error)) from error
+        if not given:
+            raise RuntimeError(_CANNOT_BUILD.format(entry, _short(error))) from error
+        raise ValueError(_DOES_NOT_FIT.format(given[-1], entry, _short(error))) from error
     return net
 
 
@@ -302,17 +285,17 @@ def _from_hub(entry: Entry, model_dir: Path) -> nn.Module:
     try:
         net = entry.build()
     except Exception as error:
-        raise _cannot_build(entry, error) from error
+        raise RuntimeError(_CANNOT_BUILD.format(entry, _short(error))) from error
     try:
         if set(state) == set(net.state_dict()):
             net.load_state_dict(state)
-        elif entry.timm_name is not None:  # timm renames what older files call otherwise, and is strict
+        elif entry.source == "timm":  # timm renames what older files call otherwise, and is strict
             options = {"num_classes": entry.nb_classes, "pretrained_cfg_overlay": {"state_dict": state}}
             net = _timm().create_model(entry.timm_name, pretrained=True, **options)
         else:
             net.get_submodule("model").load_state_dict(state)
     except Exception as error:
-        raise _does_not_fit(path, entry, error) from error
+        raise ValueError(_DOES_NOT_FIT.format(path, entry, _short(error))) from error
     return net
 
 
@@ -336,14 +319,6 @@ def _fetch(target: Path, url: str, download: Callable[[str], Any], place: Path) 
             f"weights: there is no file {place}, and downloading it from {url} failed ({reason}). Get it by "
             f"other means, such as a browser, and put it at {place}."
         ) from error
-
-
-def _cannot_build(entry: Entry, error: Exception) -> RuntimeError:
-    return RuntimeError(f"name: RobustBench cannot build {entry} here: {_short(error)}")
-
-
-def _does_not_fit(path: Path, entry: Entry, error: Exception) -> ValueError:
-    return ValueError(f"weights: {path} does not fit {entry}: {_short(error)} Remove it to have it downloaded anew.")
 
 
 def _short(error: Exception, part: str = "\0") -> str:

@@ -333,7 +333,7 @@ def _records() -> Iterator[Call]:
         {
             "model_name": wrong.text(),
             "architecture": wrong.text(),
-            "dataset": wrong.text(),  # compare and submissions know which there are
+            "dataset": wrong.text(),
             "threat_model": wrong.text(),
             "eps": wrong.junk("none", "number"),
             "natural": accuracies,

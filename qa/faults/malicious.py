@@ -149,7 +149,7 @@ def _state_blob(notes: bool) -> Place:
 def _published_state(folder: Path, write: Write, _: pytest.MonkeyPatch) -> Trap:
     write(folder / "state.json")
     net, (x, y) = conv_net(), (torch.from_numpy(each) for each in make_data(2))
-    attack = AutoAttack(net, eps=0.1, device="cpu", verbose=False)
+    attack = AutoAttack(net, eps=0.1, device="cpu")
     run = attack.run_standard_evaluation
     return Trap(lambda: run(x, y, state_path=folder / "state.json"), str(folder / "state.json"))
 

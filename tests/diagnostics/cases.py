@@ -11,14 +11,12 @@ from tests.conftest import make_classifier
 
 def linear(weights, bias=None, clip_values=(0.0, 1.0), **kwargs):
     """``M(x) = W x + b`` on vectors, in float32 without rounding for small whole numbers."""
-    weights = torch.tensor(weights, dtype=torch.float32)
-    layer = nn.Linear(weights.shape[1], weights.shape[0])
+    classes, features = np.shape(weights)
+    layer = nn.Linear(features, classes)
     with torch.no_grad():
-        layer.weight.copy_(weights)
-        layer.bias.copy_(torch.zeros(len(weights)) if bias is None else torch.tensor(bias, dtype=torch.float32))
-    return make_classifier(
-        layer, shape=(weights.shape[1],), classes=weights.shape[0], clip_values=clip_values, **kwargs
-    )
+        layer.weight.copy_(torch.tensor(weights))
+        layer.bias.copy_(torch.tensor([0.0] * classes if bias is None else bias))
+    return make_classifier(layer, shape=(features,), classes=classes, clip_values=clip_values, **kwargs)
 
 
 class Fixed(nn.Module):

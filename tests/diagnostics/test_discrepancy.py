@@ -96,9 +96,9 @@ def test_least_squares_is_that_of_scikit_learn_and_dead_features_change_nothing(
     rng = np.random.default_rng(0)
     train, test, y = rng.normal(size=(40, 5)), rng.normal(size=(9, 5)), np.arange(40) % 4
     expected = LinearRegression().fit(train, np.eye(4)[y]).predict(test)
-    np.testing.assert_allclose(fit_head(train, y, test, 4, "least_squares"), expected, atol=1e-10)
     dead = [np.hstack([each, np.zeros((len(each), 3)), 2 * each[:, :1]]) for each in (train, test)]
-    np.testing.assert_allclose(fit_head(dead[0], y, dead[1], 4, "least_squares"), expected, atol=1e-10)
+    for features, held_out in ((train, test), dead):
+        np.testing.assert_allclose(fit_head(features, y, held_out, 4, "least_squares"), expected, atol=1e-10)
 
 
 def test_distance_by_hand():
@@ -190,7 +190,6 @@ X, Y = flat()
     [
         ({"models": {"a": None}}, ValueError, "models: expected a mapping to at least 2 classifiers, got 1"),
         ({"tasks": [(X, Y)]}, TypeError, r"tasks: expected a mapping from names to pairs \(x, y\), got list"),
-        ({"tasks": {}}, ValueError, "tasks: expected at least one task"),
         ({"tasks": {"mean": (X, Y)}}, ValueError, "none of them named 'mean'"),
         ({"tasks": {"t": X}}, TypeError, r"tasks\['t'\]: expected a pair \(x, y\), got ndarray"),
         ({"tasks": {"t": (X, 0 * Y)}}, ValueError, r"tasks\['t'\]: expected at least two classes"),
@@ -198,19 +197,12 @@ X, Y = flat()
         ({"tasks": {"t": (X + 1, Y)}}, ValueError, r"tasks\['t'\] x: values lie in"),
         ({"tasks": {"t": (X[:1], Y[:1])}}, ValueError, r"held_out: expected a share that leaves samples on both sides"),
         ({"held_out": 1}, ValueError, r"held_out: expected a number in \(0, 1\), got 1"),
-        ({"seed": -1}, ValueError, "seed: expected a whole number >= 0"),
-        (
-            {"features": {"a": penultimate_features}},
-            ValueError,
-            r"features: expected a key for each of \['a', 'b'\], got \['a'\]",
-        ),
+        ({"features": {"a": penultimate_features}}, ValueError, r"a key for each of \['a', 'b'\], got \['a'\]"),
         ({"features": "pixels"}, TypeError, r"features: expected a function \(module, inputs\) -> tensor, got str"),
         ({"features": lambda m, i: i.sum()}, ValueError, r"a tensor of shape \(80, ...\) from models\['a'\], got \(\)"),
         ({"features": lambda m, i: 3}, ValueError, r"from models\['a'\], got int"),
         ({"features": lambda m, i: i * torch.nan}, ValueError, r"expected finite values, got NaN or Inf from models"),
         ({"features": lambda m, i: penultimate_features(nn.Flatten(), i)}, ValueError, r"Flatten runs no nn\.Linear"),
-        ({"head": "ridge"}, ValueError, "head: expected one of"),
-        ({"batch_size": 0}, ValueError, "batch_size: expected a whole number >= 1"),
     ],
 )
 def test_bad_input_is_named(arguments, error, message):

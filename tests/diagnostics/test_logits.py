@@ -142,7 +142,6 @@ BAD = [
     (margins, {"x_adv": {"a": X}}, ValueError, r"x_adv: expected a key for each of the models \['model'\], got \['a'\]"),
     (margins, {"y": np.full((24, 4), 0.25)}, ValueError, "y: expected hard labels"),
     (margins, {"y": Y[:3]}, ValueError, "y: expected 24 labels"),
-    (margins, {"batch_size": 0}, ValueError, "batch_size: expected a whole number >= 1, got 0"),
     (margins, {"models": fixed([[0, 1], [np.nan, 1]]), "x": indices(2), "y": [0, 1]}, ValueError,
      "models: its logits are NaN or Inf for 1 of 2 images, first in image 1"),
     (calibration, {"bins": 1.5}, TypeError, "bins: expected a whole number"),

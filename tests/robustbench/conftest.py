@@ -7,12 +7,11 @@ import gdown
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "check_zoo.py"
-
 
 @pytest.fixture(scope="module")
 def check_zoo():
-    spec = importlib.util.spec_from_file_location("check_zoo", SCRIPT)
+    script = Path(__file__).parents[2] / "scripts" / "check_zoo.py"
+    spec = importlib.util.spec_from_file_location("check_zoo", script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -130,7 +130,7 @@ def test_numbers_are_those_of_robustbench(threat_model, eps, classifier, publish
     assert ours.label == "not RobustBench standard: 12 images instead of 10,000"
 
 
-def test_a_tiny_set_is_read_labelled_and_judged_to_the_end(classifier, cifar, capsys):
+def test_a_tiny_set_is_read_labelled_and_evaluated_to_the_end(classifier, cifar, capsys):
     before, mode = torch.get_rng_state(), classifier.model.training
     result = benchmark(classifier, data_dir=cifar[0], eps=0.02, n_examples=20, attacks="apgd-ce", verbose=False)
     assert torch.equal(before, torch.get_rng_state())
@@ -220,13 +220,11 @@ def test_standard_is_the_full_set_and_the_published_eps(key):
 
 def test_published_files_and_all_attacks_are_standard(classifier, published, few_queries, monkeypatch):
     folder, x, y = published
-    images = load_images("cifar10", "Linf", None, folder)
-    assert np.array_equal(images.x.numpy(), x.astype(np.float32) / 255)
-    assert np.array_equal(images.y.numpy(), y)
+    images, labels, _ = load_images("cifar10", "Linf", None, folder)
+    assert np.array_equal(images.numpy(), x.astype(np.float32) / 255)
+    assert np.array_equal(labels.numpy(), y)
     monkeypatch.setitem(N_EXAMPLES, "cifar10", 6)
     assert benchmark(classifier, data_dir=folder, n_examples=6, verbose=False).label == "RobustBench standard"
-    other = benchmark(classifier, data_dir=folder, n_examples=6, **FAST)
-    assert other.differences == ("attacks apgd-ce, square instead of AutoAttack standard",)
 
 
 def test_a_randomised_model_is_flagged_and_never_gets_the_higher_number(cifar, few_queries):
@@ -238,13 +236,9 @@ def test_a_randomised_model_is_flagged_and_never_gets_the_higher_number(cifar, f
 
 
 def test_answers_that_differ_on_a_second_look_are_flagged(cifar, monkeypatch):
-    """Deterministic in the checks of the first batch, but not when the adversarial images are judged again."""
+    """Deterministic in the checks of the first batch, but not when the adversarial images are evaluated again."""
 
-    class Tired(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = halves()
-
+    class Tired(Changed):
         def forward(self, x):
             logits = self.model(x)
             return logits if x.requires_grad or len(x) != 7 else logits.roll(1, dims=1)
@@ -253,16 +247,17 @@ def test_answers_that_differ_on_a_second_look_are_flagged(cifar, monkeypatch):
     attack_images = module.attack_images
     monkeypatch.setattr(module, "attack_images", lambda *a, **k: attack_images(*a[:7], 30, *a[8:], **k))
     options = {"attacks": "apgd-ce", "verbose": False, "batch_size": 7, "n_examples": 28}
-    result = benchmark(make_classifier(Tired()), data_dir=cifar[0], **options)
-    assert "judged again" in result.flags["randomised"]
+    result = benchmark(make_classifier(Tired(None)), data_dir=cifar[0], **options)
+    assert "evaluated again" in result.flags["randomised"]
     assert result.robust.correct == 0
 
 
 MASKED = {
     "saturated": (lambda z: 1e5 * z, "zero gradients"),
-    "rounded": (lambda z: z.round() + 0 * z, None),
+    "rounded": (lambda z: z.round() + 0 * z, "zero gradients"),
     "batch": (lambda z: z - z.mean(dim=0), "batch dependent"),
     "softmax": (lambda z: z.softmax(dim=1), "softmax"),
+    "nothing": (lambda z: z, None),
 }
 
 
@@ -270,9 +265,8 @@ MASKED = {
 def test_masked_gradients_are_flagged_whatever_the_attacks(function, flag, cifar):
     options = {"data_dir": cifar[0], "verbose": False, "batch_size": 16, "attacks": "apgd-ce"}
     result = benchmark(make_classifier(Changed(function)), **options)
-    assert (flag in result.flags) if flag else result.flags
-    assert "flagged softmax" in result.label if flag == "softmax" else "flagged softmax" not in result.label
-    assert not benchmark(make_classifier(halves()), **options).flags
+    assert (flag in result.flags) if flag else not result.flags
+    assert ("flagged softmax" in result.label) == (flag == "softmax")
 
 
 def test_a_model_without_a_graph_is_refused_where_gradients_are_needed(cifar, few_queries):
@@ -379,18 +373,18 @@ def test_imagenet_by_robustbench_loader(imagenet):
     result = benchmark(classifier, "imagenet", preprocessing="Res256Crop224", **options)
     assert result.natural.n == 4
     assert "4 images instead of 5,000" in result.label
-    images = load_images("imagenet", "Linf", 4, folder, None, "Salman2020Do_R18")
+    images, labels, _ = load_images("imagenet", "Linf", 4, folder, None, "Salman2020Do_R18")
     classes = sorted(path.name for path in (folder / "val").iterdir())
-    assert images.y.tolist() == [classes.index(name.split("/")[0]) for name in names[:4]]
-    assert images.x.shape == (4, 3, 224, 224)
-    assert images.x[:, 0].mean(dim=(1, 2)).tolist() == pytest.approx([60 * k / 255 for k in range(4)], abs=0.01)
+    assert labels.tolist() == [classes.index(name.split("/")[0]) for name in names[:4]]
+    assert images.shape == (4, 3, 224, 224)
+    assert images[:, 0].mean(dim=(1, 2)).tolist() == pytest.approx([60 * k / 255 for k in range(4)], abs=0.01)
     for preprocessing, message in ((None, "'Res256Crop224', .* got None"), ("Res256", "did you mean")):
         with pytest.raises(ValueError, match=f"preprocessing: expected one of .*{message}"):
             benchmark(classifier, "imagenet", preprocessing=preprocessing, **options)
     with pytest.raises(FileNotFoundError, match=r"(?s)no ImageNet in .*Put all validation images"):
         load_images("imagenet", "Linf", 5, folder, "Res224")
     (folder / "val" / "n99999992").rmdir()
-    with pytest.raises(FileNotFoundError, match=r"expected the 1000 class folders of ImageNet in .*, got 999"):
+    with pytest.raises(FileNotFoundError, match=r"in the 1000 class folders of ImageNet .*, got 999"):
         load_images("imagenet", "Linf", 4, folder, "Res224")
     with pytest.raises(ValueError, match="n_examples: expected at most 5000"):
         load_images("imagenet", "Linf", 5001, folder, "Res224")

@@ -63,14 +63,6 @@ def test_the_shipped_file_is_what_the_script_makes_of_its_json_files(script, tmp
     assert output.read_bytes() == SHIPPED.read_bytes()
 
 
-def test_keys_that_are_missing_or_only_in_the_footnote(script, tmp_path):
-    note = "73.10% robust accuracy is due to APGD with eps = 0.031"
-    row = script.read_row(write(tmp_path, "cifar10", "Linf", "Doe2024Title", {**MINIMAL, "footnote": note}), {})
-    known = {"dataset", "threat_model", "model_id", "eps_text", "in_model_zoo", "footnote", *MINIMAL}
-    assert {key for key, value in row.items() if value} == known
-    assert set(row) == set(script.COLUMNS)
-
-
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
