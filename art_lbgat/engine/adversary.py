@@ -94,7 +94,7 @@ class Adversary:
         x: Tensor,
         y: Tensor,
         key: Key,
-        starts: list[Tensor | None] | None = None,
+        starts: list[Tensor | None],
         eps_factor: float = 1.0,
         purpose: str = "attack",
     ) -> Tensor:
@@ -106,7 +106,7 @@ class Adversary:
             seed_everything(key.derive(purpose))
             return self._generate(x, y)
         target = self._art_labels(y) if self.ascent.objective == "estimator" else y
-        ascent, starts = self.ascent.scaled(eps_factor), self.starts(x, key) if starts is None else starts
+        ascent = self.ascent.scaled(eps_factor)
         return ascend(ascent, self._logits, x, target, self._bounds, starts, self._estimator_loss)
 
     def _logits(self, x: Tensor) -> Tensor:
