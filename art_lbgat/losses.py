@@ -53,14 +53,15 @@ def total(terms: Terms) -> Tensor:
     :raises ValueError: If every weight is 0, so that nothing would be trained.
     """
     if not isinstance(terms, dict) or not all(isinstance(term, Term) for term in terms.values()):
-        raise TypeError(f"terms: expected a dictionary from names to Term(value, weight), got {terms!r}.")
+        kinds = {k: type(v).__name__ for k, v in terms.items()} if isinstance(terms, dict) else type(terms).__name__
+        raise TypeError(f"terms: expected a dictionary from names to Term(value, weight), got {kinds}.")
     loss: Tensor | None = None
     for name, (value, weight) in terms.items():
         if not isinstance(value, Tensor) or isinstance(weight, bool) or not isinstance(weight, (int, float)):
             raise TypeError(f"terms: expected a tensor and a number under {name!r}, got {value!r} and {weight!r}.")
         if value.ndim or not math.isfinite(weight):
             got = f"shape {tuple(value.shape)} and {weight!r}"
-            raise ValueError(f"terms: expected a scalar and a finite weight under {name!r}, got {got}.")
+            raise ValueError(f"terms: expected finite scalar values and weights, got {got} under {name!r}.")
         if weight:
             part = value if weight == 1 else weight * value
             loss = part if loss is None else loss + part
@@ -244,7 +245,7 @@ def check_guidance(guidance: Any, nb_classes: int, device: torch.device) -> None
     if taken := sorted(_RESERVED.intersection(terms)):
         raise ValueError(f"guidance: a term must not be named {taken}, which the history uses for something else.")
     if not all(bool(value.isfinite()) for value, _ in terms.values()):
-        raise ValueError(f"guidance: expected finite terms, got {terms}.")
+        raise ValueError(f"guidance: expected finite scalar values and weights, got {terms}.")
     if not loss.requires_grad:
         raise ValueError(f"guidance: none of its terms {list(terms)} depends on adversarial; nothing would be learnt.")
 

@@ -231,13 +231,11 @@ def ascend(
 
 
 class TensorAttack(EvasionAttack):
-    """Base of the attacks whose whole loop stays on tensors.
+    """Base of the attacks whose whole loop stays on tensors; for the arguments see :class:`PGDAttack`.
 
     A subclass says with :meth:`ascent` what is run, and ends its ``__init__`` with ``self._check_params()``. Trainers
-    ask it once per fit and run that in their own loop, unless the subclass has a ``generate`` or ``perturb`` of its
-    own. ``generate`` is ART's numpy interface, ``perturb`` stays on tensors. Model modes and ``requires_grad`` are as
-    before afterwards, parameters never get a gradient, BatchNorm buffers do not move. Random starts come from torch's
-    global generator unless one is passed. For the arguments see :class:`PGDAttack`.
+    run that in their own loop, unless the subclass has a ``generate`` or ``perturb`` of its own. The model is unchanged
+    afterwards: modes, ``requires_grad``, BatchNorm buffers; random starts come from torch's global generator.
     """
 
     attack_params: ClassVar[list[str]] = [

@@ -226,16 +226,13 @@ def make_examples(
 
 
 def _gradient_examples(subject: Subject, plan: Plan, threat: Threat, restarts: int, rows: Tensor) -> Tensor:
-    """``x_{t+1} = project(x_t + eps_step * direction(grad loss(M(x_t))))`` from random starts, FGSM from ``x``.
-
-    The starts are drawn for all samples, so that they do not depend on the batch size or on which are attacked.
-    """
+    """``x_{t+1} = project(x_t + eps_step * direction(grad loss(M(x_t))))`` from random starts, FGSM from ``x``."""
     fgsm, view, generator = plan.name == "fgsm", subject.view, torch.Generator().manual_seed(subject.seed)
     step = threat.eps if fgsm else threat.eps_step or threat.eps / 10
     ascent = Ascent(threat.norm, threat.eps, step, plan.steps, plan.objective, "none" if fgsm else "uniform")
     x_adv, left = subject.x.clone(), rows.clone()
     for restart in range(restarts):
-        unit = draw_start(ascent, subject.x, generator)
+        unit = draw_start(ascent, subject.x, generator)  # of all, whatever the batch size and however many are left
         if not left.any():
             break
         seed_everything(subject.seed + restart)

@@ -1,7 +1,4 @@
-"""AutoAttack (arXiv 2003.01690): the published package's attacks and results, to the bit, in a run that can be killed.
-
-Every finished batch is kept in a :class:`~art_lbgat.evaluation.record.Record`; processes share the batches.
-"""
+"""AutoAttack (arXiv 2003.01690): the published package's results to the bit, resumable, shared by processes."""
 
 from __future__ import annotations
 
@@ -327,7 +324,7 @@ class _Batches:
         tolerance = 1e-3 * float(recorded.abs().max())
         if logits.shape != recorded.shape or not torch.allclose(logits, recorded, rtol=0, atol=tolerance):
             raise ValueError(
-                "state_path: it belongs to another run, so resuming would mix two: the model gives other logits for "
+                "state_path: it belongs to another run, so going on would mix two: the model gives other logits for "
                 "the same images than it recorded. Take another path, or delete the file."
             )
 

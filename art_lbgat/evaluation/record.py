@@ -114,10 +114,7 @@ def unpack(packed: bytes) -> tuple[dict[int, Entry], tuple[str, str] | None]:
 
 
 class Record(AbstractContextManager["Record"]):
-    """Entries by the name of the part and the place within it; in memory only where there is no path.
-
-    ValueError leaves a file of another identity, or a damaged one, as it is; BlockingIOError if it is in use.
-    """
+    """Entries by part and place; in memory without a path. A file in use, damaged or of another run is refused."""
 
     def __init__(self, path: str | os.PathLike[str] | None, identity: Mapping[str, Any]) -> None:
         self._path = None if path is None else Path(path)
@@ -167,7 +164,7 @@ class Record(AbstractContextManager["Record"]):
             raise sqlite3.DatabaseError(str(error)) from error
         if changes := _changes(found, identity, "recorded {!r}, now {!r}"):
             raise ValueError(
-                f"state_path: {self._path} belongs to another run, so resuming would mix two ({changes}). Take another "
+                f"state_path: {self._path} belongs to another run, so going on would mix two ({changes}). Take another "
                 "path, or delete the file."
             )
 
