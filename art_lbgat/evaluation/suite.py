@@ -35,7 +35,7 @@ UNBOUNDED = 0.05  # accuracy that may be left where any input is allowed; 0 in t
 
 
 def evaluate(
-    classifier: Classifiers,
+    classifier: PyTorchClassifier | Mapping[str, PyTorchClassifier],
     x: Any,
     y: Any,
     *,
@@ -114,7 +114,7 @@ def run_suite(
 
 
 def robustness_curve(
-    classifier: Classifiers,
+    classifier: PyTorchClassifier | Mapping[str, PyTorchClassifier],
     x: Any,
     y: Any,
     eps: Sequence[float],
