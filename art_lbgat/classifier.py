@@ -32,12 +32,9 @@ _FORWARD_METHODS = (
 class TensorView:
     """One ART classifier, whose forward pass and gradient are ``PyTorchClassifier``'s own, as functions on tensors."""
 
-    #: Whether logits are those after the postprocessing defences; an attack in training ignores these, as ART's do.
-    postprocesses = False
-
-    def __init__(self, classifier: PyTorchClassifier, name: str = "classifier") -> None:
-        self.classifier = classifier
-        self.name = name
+    def __init__(self, classifier: PyTorchClassifier, name: str = "classifier", *, postprocess: bool = False) -> None:
+        """With ``postprocess``, logits are those after the postprocessing defences; training ignores these, as ART."""
+        self.classifier, self.name, self._postprocess = classifier, name, postprocess
         self.refresh()
 
     def refresh(self) -> None:
@@ -95,7 +92,7 @@ class TensorView:
     def logits(self, x: Tensor) -> Tensor:
         """``M(preprocessing(x))`` as ART's attacks and ``predict`` compute it, and their gradient in ``x``."""
         logits = self.output(self.predict_inputs(x))
-        if not (self.postprocesses and self.classifier.postprocessing_defences):
+        if not (self._postprocess and self.classifier.postprocessing_defences):
             return logits
         # ART's postprocessing is numpy: its value counts, and gradients pass straight through (BPDA).
         array = self.classifier._apply_postprocessing(logits.detach().cpu().numpy(), fit=False)
@@ -139,12 +136,6 @@ class TensorView:
     def output(self, inputs: Tensor) -> Tensor:
         """The module's output on preprocessed inputs, checked to be logits of shape ``(N, C)``."""
         return check_logits(self.module(inputs), self.classifier.nb_classes, self.name)
-
-
-class JudgedView(TensorView):
-    """The whole classifier as its user sees it: the postprocessing defences are part of what is judged."""
-
-    postprocesses = True
 
 
 def check_logits(output: Any, nb_classes: int, name: str) -> Tensor:

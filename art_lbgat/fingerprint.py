@@ -1,4 +1,4 @@
-"""What a run was started with, as plain data: a run that goes on with other settings is refused, and told which."""
+"""What a run was started with, as plain data: resuming with other settings is refused, and told which."""
 
 from __future__ import annotations
 
@@ -26,13 +26,9 @@ MAY_CHANGE = (
 
 def described(value: Any) -> Any:
     """A value as JSON that is equal for equal settings: numbers and text as they are, arrays by their SHA-256."""
-    if isinstance(value, (bool, int, str, type(None))):
-        return value
-    if isinstance(value, float):
-        return value if np.isfinite(value) else str(value)
-    if isinstance(value, np.generic):
-        return described(value.item())
-    if isinstance(value, (np.ndarray, Tensor)):
+    if isinstance(value, (bool, int, float, str, type(None))):
+        return str(value) if isinstance(value, float) and not np.isfinite(value) else value
+    if isinstance(value, (np.generic, np.ndarray, Tensor)):
         return sha256_of([value]) if value.ndim else described(value.item())
     if isinstance(value, Path):
         return str(value)

@@ -1,8 +1,9 @@
 """Losses: pure functions from logits to named terms.
 
 ``M_r(x_adv)`` is ``adversarial``, ``M_r(x)`` is ``natural``, ``M_n(x)`` is ``guide``: logits of one shape ``(N, C)``.
-Every function returns a dictionary from names to :class:`Term`; gradients flow into every argument. A new guidance loss
-is one function and one entry in :data:`GUIDANCE`; a trainer takes any callable of that form too.
+Every function returns a dictionary from names to :class:`Term`. Gradients flow into all of these logits, on both sides
+of a distance; whoever wants one side fixed detaches it. A new guidance loss is one function and one entry in
+:data:`GUIDANCE`; a trainer takes any callable of that form too.
 """
 
 from __future__ import annotations
@@ -15,30 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from art_lbgat.checks import check_count, check_number
+from art_lbgat.checks import check_count, check_labels, check_number
 
-__all__ = [
-    "GUIDANCE", "REGULARIZERS", "Guidance", "Regularizer", "Term", "Terms", "adversarial_cross_entropy", "alp",
-    "boosted_cross_entropy", "check_guidance", "guide_cross_entropy", "kd", "kl", "mart", "mse", "mse_ce",
-    "natural_cross_entropy", "total", "trades",
-]  # fmt: skip
-
-_SUM_TOLERANCE = 1e-3
 # Columns of the history that are no terms.
-_RESERVED = frozenset(
-    {
-        *("loss", "guide_accuracy", "train_natural_accuracy", "train_robust_accuracy", "only_class"),
-        *("fit", "epoch", "eps", "learning_rate", "guide_learning_rate", "seconds", "images_per_second"),
-        *(
-            "validation_natural_accuracy",
-            "validation_robust_accuracy",
-            "selection",
-            "collapsed",
-            "kept",
-            "kept_because",
-        ),
-    }
-)
+_RESERVED = {
+    "loss", "guide_accuracy", "train_natural_accuracy", "train_robust_accuracy", "only_class", "fit", "epoch", "eps",
+    "learning_rate", "guide_learning_rate", "seconds", "images_per_second", "validation_natural_accuracy",
+    "validation_robust_accuracy", "selection", "collapsed", "kept", "kept_because",
+}  # fmt: skip
 
 
 class Term(NamedTuple):
@@ -68,23 +53,21 @@ def total(terms: Terms) -> Tensor:
     :raises ValueError: If every weight is 0, so that nothing would be trained.
     """
     if not isinstance(terms, dict) or not all(isinstance(term, Term) for term in terms.values()):
-        raise TypeError(f"terms: expected a dictionary from names to Term(value, weight), got {terms!r}.")
+        kinds = {k: type(v).__name__ for k, v in terms.items()} if isinstance(terms, dict) else type(terms).__name__
+        raise TypeError(f"terms: expected a dictionary from names to Term(value, weight), got {kinds}.")
     loss: Tensor | None = None
     for name, (value, weight) in terms.items():
         if not isinstance(value, Tensor) or isinstance(weight, bool) or not isinstance(weight, (int, float)):
             raise TypeError(f"terms: expected a tensor and a number under {name!r}, got {value!r} and {weight!r}.")
         if value.ndim or not math.isfinite(weight):
             got = f"shape {tuple(value.shape)} and {weight!r}"
-            raise ValueError(f"terms: expected a scalar and a finite weight under {name!r}, got {got}.")
+            raise ValueError(f"terms: expected finite scalar values and weights, got {got} under {name!r}.")
         if weight:
             part = value if weight == 1 else weight * value
             loss = part if loss is None else loss + part
     if loss is None:
         raise ValueError(f"terms: every weight is 0 in {list(terms)}; at least one must be positive.")
     return loss
-
-
-# --- supervised -----------------------------------------------------------------------------------------------------
 
 
 def natural_cross_entropy(natural: Tensor, y: Tensor, weight: float = 1.0) -> Terms:
@@ -101,9 +84,7 @@ def natural_cross_entropy(natural: Tensor, y: Tensor, weight: float = 1.0) -> Te
 def adversarial_cross_entropy(adversarial: Tensor, y: Tensor, weight: float = 1.0) -> Terms:
     """``w * CE(M_r(x_adv), y)``, batch mean: the term ``adversarial_ce`` (PGD-AT, arXiv 1706.06083, eq. 2.1).
 
-    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
-    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
-    :param weight: ``w >= 0``.
+    Arguments: see :func:`natural_cross_entropy`.
     """
     _check(y, weight=weight, adversarial=adversarial)
     return {"adversarial_ce": Term(functional.cross_entropy(adversarial, y), weight)}
@@ -113,10 +94,8 @@ def boosted_cross_entropy(adversarial: Tensor, y: Tensor) -> Terms:
     """``CE(M_r(x_adv), y) - log(1 - max_{k != y} p_k(x_adv))``, batch mean (BCE of MART, OpenReview rklOg6EFwS, eq. 9).
 
     As in the authors' code, the margin term is ``-log(1.0001 - max_{k != y} p_k + 1e-12)``. The terms are
-    ``adversarial_ce`` and ``adversarial_margin``.
-
-    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
-    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``, of which the largest counts.
+    ``adversarial_ce`` and ``adversarial_margin``; of probabilities as labels the largest counts.
+    Arguments: see :func:`natural_cross_entropy`.
     """
     _check(y, adversarial=adversarial)
     hard = y if y.ndim == 1 else y.argmax(dim=1)
@@ -131,9 +110,7 @@ def boosted_cross_entropy(adversarial: Tensor, y: Tensor) -> Terms:
 def guide_cross_entropy(guide: Tensor, y: Tensor, weight: float = 1.0) -> Terms:
     """``b * CE(M_n(x), y)``, batch mean: the term ``guide_ce``, which keeps the learnable guide of LBGAT a classifier.
 
-    :param guide: ``M_n(x)``, raw logits ``(N, C)``.
-    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
-    :param weight: ``b >= 0``, 1 in the paper.
+    Arguments: see :func:`natural_cross_entropy`; ``b`` is 1 in the paper.
     """
     _check(y, weight=weight, guide=guide)
     return {"guide_ce": Term(functional.cross_entropy(guide, y), weight)}
@@ -196,9 +173,7 @@ GUIDANCE: dict[str, Guidance] = {"mse": mse, "mse+ce": mse_ce, "kd": kd, "kl": k
 def alp(adversarial: Tensor, natural: Tensor, weight: float = 1.0) -> Terms:
     """``a * MSE(M_r(x_adv), M_r(x))``: adversarial logit pairing, the term ``alp`` (arXiv 1803.06373).
 
-    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
-    :param natural: ``M_r(x)``, raw logits ``(N, C)``.
-    :param weight: ``a >= 0``.
+    Arguments: see :func:`mse`; here ``natural`` is ``M_r(x)`` and ``weight`` is ``a >= 0``.
     """
     _check(weight=weight, adversarial=adversarial, natural=natural)
     return {"alp": Term(functional.mse_loss(adversarial, natural), weight)}
@@ -240,9 +215,6 @@ def _kl(of: Tensor, to: Tensor) -> Tensor:
     return functional.kl_div(functional.log_softmax(to, dim=1), functional.softmax(of, dim=1), reduction="batchmean")
 
 
-# --- checks ---------------------------------------------------------------------------------------------------------
-
-
 def check_guidance(guidance: Any, nb_classes: int, device: torch.device) -> None:
     """Call a guidance loss once on small logits, so that a wrong one is refused before training.
 
@@ -266,55 +238,43 @@ def check_guidance(guidance: Any, nb_classes: int, device: torch.device) -> None
             f"guidance: expected a callable (adversarial, guide, y) -> Terms; with logits of shape (2, {nb_classes}) "
             f"and labels (2,) it raised {type(error).__name__}: {error}"
         ) from error
-    if not isinstance(terms, dict) or not terms or not all(isinstance(term, Term) for term in terms.values()):
-        got = {k: type(v).__name__ for k, v in terms.items()} if isinstance(terms, dict) else type(terms).__name__
-        raise TypeError(f"guidance: expected it to return a dictionary from names to Term(value, weight), got {got}.")
-    taken = sorted(_RESERVED.intersection(terms))
-    if taken:
+    try:
+        loss = total(terms)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"guidance: {str(error).removeprefix('terms: ')}") from error
+    if taken := sorted(_RESERVED.intersection(terms)):
         raise ValueError(f"guidance: a term must not be named {taken}, which the history uses for something else.")
-    for name, (value, weight) in terms.items():
-        weighted = isinstance(weight, (int, float)) and math.isfinite(weight)
-        if not isinstance(value, Tensor) or value.ndim or not bool(value.isfinite()) or not weighted:
-            raise ValueError(f"guidance: expected finite scalar terms, got {name}={value!r} with weight {weight!r}.")
-    if not total(terms).requires_grad:
+    if not all(bool(value.isfinite()) for value, _ in terms.values()):
+        raise ValueError(f"guidance: expected finite scalar values and weights, got {terms}.")
+    if not loss.requires_grad:
         raise ValueError(f"guidance: none of its terms {list(terms)} depends on adversarial; nothing would be learnt.")
 
 
 def _check(*labels: Any, weight: Any = 1.0, **logits: Any) -> None:
     """Types and shapes always; the values of labels only where looking at them waits for no device."""
-    first_name, first = "", torch.empty(0)
+    (of, first), *_ = logits.items()
     for name, value in logits.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: expected a tensor of logits (N, C), got {type(value).__name__}.")
-        if not value.is_floating_point():
-            raise TypeError(f"{name}: expected logits as floats, got {value.dtype}.")
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise TypeError(f"{name}: expected a tensor of logits (N, C), floats, got {_kind(value)}.")
         if value.ndim != 2 or value.numel() == 0:
             raise ValueError(f"{name}: expected logits (N, C), at least one row, got shape {tuple(value.shape)}.")
-        if first_name and value.shape != first.shape:
-            shape = tuple(first.shape)
-            raise ValueError(f"{name}: expected shape {shape} as {first_name} has, got {tuple(value.shape)}.")
-        first_name, first = first_name or name, value
+        if value.shape != first.shape:
+            raise ValueError(f"{name}: expected shape {tuple(first.shape)} as {of} has, got {tuple(value.shape)}.")
     for y in labels:
-        _check_labels(y, first, first_name)
+        _check_labels(y, first, of)
     check_number(weight, "weight")
 
 
 def _check_labels(y: Any, logits: Tensor, of: str) -> None:
     rows, classes = logits.shape
-    if not isinstance(y, Tensor):
-        raise TypeError(f"y: expected a tensor of labels, got {type(y).__name__}.")
-    if tuple(y.shape) != ((rows,) if y.ndim == 1 else (rows, classes)):
-        shape = (rows, classes)
-        raise ValueError(f"y: expected indices ({rows},) or rows {shape} as {of} has, got shape {tuple(y.shape)}.")
-    if y.dtype != torch.int64 if y.ndim == 1 else not y.is_floating_point():
-        raise TypeError(f"y: expected indices as int64 or rows as floats, got {y.dtype} of shape {tuple(y.shape)}.")
-    if y.device.type != "cpu":
-        return
-    if y.ndim == 1:
-        low, high = (int(value) for value in y.aminmax())
-        if low < 0 or high >= classes:
-            raise ValueError(
-                f"y: expected class indices in [0, {classes - 1}] for {of}, got values in [{low}, {high}]."
-            )
-    elif not bool(((y >= 0).all(dim=1) & ((y.sum(dim=1) - 1).abs() <= _SUM_TOLERANCE)).all()):
-        raise ValueError("y: expected rows that are probabilities (non-negative, sum 1).")
+    expected = f"indices ({rows},) as int64 or rows {(rows, classes)} as floats, as {of} has"
+    if not isinstance(y, Tensor) or (y.dtype != torch.int64 if y.ndim == 1 else not y.is_floating_point()):
+        raise TypeError(f"y: expected {expected}, got {_kind(y)}.")
+    if y.shape != ((rows,) if y.ndim == 1 else (rows, classes)):
+        raise ValueError(f"y: expected {expected}, got shape {tuple(y.shape)}.")
+    if y.device.type == "cpu":
+        check_labels(y, classes)
+
+
+def _kind(value: Any) -> str:
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

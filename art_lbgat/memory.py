@@ -15,9 +15,8 @@ _CPU_MESSAGES = ("can't allocate memory", "not enough memory", "DefaultCPUAlloca
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on whatever device."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in _CPU_MESSAGES)
+    said = isinstance(error, RuntimeError) and any(message in str(error) for message in _CPU_MESSAGES)
+    return said or isinstance(error, (torch.OutOfMemoryError, MemoryError))
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], index: Tensor, batch_size: int) -> Tensor:
@@ -31,31 +30,30 @@ def in_chunks(function: Callable[[Tensor], Tensor], index: Tensor, batch_size: i
         chunk = index[first : first + batch_size]
         try:
             found.append(function(chunk))
+            first += len(chunk)
+            continue
         except Exception as error:
             if not is_out_of_memory(error) or len(chunk) == 1:
                 raise
-            batch_size = max(1, len(chunk) // 2)
-        else:
-            first += len(chunk)
-            continue
         # Outside the handler, where the failed call's tensors are no longer held by the traceback.
-        logger.warning("memory ran out with %d samples at a time; going on with %d.", len(chunk), batch_size)
+        batch_size = len(chunk) // 2
+        logger.warning("memory ran out with %d samples at a time; continuing with %d.", len(chunk), batch_size)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     return torch.cat(found)
 
 
 @contextmanager
-def named_out_of_memory(batch_size: int | None) -> Iterator[None]:
+def explained_out_of_memory(batch_size: int | None) -> Iterator[None]:
     """What to set when memory runs out in training, where a smaller batch would be another training."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        size = "" if batch_size is None else f" {batch_size} samples at a time"
+        size = "this batch size" if batch_size is None else f"{batch_size} samples at a time"
         raise RuntimeError(
-            f"batch_size: memory ran out in training with{size or ' this batch size'}. BatchNorm and the learning rate "
+            f"batch_size: memory ran out in training with {size}. BatchNorm and the learning rate "
             "depend on the batch, so it is not changed for you: lower batch_size (and the learning rate with it), or "
             "set precision='bf16', which halves the activations, or take a smaller network or guide."
         ) from error

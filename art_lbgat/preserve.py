@@ -1,4 +1,4 @@
-"""What a call leaves as it found it: train and eval modes, ``requires_grad`` flags, global random states.
+"""What is unchanged after a call: train and eval modes, ``requires_grad`` flags, global random states.
 
 Random numbers of a run are a function of (seed, fit, epoch, step): one that is resumed at any step, or that runs on
 another device, draws the same ones.
@@ -16,8 +16,6 @@ import numpy as np
 import torch
 from torch import nn
 
-Flags = list[tuple[nn.Module, bool]]
-
 
 class Modes:
     """The modes of one module during a run: listed once, switched by plain assignments.
@@ -34,8 +32,7 @@ class Modes:
 
     def train(self) -> None:
         """Train mode, except for what the user had frozen; parameters require gradients as found."""
-        _set(self._train_flags())
-        self._unfreeze()
+        self._set(self._train_modes())
 
     def evaluate(self) -> None:
         """Eval mode everywhere, and no parameter requires a gradient (only inputs are differentiated)."""
@@ -46,31 +43,28 @@ class Modes:
 
     def restore(self) -> None:
         """Modes and ``requires_grad`` exactly as they were found."""
-        _set(self._found)
-        self._unfreeze()
+        self._set(self._found)
 
     def normalizes_batches(self) -> bool:
         """Whether a BatchNorm layer will normalise by the statistics of the batch in train mode."""
-        return any(flag and isinstance(m, nn.modules.batchnorm._BatchNorm) for m, flag in self._train_flags())
+        return any(train and isinstance(m, nn.modules.batchnorm._BatchNorm) for m, train in self._train_modes())
 
-    def _train_flags(self) -> Flags:
+    def _train_modes(self) -> list[tuple[nn.Module, bool]]:
         if self._train is None:
             # All in eval mode (as ART's predict leaves it): the module's own train() says what trains, since
             # keeping BatchNorm frozen by overriding it is common.
             now = [(m, m.training) for m, _ in self._found]
             self._module.train()
             self._train = [(m, m.training) for m, _ in self._found]
-            _set(now)
+            for module, training in now:
+                module.training = training
         return self._train
 
-    def _unfreeze(self) -> None:
+    def _set(self, modes: list[tuple[nn.Module, bool]]) -> None:
+        for module, training in modes:
+            module.training = training
         for parameter, flag in self._parameters:
             parameter.requires_grad_(flag)
-
-
-def _set(flags: Flags) -> None:
-    for module, flag in flags:
-        module.training = flag
 
 
 @contextmanager

@@ -13,7 +13,6 @@ import abc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -25,18 +24,9 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from art_lbgat import checks
 from art_lbgat.attacks import projections
 from art_lbgat.attacks.projections import Bounds, Radius
-from art_lbgat.checks import (
-    check_choice,
-    check_count,
-    check_flag,
-    check_inputs,
-    check_kind,
-    check_labels,
-    check_norm,
-    check_number,
-)
 from art_lbgat.classifier import TensorView
 from art_lbgat.preserve import evaluating, plain_autograd
 
@@ -113,15 +103,20 @@ class Ascent:
     rule: Literal["published", "art"] = "published"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "norm", check_norm(self.norm))
-        for name in ("eps", "eps_step"):
-            _check_ascent_radius(getattr(self, name), name)
-        check_count(self.max_iter, "max_iter", minimum=0)
-        check_choice(self.objective, "objective", (*ATTACK_LOSSES, "estimator"))
-        check_choice(self.start, "start", ("none", "uniform", "gaussian"))
-        check_number(self.start_std, "start_std")
-        check_count(self.restarts, "restarts")
-        check_choice(self.rule, "rule", ("published", "art"))
+        object.__setattr__(self, "norm", checks.check_norm(self.norm))
+        for name, radius in (("eps", self.eps), ("eps_step", self.eps_step)):
+            if isinstance(radius, Tensor):  # its values are not looked at, which would wait for its device
+                if radius.ndim == 0 or radius.numel() != len(radius):
+                    shape = tuple(radius.shape)
+                    raise ValueError(f"{name}: expected one number per sample, (N, 1, ..., 1), got shape {shape}.")
+            elif radius != math.inf:  # which ART allows
+                checks.check_number(radius, name)
+        checks.check_count(self.max_iter, "max_iter", minimum=0)
+        checks.check_choice(self.objective, "objective", (*ATTACK_LOSSES, "estimator"))
+        checks.check_choice(self.start, "start", ("none", "uniform", "gaussian"))
+        checks.check_number(self.start_std, "start_std")
+        checks.check_count(self.restarts, "restarts")
+        checks.check_choice(self.rule, "rule", ("published", "art"))
 
     @property
     def needs_natural(self) -> bool:
@@ -142,13 +137,15 @@ class Ascent:
         :param length: How many samples there are in all.
         :raises ValueError: If there are not ``length`` radii.
         """
-        radii: dict[str, Radius] = {"eps": self.eps, "eps_step": self.eps_step}
-        for name, radius in radii.items():
-            if isinstance(radius, Tensor):
-                if len(radius) != length:
-                    raise ValueError(f"{name}: expected one number, or {length}, one per sample, got {len(radius)}.")
-                radii[name] = radius[rows]
-        return replace(self, eps=radii["eps"], eps_step=radii["eps_step"])
+
+        def part(radius: Radius, name: str) -> Radius:
+            if not isinstance(radius, Tensor):
+                return radius
+            if len(radius) != length:
+                raise ValueError(f"{name}: expected one number, or {length}, one per sample, got {len(radius)}.")
+            return radius[rows]
+
+        return replace(self, eps=part(self.eps, "eps"), eps_step=part(self.eps_step, "eps_step"))
 
     def forwards(self) -> int:
         """Forward passes of :func:`ascend`: the natural prediction, one per step, one per start to compare several."""
@@ -160,17 +157,6 @@ class Ascent:
         return self.restarts * self.max_iter
 
 
-def _check_ascent_radius(value: Any, name: str) -> None:
-    """Infinity is allowed, as in ART; the values of a tensor are not looked at, which would wait for its device."""
-    if isinstance(value, Tensor):
-        if value.ndim == 0 or value.numel() != len(value):
-            raise ValueError(f"{name}: expected one number per sample, (N, 1, ..., 1), got shape {tuple(value.shape)}.")
-    elif isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}: expected a number >= 0, or a tensor of them, got {value!r}.")
-    elif not float(value) >= 0:
-        raise ValueError(f"{name}: expected a number >= 0, got {value}.")
-
-
 def draw_start(ascent: Ascent, x: Tensor, generator: torch.Generator | None = None) -> Tensor | None:
     """The unit random numbers of one start, on the device of ``x``; None where the start is ``x`` itself.
 
@@ -179,7 +165,7 @@ def draw_start(ascent: Ascent, x: Tensor, generator: torch.Generator | None = No
     if ascent.start == "none":
         return None
     if ascent.start == "gaussian":
-        return projections.unit_gaussian(x, generator).to(x.device)
+        return torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
     return projections.unit_uniform(x, ascent.norm, generator).to(x.device)
 
 
@@ -211,17 +197,14 @@ def ascend(
     loss = estimator_loss if ascent.objective == "estimator" else ATTACK_LOSSES[ascent.objective].loss
     if loss is None:
         raise ValueError("estimator_loss: this attack needs it, got None.")
-    if ascent.needs_natural:
+    target = y
+    if ascent.needs_natural or target is None:
         with torch.no_grad():
-            target = torch.softmax(logits(x), dim=1)
-    elif y is None:
-        with torch.no_grad():
-            target = logits(x).argmax(dim=1)
-    else:
-        target = y
+            natural = logits(x)
+            target = torch.softmax(natural, dim=1) if ascent.needs_natural else natural.argmax(dim=1)
 
-    best = x
-    for restart, unit in enumerate(starts):
+    best, best_loss = x, None
+    for unit in starts:
         if unit is None:
             x_adv = x.clone()
         elif ascent.start == "gaussian":
@@ -239,7 +222,7 @@ def ascend(
             return x_adv
         with torch.no_grad():
             reached = loss(logits(x_adv), target)
-        if restart == 0:
+        if best_loss is None:
             best, best_loss = x_adv, reached
         else:
             better = (reached > best_loss).reshape(-1, *[1] * (x.ndim - 1))
@@ -248,13 +231,11 @@ def ascend(
 
 
 class TensorAttack(EvasionAttack):
-    """Base of the attacks whose whole loop stays on tensors.
+    """Base of the attacks whose whole loop stays on tensors; for the arguments see :class:`PGDAttack`.
 
     A subclass says with :meth:`ascent` what is run, and ends its ``__init__`` with ``self._check_params()``. Trainers
-    ask it once per fit and run that in their own loop, unless the subclass has a ``generate`` or ``perturb`` of its
-    own. ``generate`` is ART's numpy interface, ``perturb`` stays on tensors. Model modes and ``requires_grad`` are as
-    before afterwards, parameters never get a gradient, BatchNorm buffers do not move. Random starts come from torch's
-    global generator unless one is passed. For the arguments see :class:`PGDAttack`.
+    run that in their own loop, unless the subclass has a ``generate`` or ``perturb`` of its own. The model is unchanged
+    afterwards: modes, ``requires_grad``, BatchNorm buffers; random starts come from torch's global generator.
     """
 
     attack_params: ClassVar[list[str]] = [
@@ -281,8 +262,9 @@ class TensorAttack(EvasionAttack):
     def ascent(self) -> Ascent:
         """What is run. A subclass returns ``replace(super().ascent(), objective=..., ...)``."""
         axes = 1 + len(self.estimator.input_shape)
-        eps, eps_step = (projections.as_radius(value, axes) for value in (self.eps, self.eps_step))
-        return Ascent(check_norm(self.norm), eps, eps_step, self.max_iter)
+        eps = projections.read_radius(self.eps, "eps", axes)
+        eps_step = projections.read_radius(self.eps_step, "eps_step", axes, exclusive=True)
+        return Ascent(checks.check_norm(self.norm), eps, eps_step, self.max_iter)
 
     def generate(self, x: NDArray[Any], y: NDArray[Any] | None = None, **kwargs: Any) -> NDArray[np.float32]:
         """Adversarial examples of ``x``, in chunks of ``batch_size``, from starts that do not depend on that size.
@@ -290,16 +272,16 @@ class TensorAttack(EvasionAttack):
         :param x: Natural inputs, ``(N, *input_shape)``, inside ``clip_values``.
         :param y: Labels, indices ``(N,)`` or rows ``(N, C)``; None takes the model's predictions, as ART does.
         :return: ``x_adv``, float32, the shape of ``x``.
-        :raises ValueError: Bad ``x`` or ``y`` (see :mod:`art_lbgat.checks`), or not one ``eps`` per sample.
-        :raises TypeError: Any keyword; this attack takes none.
+        :raises ValueError: Bad ``x`` or ``y``, or not one ``eps`` per sample.
+        :raises TypeError: No numbers; any keyword, as this attack takes none.
         """
         if kwargs:
             raise TypeError(f"{type(self).__name__}.generate takes no keyword {sorted(kwargs)}.")
         view = self._view
         view.refresh()
         with plain_autograd(view.device), evaluating(view.module):
-            inputs = torch.from_numpy(check_inputs(x, self.estimator).astype(np.float32))
-            labels = None if y is None else check_labels(y, self.estimator.nb_classes, length=len(inputs))
+            inputs = torch.from_numpy(checks.check_inputs(x, self.estimator).astype(np.float32))
+            labels = None if y is None else checks.check_labels(y, self.estimator.nb_classes, length=len(inputs))
             ascent = self.ascent()
             starts = [draw_start(ascent, inputs) for _ in range(ascent.restarts)]
             result = torch.empty_like(inputs)
@@ -314,14 +296,11 @@ class TensorAttack(EvasionAttack):
         return result.numpy()
 
     def perturb(self, x: Tensor, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """Adversarial examples of one batch, on tensors.
+        """:meth:`generate` of one batch, on tensors of the classifier's device, without a graph.
 
-        :param x: Natural inputs, ``(N, *input_shape)``, float32, on the classifier's device, inside ``clip_values``.
-        :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``; None takes the model's predictions.
+        Other arguments and errors: see :meth:`generate`.
+
         :param generator: A CPU generator for the random start; None draws from torch's global one.
-        :return: ``x_adv``, like ``x``, without a graph.
-        :raises TypeError: If ``x`` or ``y`` is no tensor, or ``generator`` none of torch's.
-        :raises ValueError: Bad ``x`` or ``y`` (see :mod:`art_lbgat.checks`).
         """
         y = self._check_tensors(x, y, generator)
         ascent = self.ascent()
@@ -337,25 +316,23 @@ class TensorAttack(EvasionAttack):
         """The labels as they were, or as indices where they are ``(N, 1)``."""
         for name, value, kind in (("x", x, Tensor), ("y", y, Tensor), ("generator", generator, torch.Generator)):
             if value is not None or name == "x":
-                check_kind(value, name, kind)
+                checks.check_kind(value, name, kind)
         if x.dtype != torch.float32:
             raise TypeError(f"x: expected float32, got {x.dtype}.")
         if x.ndim == 0 or not self._view.takes(x):
-            check_inputs(x, self.estimator)
+            checks.check_inputs(x, self.estimator)
         if y is None:
             return None
-        check_labels(y, self.estimator.nb_classes, length=len(x))
+        checks.check_labels(y, self.estimator.nb_classes, length=len(x))
         y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
         if y.ndim == 1 and y.dtype != torch.int64:
             raise TypeError(f"y: expected indices as int64, got {y.dtype}.")
         return y
 
     def _check_params(self) -> None:
-        projections.check_radius(self.eps, "eps")
-        projections.check_radius(self.eps_step, "eps_step", exclusive=True)
-        check_count(self.batch_size, "batch_size")
-        check_flag(self.verbose, "verbose")
-        projections.check_scale(self.eps, self.ascent().norm, self._view)  # an Ascent checks all the rest
+        checks.check_count(self.batch_size, "batch_size")
+        checks.check_flag(self.verbose, "verbose")
+        projections.check_scale(self.eps, self.ascent().norm, self._view)  # ``ascent`` checks all the rest
 
 
 class PGDAttack(TensorAttack):
@@ -405,8 +382,8 @@ class PGDAttack(TensorAttack):
         return replace(super().ascent(), objective=self.objective, start=start, restarts=max(1, self.num_random_init))
 
     def _check_params(self) -> None:
-        check_count(self.num_random_init, "num_random_init", minimum=0)
-        check_choice(self.objective, "objective", ATTACK_LOSSES)
+        checks.check_count(self.num_random_init, "num_random_init", minimum=0)
+        checks.check_choice(self.objective, "objective", ATTACK_LOSSES)
         if ATTACK_LOSSES[self.objective].target == "natural" and self.num_random_init == 0:
             raise ValueError(
                 f"num_random_init: expected >= 1 for objective {self.objective!r}, whose gradient is 0 at x itself, "
@@ -451,14 +428,9 @@ class TRADESAttack(TensorAttack):
 
     def ascent(self) -> Ascent:
         """What this attack runs, from its present parameters."""
-        return replace(
-            super().ascent(),
-            objective="kl",
-            start="gaussian",
-            start_std=self.start_std,
-            restarts=self.num_random_init,
-        )
+        base, restarts = super().ascent(), self.num_random_init
+        return replace(base, objective="kl", start="gaussian", start_std=self.start_std, restarts=restarts)
 
     def _check_params(self) -> None:
-        check_count(self.num_random_init, "num_random_init")
+        checks.check_count(self.num_random_init, "num_random_init")
         super()._check_params()

@@ -25,14 +25,10 @@ Radius = float | Tensor  # one number, or one per sample, (N, 1, ..., 1)
 Step = Callable[[Tensor, Tensor], Tensor]
 
 
-# --- radii ----------------------------------------------------------------------------------------------------------
-
-
-def check_radius(value: Any, name: str, exclusive: bool = False) -> None:
-    """Refuse what is neither a finite number >= 0 (``exclusive``: > 0) nor an array ``(N,)`` or ``(N, 1, ..., 1)``."""
-    if not _is_per_sample(value):
-        check_number(value, name, exclusive=exclusive)
-        return
+def read_radius(value: Any, name: str, ndim: int, exclusive: bool = False) -> Radius:
+    """A finite number >= 0 (``exclusive``: > 0) as a float, or one per sample as a float32 tensor of ``ndim`` axes."""
+    if not isinstance(value, (np.ndarray, Tensor, list, tuple)):
+        return check_number(value, name, exclusive=exclusive)
     array = as_array(value, name)
     if array.ndim == 0 or array.size != len(array) or array.size == 0:
         raise ValueError(
@@ -40,41 +36,24 @@ def check_radius(value: Any, name: str, exclusive: bool = False) -> None:
         )
     for number in array.ravel().tolist():
         check_number(number, name, exclusive=exclusive)
+    return torch.from_numpy(array.astype(np.float32).reshape(-1, *[1] * (ndim - 1)))
 
 
-def as_radius(value: Any, ndim: int) -> Radius:
-    """A checked radius for batches with ``ndim`` axes: a float, or a float32 tensor ``(N, 1, ..., 1)``."""
-    if not _is_per_sample(value):
-        return float(value)
-    array = as_array(value, "eps").astype(np.float32)
-    return torch.from_numpy(array.reshape(-1, *[1] * (ndim - 1)))
+def whole_range(view: TensorView, norm: float) -> float:
+    """The largest distance between two inputs in ``clip_values``, in raw units; infinite without ``clip_values``."""
+    if view.classifier.clip_values is None:
+        return math.inf
+    return view.value_range() * (1.0 if norm == math.inf else math.sqrt(math.prod(view.classifier.input_shape)))
 
 
 def check_scale(eps: Any, norm: float, view: TensorView) -> None:
     """Refuse a ball that holds the whole input range, as when eps is given in 0-255 units for inputs in [0, 1]."""
-    if view.classifier.clip_values is None:
-        return
-    reach = view.value_range()
-    if norm == 2:
-        reach *= math.sqrt(math.prod(view.classifier.input_shape))
-    largest = float(np.max(as_array(eps, "eps")))
+    reach, largest = whole_range(view, norm), float(np.max(as_array(eps, "eps")))
     if largest > reach * (1 + 1e-6):
         raise ValueError(
             f"eps: {largest:g} is larger than the whole range of inputs ({reach:g} for clip_values of {view.name}); "
             f"expected raw input units, so for inputs in [0, 1] divide an eps of 0-255 units by 255."
         )
-
-
-def _is_per_sample(value: Any) -> bool:
-    return isinstance(value, (np.ndarray, Tensor, list, tuple))
-
-
-# --- starts ---------------------------------------------------------------------------------------------------------
-
-
-def unit_gaussian(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal numbers of the shape of ``x``, drawn on the CPU; None draws from torch's global generator."""
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
 
 def unit_uniform(x: Tensor, norm: float, generator: torch.Generator | None) -> Tensor:
@@ -85,9 +64,6 @@ def unit_uniform(x: Tensor, norm: float, generator: torch.Generator | None) -> T
     radius = torch.rand((len(x), 1), generator=generator, dtype=x.dtype) ** (1.0 / max(direction.shape[1], 1))
     unit: Tensor = direction / direction.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
     return (unit * radius).reshape(x.shape)
-
-
-# --- steps ----------------------------------------------------------------------------------------------------------
 
 
 def make_step(rule: str, norm: float, eps: Radius, eps_step: Radius, x: Tensor, bounds: Bounds) -> Step:

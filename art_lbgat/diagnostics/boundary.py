@@ -14,11 +14,12 @@ from art.estimators.classification import PyTorchClassifier
 from numpy.typing import NDArray
 from torch import Tensor
 
+from art_lbgat.attacks.projections import whole_range
 from art_lbgat.checks import as_array, check_count, check_norm, check_number
 from art_lbgat.classifier import TensorView
 from art_lbgat.diagnostics.agreement import BATCH_SIZE, Models, make_images, make_logits, make_views
 from art_lbgat.evaluation.results import check_columns, norm_name
-from art_lbgat.evaluation.subject import to_tensor, whole_range
+from art_lbgat.evaluation.subject import to_tensor
 
 _ROWS = 64  # images whose distances to all others are held at once
 _FLAT = 1e-6  # smaller side of a triangle over the larger (singular values), below which it is a line

@@ -97,7 +97,7 @@ class Adversary:
         x: Tensor,
         y: Tensor,
         key: Key,
-        starts: list[Tensor | None] | None = None,
+        starts: list[Tensor | None],
         eps_factor: float = 1.0,
         purpose: str = "attack",
     ) -> Tensor:
@@ -111,7 +111,7 @@ class Adversary:
         classifier, target = self._view.classifier, y
         if self.ascent.objective == "estimator":
             target = classifier.reduce_labels(label_rows(y, classifier.nb_classes))
-        ascent, starts = self.ascent.scaled(eps_factor), self.starts(x, key) if starts is None else starts
+        ascent = self.ascent.scaled(eps_factor)
         return ascend(ascent, self._logits, x, target, self._bounds, starts, classifier.loss)
 
     def _logits(self, x: Tensor) -> Tensor:

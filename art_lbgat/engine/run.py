@@ -35,7 +35,7 @@ from art_lbgat.engine.step import (
 )
 from art_lbgat.engine.trackers import Trackers
 from art_lbgat.engine.validation import NATURAL, ROBUST, Selection, States, Validation, states
-from art_lbgat.memory import named_out_of_memory
+from art_lbgat.memory import explained_out_of_memory
 from art_lbgat.preserve import (
     Key,
     Modes,
@@ -107,7 +107,7 @@ class Run:
             locked(checkpoints.root) if checkpoints and self.processes.is_main else nullcontext(),
             _unchanged(views, self.attack) as modes,
             executions([(view.name, view.module) for view in views], options, device) as executed,
-            named_out_of_memory(self.batch_size),
+            explained_out_of_memory(self.batch_size),
             Signals(enabled=checkpoints is not None) as self._signals,
             tqdm(total=total, desc=self.method.title, unit="step", disable=not verbose) as self._bar,
         ):

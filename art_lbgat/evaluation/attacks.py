@@ -16,12 +16,12 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 
 from art_lbgat.attacks.pgd import Ascent, ascend, draw_start
-from art_lbgat.attacks.projections import Bounds, ascent_direction, clip, unit_gaussian, unit_uniform
+from art_lbgat.attacks.projections import Bounds, ascent_direction, check_scale, clip, unit_uniform
 from art_lbgat.checks import check_count, check_kind, check_norm, check_number
-from art_lbgat.classifier import JudgedView, TensorView
-from art_lbgat.evaluation.autoattack import attack_names, auto_attack, needs_gradients
-from art_lbgat.evaluation.results import WHITE_BOX, norm_name
-from art_lbgat.evaluation.subject import Subject, make_subject, require_gradients
+from art_lbgat.classifier import TensorView
+from art_lbgat.evaluation.autoattack import UnitModel, attack_names, auto_attack, needs_gradients
+from art_lbgat.evaluation.results import WHITE_BOX, Row, norm_name
+from art_lbgat.evaluation.subject import Subject, health_flags, make_subject, require_gradients
 from art_lbgat.memory import in_chunks
 from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness, seed_everything
 
@@ -30,14 +30,10 @@ Kind = Literal["natural", "noise", "gradient", "transfer", "quantised", "autoatt
 
 TRANSFER_STEPS = 20  # of the examples that are made on another model, or before a rounding
 DRAWS = 10  # of noise: half uniform in the ball, half at its corners (Linf) or on its sphere (L2)
-TOLERANCE = 1e-6
 EXPECTED = (
     "'natural', 'pgd-K', 'cw-K', 'kl-K', 'fgsm', 'noise', 'transfer', 'quantised-L' (L >= 2), 'autoattack', 'worst', "
     "an ART EvasionAttack or a function from a classifier to one"
 )
-_OBJECTIVES: dict[str, str] = {"pgd": "ce", "cw": "cw", "kl": "kl"}
-_GRADIENT = re.compile(r"(pgd|cw|kl)-([1-9]\d*)")
-_QUANTISED = re.compile(r"quantised-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -79,96 +75,56 @@ def plan_attacks(
     single = isinstance(attacks, (str, EvasionAttack)) or callable(attacks)
     if not single and (isinstance(attacks, (bytes, Mapping)) or not isinstance(attacks, Iterable)):
         raise TypeError(f"{argument}: expected {EXPECTED}, or several of them, got {type(attacks).__name__}.")
-    given: list[Any] = [attacks] if single else list(attacks)  # type: ignore[arg-type]
-    plans = [plan for attack in given for plan in _plan(attack, list(sources), autoattack, argument)]
+    given: Any = [attacks] if single else attacks
+    plans = []
+    for attack in given:
+        if isinstance(attack, str) and attack == "transfer":
+            if not sources:
+                raise ValueError(f"{argument}: 'transfer' expects sources={{name: classifier, ...}}, got none.")
+            plans += [Plan("transfer", f"transfer ({name})", TRANSFER_STEPS, source=name) for name in sources]
+        else:
+            plans.append(_plan(attack, autoattack, argument))
     if not plans:
         raise ValueError(f"{argument}: expected at least one of {EXPECTED}, got none.")
-    if all(plan.kind in ("worst", "quantised") for plan in plans) and any(plan.kind == "worst" for plan in plans):
+    if {"worst"} <= {plan.kind for plan in plans} <= {"worst", "quantised"}:
         raise ValueError(f"{argument}: 'worst' is the worst case over the other rows; expected at least one, got none.")
     return plans
 
 
-def _plan(attack: Any, sources: list[str], autoattack: str | Sequence[str], argument: str) -> list[Plan]:
+def _plan(attack: Any, autoattack: str | Sequence[str], argument: str) -> Plan:
+    if isinstance(attack, EvasionAttack) or callable(attack):
+        return Plan("art", getattr(attack, "__name__", type(attack).__name__), attack=attack)
     if not isinstance(attack, str):
-        if not isinstance(attack, EvasionAttack) and not callable(attack):
-            raise TypeError(f"{argument}: expected {EXPECTED}, got {type(attack).__name__}.")
-        return [Plan("art", getattr(attack, "__name__", type(attack).__name__), attack=attack)]
+        raise TypeError(f"{argument}: expected {EXPECTED}, got {type(attack).__name__}.")
     if attack in ("natural", "noise", "worst"):
-        return [Plan(attack, attack)]  # type: ignore[arg-type]
+        return Plan(attack, attack)  # type: ignore[arg-type]
     if attack == "autoattack":
-        return [Plan("autoattack", attack, attack=autoattack)]
-    if attack == "transfer":
-        if not sources:
-            raise ValueError(f"{argument}: 'transfer' expects sources={{name: classifier, ...}}, got none.")
-        return [Plan("transfer", f"transfer ({name})", TRANSFER_STEPS, source=name) for name in sources]
+        return Plan("autoattack", attack, attack=autoattack)
     if attack == "fgsm":
-        return [Plan("gradient", attack, steps=1)]
-    if gradient := _GRADIENT.fullmatch(attack):
-        return [Plan("gradient", attack, steps=int(gradient[2]), objective=_OBJECTIVES[gradient[1]])]
-    if (quantised := _QUANTISED.fullmatch(attack)) and int(quantised[1]) >= 2:
-        return [Plan("quantised", attack, TRANSFER_STEPS, levels=int(quantised[1]))]
+        return Plan("gradient", attack, steps=1)
+    name, _, number = attack.partition("-")
+    if re.fullmatch(r"[1-9]\d*", number):
+        if name in ("pgd", "cw", "kl"):
+            return Plan("gradient", attack, int(number), "ce" if name == "pgd" else name)
+        if name == "quantised" and int(number) >= 2:
+            return Plan("quantised", attack, TRANSFER_STEPS, levels=int(number))
     raise ValueError(f"{argument}: expected {EXPECTED}, got {attack!r}.")
 
 
-def check_runnable(subject: Subject, plan: Plan) -> None:
+def check_runnable(subject: Subject, plans: Iterable[Plan], threat: Threat, autoattack: str | Sequence[str]) -> None:
     """Refuse what is known to fail before the first attack starts, which may take hours."""
     view = subject.view
-    if plan.kind in ("gradient", "quantised") or (
-        plan.kind == "autoattack" and needs_gradients(attack_names(plan.attack, view.classifier.nb_classes)[0])
-    ):
-        require_gradients(subject.health, view.name)
-    if plan.kind in ("autoattack", "quantised") and view.classifier.clip_values is None:
-        word = "AutoAttack" if plan.kind == "autoattack" else repr(plan.name)
-        raise ValueError(f"{view.name}: {word} needs bounded inputs; build the classifier with clip_values=(min, max).")
-    if isinstance(plan.attack, EvasionAttack):
-        _check_art(plan.attack, subject)
-
-
-class Source(NamedTuple):
-    """A classifier that examples were made on, for black-box transfer to others."""
-
-    view: TensorView
-    x_adv: Tensor  # PGD-20 examples of all samples
-    seconds: float
-
-
-def make_sources(
-    sources: Mapping[str, PyTorchClassifier], subjects: Mapping[Any, Subject], threat: Threat
-) -> dict[str, Source]:
-    """The sources with their examples, made once for all judged classifiers; ValueError where one does not fit."""
-    first = next(iter(subjects.values()))
-    found = {}
-    for name, classifier in sources.items():
-        view = JudgedView(classifier, f"sources[{name!r}]")
-        for subject in subjects.values():
-            _check_source(view, subject.view)
-        found[name] = make_subject(view, first.x, first.y, first.batch_size, first.seed)
-        require_gradients(found[name].health, view.name)
-    made = {}
-    for name, source in found.items():
-        start, plan = time.perf_counter(), Plan("gradient", "pgd", TRANSFER_STEPS)
-        x_adv = make_examples(source, plan, threat, torch.ones_like(source.right)).x_adv
-        made[name] = Source(source.view, x_adv, time.perf_counter() - start)
-    return made
-
-
-def _check_source(source: TensorView, judged: TensorView) -> None:
-    theirs, ours = source.classifier, judged.classifier
-    pairs = {
-        "input_shape": (tuple(theirs.input_shape), tuple(ours.input_shape)),
-        "nb_classes": (theirs.nb_classes, ours.nb_classes),
-        "clip_values": (_range(theirs.clip_values), _range(ours.clip_values)),
-    }
-    for name, (found, expected) in pairs.items():
-        if found != expected:
-            raise ValueError(f"{source.name}: its {name} is {found}, that of {judged.name} is {expected}.")
-
-
-def _range(clip_values: Any) -> Any:
-    if clip_values is None:
-        return None
-    low, high = (np.unique(np.asarray(value, dtype=np.float64)).tolist() for value in clip_values)
-    return (low[0], high[0]) if len(low) == len(high) == 1 else tuple(np.asarray(v).tolist() for v in clip_values)
+    check_scale(threat.eps, threat.norm, view)
+    names, _ = attack_names(autoattack, view.classifier.nb_classes, "autoattack")
+    for plan in plans:
+        if plan.kind in ("gradient", "quantised") or (plan.kind == "autoattack" and needs_gradients(names)):
+            require_gradients(subject.health, view.name)
+        if plan.kind == "autoattack":
+            UnitModel(view)  # which needs one range for all features
+        if plan.kind == "quantised" and view.classifier.clip_values is None:
+            raise ValueError(f"{view.name}: {plan.name!r} needs bounded inputs; give it clip_values=(min, max).")
+        if isinstance(plan.attack, EvasionAttack):
+            _check_art(plan.attack, subject)
 
 
 class Examples(NamedTuple):
@@ -182,64 +138,113 @@ class Examples(NamedTuple):
     seconds: float = 0.0  # spent on them before this row
 
 
+Sources: TypeAlias = Mapping[str, tuple[TensorView, Examples]]  # models, and PGD-20 examples made on them
+
+
+def make_sources(sources: Mapping[str, PyTorchClassifier], subjects: Mapping[Any, Subject], threat: Threat) -> Sources:
+    """The sources with their examples, made once for all classifiers; ValueError where one does not fit."""
+    first = next(iter(subjects.values()))
+    found = {}
+    for name, classifier in sources.items():
+        view = TensorView(classifier, f"sources[{name!r}]", postprocess=True)
+        for subject in subjects.values():
+            _check_source(view, subject.view)
+        found[name] = make_subject(view, first.x, first.y, first.batch_size, first.seed)
+        require_gradients(found[name].health, view.name)
+    made = {}
+    for name, source in found.items():
+        start, plan = time.perf_counter(), Plan("gradient", f"transfer ({name})", TRANSFER_STEPS)
+        examples = make_examples(source, plan, threat, torch.ones_like(source.right))
+        made[name] = source.view, examples._replace(seconds=time.perf_counter() - start)
+    return made
+
+
+def _check_source(source: TensorView, other: TensorView) -> None:
+    for name in ("input_shape", "nb_classes", "clip_values"):
+        found, expected = getattr(source.classifier, name), getattr(other.classifier, name)
+        if name == "clip_values":  # numbers fit arrays of the same range
+            pairs = [[bound.cpu() for bound in view.bounds() or ()] for view in (source, other)]
+            same = len(pairs[0]) == len(pairs[1]) and all(bool((a == b).all()) for a, b in zip(*pairs, strict=True))
+        else:
+            same = found == expected
+        if not same:
+            raise ValueError(f"{source.name}: its {name} is {found}, that of {other.name} is {expected}.")
+
+
+def run_row(
+    subject: Subject, plan: Plan, threat: Threat, sources: Sources | None = None, rows: Tensor | None = None
+) -> Row:
+    """The row of one attack, of any kind but ``"worst"``; where ``rows`` is given, no other samples count."""
+    start, notes = time.perf_counter(), tuple(health_flags(subject.health).values())
+    right, bounds, quantised = subject.right, subject.bounds(), plan.kind == "quantised"
+
+    def shown(x: Tensor) -> Tensor:
+        """What the classifier sees: rounding to even levels is part of inference, so it is done after verification."""
+        if not quantised or bounds is None:
+            return x
+        (low, high), steps = bounds, plan.levels - 1
+        return low + torch.round((x - low) / (high - low) * steps) / steps * (high - low)
+
+    if quantised:
+        right, _ = subject.right_on(shown(subject.x), torch.ones_like(right))
+    right = right if rows is None else right & rows
+    if plan.kind == "natural":
+        return Row("natural", "", 0.0, 0, 0, right, subject.seconds, notes)
+    made = make_examples(subject, plan, threat, right, sources)
+    scale = subject.view.value_range()
+    verify(subject.x, made.x_adv, threat.eps, threat.norm, bounds, scale, f"attack {made.name!r}")
+    right, nonfinite = subject.right_on(shown(made.x_adv), right)
+    broken = (f"logits are NaN or Inf for {nonfinite} adversarial examples, counted as wrong",) if nonfinite else ()
+    seconds, flags = made.seconds + time.perf_counter() - start, (*notes, *made.flags, *broken)
+    norm = norm_name(threat.norm)
+    return Row(made.name, norm, threat.eps, made.steps, made.restarts, right, seconds, flags, defended=quantised)
+
+
 def make_examples(
-    subject: Subject, plan: Plan, threat: Threat, rows: Tensor, sources: Mapping[str, Source] | None = None
+    subject: Subject, plan: Plan, threat: Threat, rows: Tensor, sources: Sources | None = None
 ) -> Examples:
     """The examples of one attack, of any kind but natural and worst, on the samples ``rows``."""
-    if threat.eps == 0:
-        return Examples(subject.x.clone(), plan.name, 0, 0)
-    if plan.kind == "noise":
-        return Examples(_noise_examples(subject, threat, rows), plan.name, 0, DRAWS)
-    if plan.kind in ("gradient", "quantised"):
-        restarts = 1 if plan.name == "fgsm" else threat.restarts
-        return Examples(_gradient_examples(subject, plan, threat, restarts, rows), plan.name, plan.steps, restarts)
-    if plan.kind == "transfer":
-        source = (sources or {})[plan.source]
-        flags = (WHITE_BOX,) if source.view.module is subject.view.module else ()
-        return Examples(source.x_adv, plan.name, plan.steps, threat.restarts, flags, source.seconds)
-    with plain_autograd(subject.view.device), preserved_randomness():
+    view = subject.view
+    with plain_autograd(view.device), evaluating(view.module), preserved_randomness():
         seed_everything(subject.seed)
+        if threat.eps == 0:
+            return Examples(subject.x.clone(), plan.name, 0, 0)
+        if plan.kind == "noise":
+            return Examples(_noise_examples(subject, threat, rows), plan.name, 0, DRAWS)
+        if plan.kind == "transfer":
+            source, examples = (sources or {})[plan.source]
+            return examples._replace(flags=(WHITE_BOX,)) if source.module is view.module else examples
         if plan.kind == "art":
             return _art_examples(subject, plan, threat)
-        settings = (threat.eps, threat.norm, plan.attack, subject.batch_size, subject.seed)
-        result = auto_attack(subject.view, subject.x.clone(), subject.y, *settings)
-        version = "standard" if plan.attack == "standard" and subject.view.classifier.nb_classes >= 10 else "custom"
-        return Examples(result.x_adv, f"autoattack ({version})", flags=tuple(result.flags))
+        if plan.kind == "autoattack":
+            settings = (threat.eps, threat.norm, plan.attack, subject.batch_size, subject.seed)
+            result = auto_attack(view, subject.x.clone(), subject.y, *settings)
+            version = "standard" if plan.attack == "standard" and view.classifier.nb_classes >= 10 else "custom"
+            return Examples(result.x_adv, f"autoattack ({version})", flags=tuple(result.flags))
+        restarts = 1 if plan.name == "fgsm" else threat.restarts
+        return Examples(_gradient_examples(subject, plan, threat, restarts, rows), plan.name, plan.steps, restarts)
 
 
 def _gradient_examples(subject: Subject, plan: Plan, threat: Threat, restarts: int, rows: Tensor) -> Tensor:
-    """``x_{t+1} = project(x_t + eps_step * direction(grad loss(M(x_t))))`` from random starts, FGSM from ``x``.
-
-    The starts are drawn for all samples, so that they do not depend on the batch size or on which are attacked.
-    """
-    fgsm = plan.name == "fgsm"
-    ascent = Ascent(
-        norm=threat.norm,
-        eps=threat.eps,
-        eps_step=threat.eps if fgsm else threat.eps_step or threat.eps / 10,
-        max_iter=plan.steps,
-        objective=plan.objective,
-        start="none" if fgsm else "uniform",
-    )
-    view, generator = subject.view, torch.Generator().manual_seed(subject.seed)
-    with plain_autograd(view.device):  # a tensor of an ambient inference mode could not be written into
-        x_adv, left = subject.x.clone(), rows.clone()
+    """``x_{t+1} = project(x_t + eps_step * direction(grad loss(M(x_t))))`` from random starts, FGSM from ``x``."""
+    fgsm, view, generator = plan.name == "fgsm", subject.view, torch.Generator().manual_seed(subject.seed)
+    step = threat.eps if fgsm else threat.eps_step or threat.eps / 10
+    ascent = Ascent(threat.norm, threat.eps, step, plan.steps, plan.objective, "none" if fgsm else "uniform")
+    x_adv, left = subject.x.clone(), rows.clone()
     for restart in range(restarts):
-        unit = draw_start(ascent, subject.x, generator)
-        index = left.nonzero().squeeze(1)
-        if not len(index):
+        unit = draw_start(ascent, subject.x, generator)  # of all, whatever the batch size and however many are left
+        if not left.any():
             break
+        seed_everything(subject.seed + restart)
 
-        def chunk_examples(chunk: Tensor, unit: Tensor | None = unit) -> Tensor:
+        def attacked(chunk: Tensor, unit: Tensor | None = unit) -> Tensor:
             start = None if unit is None else unit[chunk].to(view.device)
             x, y = subject.x[chunk].to(view.device), subject.y[chunk].to(view.device)
             return ascend(ascent, view.logits, x, y, view.bounds(), [start]).cpu()
 
-        with plain_autograd(view.device), evaluating(view.module), preserved_randomness():
-            seed_everything(subject.seed + restart)
-            x_adv[index] = in_chunks(chunk_examples, index, subject.batch_size)
+        x_adv[left] = in_chunks(attacked, left.nonzero().squeeze(1), subject.batch_size)
         if restart + 1 < restarts:
-            left = subject.judge(x_adv, left)[0]
+            left, _ = subject.right_on(x_adv, left)
     return x_adv
 
 
@@ -251,9 +256,9 @@ def _noise_examples(subject: Subject, threat: Threat, rows: Tensor) -> Tensor:
         if draw % 2 == 0:
             unit = unit_uniform(subject.x, threat.norm, generator)
         else:  # random signs (Linf) or directions of length 1 (L2)
-            unit = ascent_direction(unit_gaussian(subject.x, generator), threat.norm)
+            unit = ascent_direction(torch.randn(subject.x.shape, generator=generator), threat.norm)
         x_adv[left] = clip(subject.x + threat.eps * unit, subject.bounds())[left]
-        left = subject.judge(x_adv, left)[0]
+        left, _ = subject.right_on(x_adv, left)
     return x_adv
 
 
@@ -269,12 +274,18 @@ def _art_examples(subject: Subject, plan: Plan, threat: Threat) -> Examples:
             ) from error
     _check_art(attack, subject)
     one_hot = np.eye(classifier.nb_classes, dtype=np.float32)[subject.y.numpy()]
-    with evaluating(subject.view.module):
-        made = attack.generate(x=subject.x.numpy().copy(), y=one_hot)
-    steps, starts = getattr(attack, "max_iter", None), getattr(attack, "num_random_init", None)
-    x_adv = torch.from_numpy(np.asarray(made, dtype=np.float32))
-    restarts = None if starts is None else max(1, _whole(starts) or 0)
-    return Examples(x_adv, type(attack).__name__, _whole(steps), restarts, flags=_other_ball(attack, threat))
+    x_adv = torch.from_numpy(np.asarray(attack.generate(x=subject.x.numpy().copy(), y=one_hot), dtype=np.float32))
+    given = (getattr(attack, name, None) for name in ("max_iter", "num_random_init"))
+    steps, starts = (int(value) if isinstance(value, (int, np.integer)) else None for value in given)
+    restarts = None if starts is None else max(1, starts)
+    eps, norm = getattr(attack, "eps", None), getattr(attack, "norm", None)
+    own = []
+    if isinstance(eps, (int, float, np.number)) and not math.isclose(float(eps), threat.eps, rel_tol=1e-6):
+        own.append(f"eps {float(eps):g}")
+    if norm not in (None, threat.norm, norm_name(threat.norm)):
+        own.append(f"norm {norm}")
+    flags = (f"the attack searches its own ball ({', '.join(own)}): weaker than the row says",) if own else ()
+    return Examples(x_adv, type(attack).__name__, steps, restarts, flags)
 
 
 def _check_art(attack: Any, subject: Subject) -> None:
@@ -288,21 +299,6 @@ def _check_art(attack: Any, subject: Subject) -> None:
             f"attacks: {type(attack).__name__} is bound to another model than {subject.view.name}; expected an attack "
             "on it, or, for several classifiers, a function such as lambda c: ProjectedGradientDescent(c, ...)."
         )
-
-
-def _other_ball(attack: Any, threat: Threat) -> tuple[str, ...]:
-    """What is to be said of an attack that searches another ball than that of the row."""
-    eps, norm = getattr(attack, "eps", None), getattr(attack, "norm", None)
-    found = []
-    if isinstance(eps, (int, float, np.number)) and not math.isclose(float(eps), threat.eps, rel_tol=1e-6):
-        found.append(f"eps {float(eps):g}")
-    if norm is not None and str(norm) not in {norm_name(threat.norm), str(threat.norm)} and norm != threat.norm:
-        found.append(f"norm {norm}")
-    return (f"the attack searches its own ball ({', '.join(found)}): weaker than the row says",) if found else ()
-
-
-def _whole(value: Any) -> int | None:
-    return int(value) if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else None
 
 
 def verify(x: Tensor, x_adv: Tensor, eps: float, norm: float, bounds: Bounds, scale: float, name: str) -> None:
@@ -332,15 +328,14 @@ def verify(x: Tensor, x_adv: Tensor, eps: float, norm: float, bounds: Bounds, sc
         raise ValueError(f"{name}: x_adv has shape {tuple(x_adv.shape)}, expected {tuple(x.shape)} as x has.")
     delta = (x_adv.double() - x.double()).flatten(1)
     size = delta.abs().amax(dim=1) if norm == math.inf else delta.norm(dim=1)
-    tolerance = TOLERANCE * max(1.0, scale, float(x.abs().max()))
-    _refuse(~torch.isfinite(x_adv), name, "has NaN or Inf")
-    if bounds is not None:
-        _refuse((x_adv < bounds[0] - tolerance) | (x_adv > bounds[1] + tolerance), name, "leaves clip_values")
-    farthest = f" (distance {float(size.max()):g} at most)"
-    _refuse((size > eps + tolerance)[:, None], name, f"leaves the ball of eps={eps:g}", farthest)
-
-
-def _refuse(bad: Tensor, name: str, problem: str, detail: str = "") -> None:
-    samples = bad.flatten(1).any(dim=1).nonzero()
-    if len(samples):
-        raise ValueError(f"{name}: x_adv {problem} in {len(samples)} samples, first in {int(samples[0, 0])}{detail}.")
+    tolerance = 1e-6 * max(1.0, scale, float(x.abs().max()))
+    low, high = (-math.inf, math.inf) if bounds is None else bounds
+    for bad, problem, detail in (
+        (~torch.isfinite(x_adv), "has NaN or Inf", ""),
+        ((x_adv < low - tolerance) | (x_adv > high + tolerance), "leaves clip_values", ""),
+        ((size > eps + tolerance)[:, None], f"leaves the ball of eps={eps:g}", f" (distance {size.max():g} at most)"),
+    ):
+        samples = bad.flatten(1).any(dim=1).nonzero()
+        if len(samples):
+            first = int(samples[0, 0])
+            raise ValueError(f"{name}: x_adv {problem} in {len(samples)} samples, first in {first}{detail}.")

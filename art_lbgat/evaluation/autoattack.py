@@ -1,7 +1,4 @@
-"""AutoAttack (arXiv 2003.01690): the published package's attacks and results, to the bit, in a run that can be killed.
-
-Every finished batch is kept in a :class:`~art_lbgat.evaluation.record.Record`; processes share the batches.
-"""
+"""AutoAttack (arXiv 2003.01690): the published package's results to the bit, resumable, shared by processes."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -19,30 +17,11 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from art_lbgat import checks
 from art_lbgat.attacks.projections import check_scale
-from art_lbgat.checks import (
-    check_choice,
-    check_count,
-    check_flag,
-    check_inputs,
-    check_kind,
-    check_labels,
-    check_norm,
-    check_number,
-    check_path,
-    check_seed,
-)
 from art_lbgat.classifier import TensorView
-from art_lbgat.evaluation.record import Entry, Found, Record, Sharing, data_sha256, model_identity, sharing
-from art_lbgat.evaluation.subject import (
-    DYNAMIC,
-    FEW_CLASSES,
-    NON_FINITE,
-    RANDOMISED,
-    SOFTMAX,
-    SQUARE_STRONGER,
-    ZERO_GRADIENTS,
-)
+from art_lbgat.evaluation import subject
+from art_lbgat.evaluation.record import Entry, Record, Sharing, data_sha256, model_identity, sharing
 from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness, seed_everything
 
 NATURAL = "natural"
@@ -88,40 +67,41 @@ def auto_attack(
 ) -> AutoAttackResult:
     """Run AutoAttack on a classifier, preprocessing included.
 
-    A run that goes on from a file ends in the same bits, on the same machine, as one that was never stopped. Several
+    A run that resumes from a file ends in the same bits, on the same machine, as one that was never stopped. Several
     processes (torchrun's) share the batches of each attack and get the result of one; every one has to call this.
+
+    Other arguments: see :func:`~art_lbgat.evaluation.evaluate`.
 
     :param view: The classifier; attacked in eval mode, modes restored.
     :param x: Raw natural inputs, ``(N, *input_shape)``, on any device.
     :param y: Index labels, ``(N,)``.
-    :param eps: Radius in raw input units.
-    :param norm: ``math.inf`` or 2.
     :param attacks: ``"standard"`` (APGD-CE, targeted APGD-DLR, targeted FAB, Square) or a list of names (custom). With
         fewer than 10 classes there are fewer targets, with 3 untargeted APGD-DLR, with 2 no DLR; this is flagged.
     :param batch_size: Samples attacked together; random starts depend on it.
-    :param seed: Seed of every batch; the global generators are left as found.
-    :param state_path: A file for finished batches, from which any number of processes go on. None keeps nothing.
+    :param seed: Seed of every batch.
+    :param state_path: A file for finished batches, from which any number of processes resume. None keeps nothing.
     :param verbose: Whether a progress bar is shown for each attack, by the main process.
     :return: The examples in raw input units, what withstood, and the warnings.
     :raises ValueError: Bad arguments, no or non-uniform ``clip_values``, too few classes or too small images for an
-        attack, logits that are not finite, a damaged file or one of another run, processes that judge other things.
+        attack, logits that are not finite, a damaged file or one of another run, processes with other models or data.
     :raises RuntimeError: If another process has ended.
     :raises BlockingIOError: If another run has the file open.
     """
-    check_kind(view, "view", TensorView)
+    checks.check_kind(view, "view", TensorView)
     for name, value in (("x", x), ("y", y)):
-        check_kind(value, name, Tensor)
+        checks.check_kind(value, name, Tensor)
     if not x.is_floating_point():
         raise TypeError(f"x: expected floats, got {x.dtype}.")
-    check_inputs(x, view.classifier)
-    if check_labels(y, view.classifier.nb_classes, length=len(x)).ndim != 1 or y.ndim != 1 or y.dtype != torch.int64:
+    checks.check_inputs(x, view.classifier)
+    if y.ndim != 1 or y.dtype != torch.int64:
         raise ValueError(f"y: expected index labels (N,) as int64, got {y.dtype} of shape {tuple(y.shape)}.")
-    check_scale(check_number(eps, "eps"), check_norm(norm), view)
+    checks.check_labels(y, view.classifier.nb_classes, length=len(x))
+    check_scale(checks.check_number(eps, "eps"), checks.check_norm(norm), view)
     attack_names(attacks, view.classifier.nb_classes)
-    check_count(batch_size, "batch_size")
-    check_seed(seed)
-    check_flag(verbose, "verbose")
-    path = None if state_path is None else check_path(state_path, "state_path")
+    checks.check_count(batch_size, "batch_size")
+    checks.check_seed(seed)
+    checks.check_flag(verbose, "verbose")
+    path = None if state_path is None else checks.check_path(state_path, "state_path")
     model = UnitModel(view)
     settings = (eps / model.scale, norm, attacks, batch_size, seed)
     found = attack_images(view, model, model.to_unit(x.cpu()), y, *settings, state_path=path, verbose=verbose)
@@ -144,19 +124,15 @@ class UnitModel(nn.Module):
         self._view, self._low, self.scale = view, float(low), float(high) - float(low)
         self._is_unit = (self._low, self.scale) == (0.0, 1.0)
         with torch.inference_mode(False):  # or it could not be written to outside that mode
-            self._non_finite = torch.zeros((), dtype=torch.bool, device=view.device)
+            #: Whether a forward pass has given NaN or Inf: kept on the device, so asked for once, at the end.
+            self.non_finite = torch.zeros((), dtype=torch.bool, device=view.device)
         self.eval()
 
     def forward(self, unit: Tensor) -> Tensor:
         """Logits ``(N, C)`` of inputs ``(N, ...)`` in [0, 1], of any shape with the right number of values."""
         logits = self._view.logits(self.to_raw(unit)).float()  # the attacks mix no types
-        self._non_finite |= ~torch.isfinite(logits.detach()).all()  # on the device: asked for once, at the end
+        self.non_finite |= ~torch.isfinite(logits.detach()).all()
         return logits
-
-    @property
-    def non_finite(self) -> bool:
-        """Whether a forward pass has given NaN or Inf."""
-        return bool(self._non_finite)
 
     def to_raw(self, unit: Tensor) -> Tensor:
         """From [0, 1] to the classifier's own range and shape."""
@@ -178,10 +154,10 @@ def published_package() -> ModuleType:
     for name in _PACKAGES:
         try:
             package = importlib.import_module(name)
-            checks = importlib.import_module(f"{name}.checks")
+            distrust = importlib.import_module(f"{name}.checks")
         except Exception:  # noqa: S112 (a module of the user's with that name can raise anything)
             continue
-        if hasattr(package, "AutoAttack") and hasattr(checks, "check_randomized"):
+        if hasattr(package, "AutoAttack") and hasattr(distrust, "check_randomized"):
             return package
     raise ImportError(
         "AutoAttack: expected the package 'pyautoattack' or 'autoattack', neither can be imported; run 'pip install "
@@ -196,17 +172,21 @@ def attack_names(
     """The attacks to run, and flags if they are not those of ten classes or more; errors name the argument."""
     notes = {}
     if nb_classes <= _TARGETS:
-        notes[FEW_CLASSES] = f"targeted attacks try {nb_classes - 1} targets, all there are, instead of {_TARGETS}."
+        notes[subject.FEW_CLASSES] = (
+            f"targeted attacks try {nb_classes - 1} targets, all there are, instead of {_TARGETS}."
+        )
     if isinstance(attacks, str) and attacks == "standard":
         names = list(STANDARD)
         if nb_classes < 4:  # the targeted DLR loss divides by a difference of the third and fourth logit
             names[1:2] = ["apgd-dlr"] if nb_classes == 3 else []
-            notes[FEW_CLASSES] = f"with {nb_classes} classes there is no targeted DLR loss; attacks run: {names}."
+            notes[subject.FEW_CLASSES] = (
+                f"with {nb_classes} classes there is no targeted DLR loss; attacks run: {names}."
+            )
         return names, notes
     given = [attacks] if isinstance(attacks, str) else attacks
     if not isinstance(given, Sequence) or not given:
         raise ValueError(f"{argument}: expected 'standard' or at least one of {list(ATTACKS)}, got {attacks!r}.")
-    names = [check_choice(name, argument, ATTACKS) for name in given]
+    names = [checks.check_choice(name, argument, ATTACKS) for name in given]
     for name, fewest in (("apgd-t", 4), ("apgd-dlr", 3)):
         if name in names and nb_classes < fewest:
             raise ValueError(
@@ -236,8 +216,7 @@ def attack_images(
     verbose: bool,
 ) -> AutoAttackResult:
     """:func:`auto_attack` on images in [0, 1], with ``eps`` and the result in units of that range."""
-    nb_classes = view.classifier.nb_classes
-    names, notes = attack_names(attacks, nb_classes)
+    names, notes = attack_names(attacks, view.classifier.nb_classes)
     if norm != math.inf and min(x.shape[2:]) < _SQUARE_L2_SIDE and "square" in names:
         raise ValueError(
             f"attacks: Square in L2 needs images of at least {_SQUARE_L2_SIDE}x{_SQUARE_L2_SIDE} values, got "
@@ -246,19 +225,19 @@ def attack_images(
     # contiguous and on the CPU, since the attacks use ``view`` and batches are moved one by one
     x, y = x.cpu().contiguous(), y.cpu()
     package = published_package()
+    distrust = importlib.import_module(f"{package.__name__}.checks")
+    # standard also for its replacements with few classes, so that the number of restarts is the standard's
     version = "standard" if attacks == "standard" else "custom"
     settings = {"eps": eps, "norm": "Linf" if norm == math.inf else "L2", "seed": seed}
-    identity: dict[str, Any] = {}
     with sharing(view.device) as shared:
-        if state_path is not None or shared.world > 1:
-            identity = {
-                **settings,
-                "attacks": [*names, version],
-                "batch_size": batch_size,
-                **model_identity(view),
-                "data": data_sha256(x, y),
-                "package": package.__name__,
-            }
+        identity = {} if state_path is None and shared.world == 1 else {
+            **settings,
+            "attacks": [*names, version],
+            "batch_size": batch_size,
+            **model_identity(view),
+            "data": data_sha256(x, y),
+            "package": package.__name__,
+        }  # fmt: skip
         shared.agree(identity)
         with (
             shared.every(lambda: Record(state_path if shared.is_main else None, identity)) as record,
@@ -267,44 +246,40 @@ def attack_images(
             preserved_randomness(),
             evaluating(view.module),
         ):
-            # standard also for its replacements with few classes, so that the number of restarts is the standard's
             runner = package.AutoAttack(model, device=view.device, version=version, **settings)
-            runner.attacks_to_run = names
-            runner.apgd_targeted.n_target_classes = runner.fab.n_target_classes = min(_TARGETS, nb_classes - 1)
-            checks = importlib.import_module(f"{package.__name__}.checks")
-            one = _OneProcess(runner, checks, model, x, y, batch_size, seed, view.device)
-            found = _run_attacks(one, names, record, shared, verbose)
-    flags, said = dict(found.flags), _Logger()
-    checks.check_square_sr({"clean": float(found.right.double().mean()), **found.accuracies}, logger=said)
+            targets = min(_TARGETS, view.classifier.nb_classes - 1)
+            runner.apgd_targeted.n_target_classes = runner.fab.n_target_classes = targets
+            batches = _Batches(runner, distrust, x, y, batch_size)
+            found = _run_attacks(batches, names, record, shared, verbose)
+    said = _Logger()
+    natural = {"clean": float(found.right.double().mean())}
+    distrust.check_square_sr({**natural, **found.accuracies}, logger=said)
     if said.message:  # Square, which uses no gradients, found more than the attacks before it left
-        flags[SQUARE_STRONGER] = said.message
-    return found._replace(flags={**flags, **notes})
+        notes = {subject.SQUARE_STRONGER: said.message, **notes}
+    return found._replace(flags={**found.flags, **notes})
 
 
 def _run_attacks(
-    one: _OneProcess, names: Sequence[str], record: Record, shared: Sharing, verbose: bool
+    batches: _Batches, names: Sequence[str], record: Record, shared: Sharing, verbose: bool
 ) -> AutoAttackResult:
     """The order of AutoAttack, batch by batch: each attack on what the ones before did not break."""
     known = shared.recorded(record, NATURAL, [0])
-    (natural,) = shared.round(record, NATURAL, [0], lambda _: one.judge_natural())
+    (natural,) = shared.round(record, NATURAL, [0], lambda _: batches.natural())
     if known:
-        shared.each(lambda: one.check_same(natural.x_adv))
-    right = torch.zeros(len(one.x), dtype=torch.bool)
+        shared.every(lambda: batches.check_same(natural.x_adv))
+    right = torch.zeros(len(batches.x), dtype=torch.bool)
     right[natural.rows] = True
-    robust, x_adv = right.clone(), one.x.clone()
+    robust, x_adv = right.clone(), batches.x.clone()
     flags, seconds = dict(natural.flags), {NATURAL: natural.seconds}
     accuracies: dict[str, float] = {}
     for name in names:
-        left = robust.nonzero().flatten()
+        left, size = robust.nonzero().flatten(), batches.size
         if not len(left):
             break
         seconds[name] = 0.0
-        one.prepared(name)  # also if all is in the record: fab-t leaves its settings to fab
-
-        def attack(place: int, name: str = name, left: Tensor = left) -> Entry:
-            return one.attack(name, left[place : place + one.batch_size])
-
-        places = range(0, len(left), one.batch_size)
+        batches.prepared(name)  # also if all is in the record: fab-t leaves its settings to fab
+        attack = partial(batches.attack, name, left)
+        places = range(0, len(left), size)
         with tqdm(total=len(left), desc=name, unit=" images", disable=not (verbose and shared.is_main)) as bar:
             for first in range(0, len(places), shared.world):
                 now = places[first : first + shared.world]
@@ -314,87 +289,76 @@ def _run_attacks(
                     for flag, message in entry.flags.items():
                         flags.setdefault(flag, message)
                     seconds[name] += entry.seconds
-                    bar.update(min(one.batch_size, len(left) - place))
+                    bar.update(min(size, len(left) - place))
                     bar.set_postfix_str(f"robust at most {robust.double().mean():.2%}")
         accuracies[name] = float(robust.double().mean())
     return AutoAttackResult(x_adv, right, robust, accuracies, flags, seconds)
 
 
 @dataclass
-class _OneProcess:
-    """What one process does of a run, with the model in eval mode and randomness preserved."""
+class _Batches:
+    """The samples of a run and what is done to a batch of them, in eval mode, with randomness preserved."""
 
-    runner: Any
-    checks: ModuleType  # of its package
-    model: UnitModel
+    runner: Any  # the published package's AutoAttack
+    distrust: ModuleType  # the checks of that package
     x: Tensor
     y: Tensor
-    batch_size: int
-    seed: int
-    device: torch.device
+    size: int
 
-    def judge_natural(self) -> Entry:
+    def natural(self) -> Entry:
         """Which samples are right naturally, and what AutoAttack's checks say of the first batch."""
         start = time.perf_counter()
-        seed_everything(self.seed)
-        right: list[Tensor] = []
-        first = torch.empty(0)
-        for place in range(0, len(self.x), self.batch_size):
-            images, labels = self._batch(slice(place, place + self.batch_size))
-            logits = self.model(images)
-            if not bool(torch.isfinite(logits).all()):
-                raise ValueError("classifier: its logits for natural images hold NaN or Inf.")
-            first = first if right else logits
-            right.append((logits.argmax(dim=1) == labels).cpu())
-        flags = check_defence(self.checks, self.model, *self._batch(slice(0, self.batch_size)))
-        return Entry(torch.cat(right).nonzero().flatten(), first.cpu(), flags, time.perf_counter() - start)
+        seed_everything(self.runner.seed)
+        rows = torch.split(torch.arange(len(self.x)), self.size)
+        logits = torch.cat([self.runner.model(self._batch(each)[0]).cpu() for each in rows])
+        if not bool(torch.isfinite(logits).all()):
+            raise ValueError("classifier: its logits for natural images hold NaN or Inf.")
+        right = (logits.argmax(dim=1) == self.y).nonzero().flatten()
+        flags = check_defence(self.distrust, self.runner.model, *self._batch(rows[0]))
+        return Entry(right, logits[: self.size].clone(), flags, time.perf_counter() - start)
 
-    def check_same(self, recorded: Tensor) -> Found:
+    def check_same(self, recorded: Tensor) -> None:
         """Whether the model still answers as it did: weights and layers alone do not tell, an attribute may count."""
-        seed_everything(self.seed)
-        logits = self.model(self._batch(slice(0, self.batch_size))[0]).cpu()
+        seed_everything(self.runner.seed)
+        logits = self.runner.model(self._batch(slice(0, self.size))[0]).cpu()
         tolerance = 1e-3 * float(recorded.abs().max())
         if logits.shape != recorded.shape or not torch.allclose(logits, recorded, rtol=0, atol=tolerance):
             raise ValueError(
                 "state_path: it belongs to another run, so going on would mix two: the model gives other logits for "
                 "the same images than it recorded. Take another path, or delete the file."
             )
-        return {}
 
-    def attack(self, name: str, rows: Tensor) -> Entry:
-        """One attack on one batch."""
-        start = time.perf_counter()
-        seed_everything(self.seed)
-        said = _Logger()
-        for each in (self.runner.apgd, self.runner.apgd_targeted):
-            each.logger = said
+    def attack(self, name: str, left: Tensor, place: int) -> Entry:
+        """One attack on the batch at a place of what is left."""
+        start, said, rows = time.perf_counter(), _Logger(), left[place : place + self.size]
+        seed_everything(self.runner.seed)
+        self.runner.apgd.logger = self.runner.apgd_targeted.logger = said
         images, labels = self._batch(rows)
         adversarial = self.prepared(name).perturb(images, labels)
-        logits = self.model(adversarial)
+        logits = self.runner.model(adversarial)
         # logits that are not finite classify nothing, whatever the argmax makes of them
         broken = (logits.max(dim=1)[1] != labels) | ~torch.isfinite(logits).all(dim=1)
-        flags = {ZERO_GRADIENTS: said.message} if said.message else {}
-        if self.model.non_finite:
-            flags[NON_FINITE] = f"the logits of some inputs of {name} hold NaN or Inf, which misleads attacks."
+        flags = {subject.ZERO_GRADIENTS: said.message} if said.message else {}
+        if self.runner.model.non_finite:
+            flags[subject.NON_FINITE] = f"the logits of some inputs of {name} hold NaN or Inf, which misleads attacks."
         return Entry(rows[broken.cpu()], adversarial[broken].cpu(), flags, time.perf_counter() - start)
 
     def prepared(self, name: str) -> Any:
         """The attack object of a name, set as AutoAttack sets it before each batch."""
         runner = self.runner
-        chosen: Any = {"square": runner.square, "apgd-t": runner.apgd_targeted}.get(name)
-        if name in ("apgd-ce", "apgd-dlr"):
-            chosen = runner.apgd
+        named = {"square": runner.square, "apgd-t": runner.apgd_targeted, "fab": runner.fab, "fab-t": runner.fab}
+        chosen = named.get(name, runner.apgd)
+        if chosen is runner.apgd:
             chosen.loss = name.removeprefix("apgd-")
-        elif name in ("fab", "fab-t"):
-            chosen = runner.fab
+        if chosen is runner.fab:
             chosen.targeted = name == "fab-t"
-            if chosen.targeted:
-                chosen.n_restarts = 1
-        chosen.seed = self.seed
+        if name == "fab-t":
+            chosen.n_restarts = 1
+        chosen.seed = runner.seed
         return chosen
 
     def _batch(self, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
-        return self.x[rows].to(self.device), self.y[rows].to(self.device)
+        return self.x[rows].to(self.runner.device), self.y[rows].to(self.runner.device)
 
 
 class _Logger:
@@ -414,14 +378,14 @@ class _Logger:
     info = debug
 
 
-def check_defence(checks: ModuleType, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
+def check_defence(distrust: ModuleType, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
     """What makes AutoAttack's module ``checks`` distrust a defence, on one natural batch: message by flag."""
-    said = {name: _Logger() for name in (RANDOMISED, SOFTMAX, DYNAMIC)}
-    checks.check_randomized(model, x, y, bs=len(x), logger=said[RANDOMISED])
-    checks.check_range_output(model, x, logger=said[SOFTMAX])
-    for counter in checks.funcs:
-        checks.funcs[counter] = 0  # module-global: one hit would flag every later model of the process
+    said = {name: _Logger() for name in (subject.RANDOMISED, subject.SOFTMAX, subject.DYNAMIC)}
+    distrust.check_randomized(model, x, y, bs=len(x), logger=said[subject.RANDOMISED])
+    distrust.check_range_output(model, x, logger=said[subject.SOFTMAX])
+    for counter in distrust.funcs:
+        distrust.funcs[counter] = 0  # module-global: one hit would flag every later model of the process
     # It ends with sys.settrace(None), which blinds coverage and debuggers; a trace function belongs to its thread.
     with ThreadPoolExecutor(max_workers=1) as thread:
-        thread.submit(checks.check_dynamic, model, x, False, logger=said[DYNAMIC]).result()
+        thread.submit(distrust.check_dynamic, model, x, False, logger=said[subject.DYNAMIC]).result()
     return {name: logger.message for name, logger in said.items() if logger.message}

@@ -45,9 +45,16 @@ def weights_sha256(module: nn.Module) -> str:
 def data_sha256(x: Tensor, y: Tensor) -> str:
     """SHA-256 of images and labels: types, shapes and bytes."""
     digest = hashlib.sha256()
-    for each in (x, y):
-        _add(digest, each)
+    _add(digest, x)
+    _add(digest, y)
     return digest.hexdigest()
+
+
+def _add(digest: Any, value: Tensor) -> None:
+    value = value.detach().cpu().contiguous()
+    digest.update(f"{value.dtype}{tuple(value.shape)}\0".encode())
+    if value.numel():  # as bytes, since some types (bfloat16) have no numpy counterpart
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
 
 
 def model_identity(view: TensorView) -> dict[str, str]:
@@ -66,15 +73,6 @@ def model_identity(view: TensorView) -> dict[str, str]:
         "torch": torch.__version__,
         "device": view.device.type,
     }
-
-
-def _add(digest: Any, value: Tensor) -> None:
-    value = value.detach().cpu().contiguous()
-    digest.update(f"{value.dtype}{tuple(value.shape)}\0".encode())
-    # in pieces, since some types (bfloat16) have no numpy counterpart and large tensors would be copied whole
-    flat = value.reshape(-1).view(torch.uint8) if value.numel() else value
-    for first in range(0, flat.numel(), 1 << 26):
-        digest.update(flat[first : first + (1 << 26)].numpy().tobytes())
 
 
 def _plain(value: Any) -> Any:
@@ -116,10 +114,7 @@ def unpack(packed: bytes) -> tuple[dict[int, Entry], tuple[str, str] | None]:
 
 
 class Record(AbstractContextManager["Record"]):
-    """Entries by the name of the part and the place within it; in memory only where there is no path.
-
-    ValueError leaves a file of another identity, or a damaged one, as it is; BlockingIOError if it is in use.
-    """
+    """Entries by part and place; in memory without a path. A file in use, damaged or of another run is refused."""
 
     def __init__(self, path: str | os.PathLike[str] | None, identity: Mapping[str, Any]) -> None:
         self._path = None if path is None else Path(path)
@@ -133,7 +128,7 @@ class Record(AbstractContextManager["Record"]):
             try:
                 self._open(json.loads(json.dumps(identity)))
             except BaseException:
-                self.close()
+                self._database.close()
                 raise
 
     def _open(self, identity: dict[str, Any]) -> None:
@@ -167,9 +162,7 @@ class Record(AbstractContextManager["Record"]):
             found = dict(json.loads(execute("SELECT json FROM identity").fetchone()[0]))
         except (ValueError, TypeError) as error:
             raise sqlite3.DatabaseError(str(error)) from error
-        if found != identity:
-            names = [name for name in {**found, **identity} if found.get(name) != identity.get(name)]
-            changes = "; ".join(f"{name}: recorded {found.get(name)!r}, now {identity.get(name)!r}" for name in names)
+        if changes := _changes(found, identity, "recorded {!r}, now {!r}"):
             raise ValueError(
                 f"state_path: {self._path} belongs to another run, so going on would mix two ({changes}). Take another "
                 "path, or delete the file."
@@ -181,17 +174,14 @@ class Record(AbstractContextManager["Record"]):
             row = self._database.execute(
                 "SELECT content, sha256 FROM entry WHERE part = ? AND place = ?", [part, place]
             ).fetchone()
-        if row is None:
-            return None
-        content, digest = row
-        try:
-            if hashlib.sha256(content).hexdigest() != digest:
-                raise ValueError("other bytes than were written")
-            return unpack(content)[0][place]
-        except (ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
-            raise ValueError(
-                f"state_path: {self._path} is damaged at {part} {place}; delete it to start anew ({error})."
-            ) from error
+            if row is None:
+                return None
+            try:
+                if hashlib.sha256(row[0]).hexdigest() != row[1]:
+                    raise ValueError("other bytes than were written")
+                return unpack(row[0])[0][place]
+            except (ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+                raise sqlite3.DatabaseError(f"at {part} {place}: {error}") from error
 
     def add(self, part: str, entry: Entry, place: int = 0) -> Entry:
         """Keep a finished entry; when this returns it is on disk. OSError if it is not, what was there is intact."""
@@ -201,12 +191,8 @@ class Record(AbstractContextManager["Record"]):
             self._database.execute("INSERT INTO entry VALUES (?, ?, ?, ?)", values)
         return entry
 
-    def close(self) -> None:
-        """Give the file back."""
-        self._database.close()
-
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self._database.close()
 
     @contextmanager
     def _named_errors(self, done: str) -> Iterator[None]:
@@ -220,6 +206,12 @@ class Record(AbstractContextManager["Record"]):
             raise ValueError(
                 f"state_path: {self._path} is damaged or no record of a run ({error}); delete it to start anew."
             ) from error
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], form: str) -> str:
+    """Each difference of two identities in the form, which takes the old and the new value."""
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return "; ".join(f"{name}: {form.format(old.get(name), new.get(name))}" for name in names)
 
 
 @contextmanager
@@ -238,18 +230,13 @@ class Sharing:
         self._gathered = gathered
 
     def agree(self, facts: Mapping[str, Any]) -> None:
-        """ValueError in every process, unless all judge the same thing in the same way, as these facts (JSON) say."""
-        if self.world == 1:
-            return
-        everyones = [json.loads(each) for each in self._gathered(json.dumps(dict(facts)).encode())]
-        main = everyones[0]
+        """ValueError in every process, unless all run the same thing in the same way, as these facts (JSON) say."""
+        everyones = [json.loads(each) for each in self._gathered(json.dumps(facts).encode())]
         for rank, theirs in enumerate(everyones):
-            names = [name for name in {**main, **theirs} if main.get(name) != theirs.get(name)]
-            if names:
-                changes = "; ".join(f"{name}: {main.get(name)!r} and {theirs.get(name)!r}" for name in names)
+            if changes := _changes(everyones[0], theirs, "{!r} and {!r}"):
                 raise ValueError(
                     f"processes: expected the same model, data and settings in all {self.world}, but process 0 and "
-                    f"process {rank} have other ones ({changes})."
+                    f"process {rank} differ ({changes})."
                 )
 
     def each(self, work: Callable[[], Found]) -> dict[int, Entry]:
@@ -270,10 +257,6 @@ class Sharing:
                 raise _ERRORS.get(kind, RuntimeError)(f"{message} (raised by process {rank} of {self.world})")
         return {place: entry for found, _ in reversed(everyones) for place, entry in found.items()}
 
-    def of_main(self, work: Callable[[], Found]) -> dict[int, Entry]:
-        """What the work of the main process found, known to all; the others do nothing."""
-        return self.each(work if self.is_main else dict)
-
     def every(self, work: Callable[[], T]) -> T:
         """What the work makes in this process, once it is done in all; where it fails in one, it fails in all."""
         made: list[T] = []
@@ -292,9 +275,8 @@ class Sharing:
 
     def recorded(self, record: Record, part: str, places: Sequence[int]) -> dict[int, Entry]:
         """The entries that the record of the main process has at these places, known to all."""
-        return self.of_main(
-            lambda: {place: entry for place in places if (entry := record.get(part, place)) is not None}
-        )
+        there = places if self.is_main else ()
+        return self.each(lambda: {place: found for place in there if (found := record.get(part, place)) is not None})
 
     def round(self, record: Record, part: str, places: Sequence[int], work: Callable[[int], Entry]) -> list[Entry]:
         """The entries at the places, one for each process at most: from the record, or made and added to it."""
@@ -302,12 +284,7 @@ class Sharing:
         missing = [place for place in places if place not in known]
         if missing:
             made = self.each(lambda: {place: work(place) for place in missing[self.rank : self.rank + 1]})
-
-            def keep() -> Found:
-                for place in missing:
-                    record.add(part, made[place], place)
-                return {}
-
-            self.of_main(keep)
+            kept = missing if self.is_main else []
+            self.every(lambda: [record.add(part, made[place], place) for place in kept])
             known |= made
         return [known[place] for place in places]

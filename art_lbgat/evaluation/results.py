@@ -35,7 +35,7 @@ class Accuracy(NamedTuple):
     """``correct / n``.
 
     :param correct: Samples that count as right.
-    :param n: Samples judged, at least 1.
+    :param n: Samples counted, at least 1.
     """
 
     correct: int
@@ -75,16 +75,16 @@ class Row:
         """The columns."""
         accuracy = Accuracy(int(self.right.sum()), len(self.right))
         low, high = accuracy.interval
+        measured = {"n": accuracy.n, "accuracy": accuracy.value, "low": low, "high": high, "seconds": self.seconds}
         named = {name: getattr(self, name) for name in ("attack", "norm", "eps", "steps", "restarts")}
-        measured = {"n": accuracy.n, "accuracy": accuracy.value, "low": low, "high": high}
-        return {**named, **measured, "seconds": self.seconds, "flags": "; ".join(self.flags)}
+        return {**named, **measured, "flags": "; ".join(self.flags)}
 
 
 def worst_row(rows: Sequence[Row], norm: str, eps: float) -> Row:
     """A sample counts if it counts in every row; rows of a classifier with a defence added are left out."""
-    judged = [row for row in rows if not row.defended]
-    right = torch.stack([row.right for row in judged]).all(dim=0)
-    flags = tuple(dict.fromkeys(flag for row in judged for flag in row.flags if flag != WHITE_BOX))
+    counted = [row for row in rows if not row.defended]
+    right = torch.stack([row.right for row in counted]).all(dim=0)
+    flags = tuple(dict.fromkeys(flag for row in counted for flag in row.flags if flag != WHITE_BOX))
     return Row("worst", norm, eps, None, None, right, 0.0, flags)
 
 

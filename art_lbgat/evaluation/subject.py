@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -17,9 +16,11 @@ from torch.nn import functional
 
 from art_lbgat.attacks.projections import Bounds
 from art_lbgat.checks import as_array, check_count, check_inputs, check_labels, check_seed
-from art_lbgat.classifier import JudgedView, TensorView
+from art_lbgat.classifier import TensorView
 from art_lbgat.memory import in_chunks
 from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness, seed_everything
+
+Classifiers: TypeAlias = PyTorchClassifier | Mapping[str, PyTorchClassifier]
 
 RANDOMISED, SOFTMAX, DYNAMIC = "randomised", "softmax", "dynamic"
 ZERO_GRADIENTS, SQUARE_STRONGER, FEW_CLASSES = "zero gradients", "square stronger", "few classes"
@@ -47,7 +48,7 @@ class Health(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """A classifier, the samples it is judged on, and what was found without an attack."""
+    """A classifier, the samples it is evaluated on, and what was found without an attack."""
 
     view: TensorView
     x: Tensor  # raw, float32, contiguous, on the CPU
@@ -63,21 +64,16 @@ class Subject:
         bounds = self.view.bounds()
         return None if bounds is None else (bounds[0].cpu(), bounds[1].cpu())
 
-    def judge(self, x: Tensor, rows: Tensor) -> tuple[Tensor, int]:
+    def right_on(self, x: Tensor, rows: Tensor) -> tuple[Tensor, int]:
         """Which of ``rows`` (the others count as wrong) are right for samples ``x``, and how many logits not finite."""
         logits = predict(self.view, x[rows], self.batch_size, self.seed)
         right = torch.zeros_like(rows)
         right[rows] = classified_as(logits, self.y[rows])
-        return right, int((~torch.isfinite(logits).all(dim=1)).sum())
+        return right, int((~_finite(logits)).sum())
 
 
 def make_subjects(
-    classifier: PyTorchClassifier | Mapping[str, PyTorchClassifier],
-    x: Any,
-    y: Any,
-    batch_size: int,
-    seed: int,
-    refuse: bool = True,
+    classifier: Classifiers, x: Any, y: Any, batch_size: int, seed: int, refuse: bool = True
 ) -> dict[str | None, Subject]:
     """The classifiers by name (None without one) and their natural predictions, which ``refuse`` wants to be finite."""
     check_count(batch_size, "batch_size")
@@ -85,12 +81,33 @@ def make_subjects(
     named: Mapping[Any, PyTorchClassifier] = classifier if isinstance(classifier, Mapping) else {None: classifier}
     if not named:
         raise ValueError("classifier: expected at least one classifier, got an empty mapping.")
-    views = {n: JudgedView(c, "classifier" if n is None else f"classifier[{n!r}]") for n, c in named.items()}
+    views = {
+        n: TensorView(c, "classifier" if n is None else f"classifier[{n!r}]", postprocess=True)
+        for n, c in named.items()
+    }
     array = as_array(x, "x")
     for view in views.values():
         check_inputs(array, view.classifier)
     samples = to_tensor(array)
     return {name: make_subject(view, samples, y, batch_size, seed, refuse) for name, view in views.items()}
+
+
+def make_subject(view: TensorView, x: Tensor, y: Any, batch_size: int, seed: int, refuse: bool = True) -> Subject:
+    """One subject; ``x`` is checked already."""
+    labels = hard_labels(y, view.classifier.nb_classes, len(x))
+    with torch.inference_mode(False):
+        target = torch.from_numpy(labels)
+        start = time.perf_counter()
+        logits = predict(view, x, batch_size, seed)
+        seconds = time.perf_counter() - start
+        health = measure_health(view, x, target, logits, batch_size, seed)
+        right = classified_as(logits, target)
+    if refuse and health.nonfinite:
+        raise ValueError(
+            f"{view.name}: its logits are NaN or Inf for {health.nonfinite} of {len(x)} natural samples, first in "
+            f"sample {int((~_finite(logits)).nonzero()[0])}; expected finite logits."
+        )
+    return Subject(view, x, target, right, health, seconds, batch_size, seed)
 
 
 def to_tensor(array: Any) -> Tensor:
@@ -107,27 +124,8 @@ def hard_labels(y: Any, nb_classes: int, length: int, name: str = "y") -> NDArra
     return labels
 
 
-def make_subject(view: TensorView, x: Tensor, y: Any, batch_size: int, seed: int, refuse: bool = True) -> Subject:
-    """One subject; ``x`` is checked already."""
-    labels = hard_labels(y, view.classifier.nb_classes, len(x))
-    with torch.inference_mode(False):
-        target = torch.from_numpy(labels)
-        start = time.perf_counter()
-        logits = predict(view, x, batch_size, seed)
-        seconds = time.perf_counter() - start
-        health = measure_health(view, x, target, logits, batch_size, seed)
-        right = classified_as(logits, target)
-    if refuse and health.nonfinite:
-        first = int((~torch.isfinite(logits).all(dim=1)).nonzero()[0, 0])
-        raise ValueError(
-            f"{view.name}: its logits are NaN or Inf for {health.nonfinite} of {len(x)} natural samples, first in "
-            f"sample {first}; expected finite logits."
-        )
-    return Subject(view, x, target, right, health, seconds, batch_size, seed)
-
-
 def predict(view: TensorView, x: Tensor, batch_size: int, seed: int) -> Tensor:
-    """Logits ``(n, C)`` on the CPU, in eval mode; a model that draws at random sees the seed, then all is as found."""
+    """Logits ``(n, C)`` on the CPU, in eval mode; a model that draws at random sees the seed."""
     with plain_autograd(view.device), evaluating(view.module), torch.no_grad(), preserved_randomness():
         seed_everything(seed)
         if not len(x):
@@ -139,14 +137,11 @@ def predict(view: TensorView, x: Tensor, batch_size: int, seed: int) -> Tensor:
 
 def classified_as(logits: Tensor, y: Tensor) -> Tensor:
     """``argmax M(x) == y``, bool ``(n,)``; rows with NaN or Inf classify nothing."""
-    return (logits.argmax(dim=1) == y) & torch.isfinite(logits).all(dim=1)
+    return (logits.argmax(dim=1) == y) & _finite(logits)
 
 
-def whole_range(view: TensorView, norm: float) -> float:
-    """The largest distance between two inputs in ``clip_values``, in raw units; infinite without ``clip_values``."""
-    if view.classifier.clip_values is None:
-        return math.inf
-    return view.value_range() * (1.0 if norm == math.inf else math.sqrt(math.prod(view.classifier.input_shape)))
+def _finite(logits: Tensor) -> Tensor:
+    return torch.isfinite(logits).all(dim=1)
 
 
 def probed(n: int) -> Tensor:
@@ -156,49 +151,23 @@ def probed(n: int) -> Tensor:
 
 def measure_health(view: TensorView, x: Tensor, y: Tensor, logits: Tensor, batch_size: int, seed: int) -> Health:
     """Measure a classifier on natural inputs and their ``logits``; at most :data:`PROBED` get further passes."""
-    nonfinite = int((~torch.isfinite(logits).all(dim=1)).sum())
+    nonfinite = int((~_finite(logits)).sum())
     if nonfinite:
         return Health(nonfinite)
     rows = probed(len(x))
     x, y = x[rows], y[rows]
     spread = max(float(logits.max() - logits.min()), torch.finfo(torch.float32).tiny)
-    first = predict(view, x, batch_size, seed)
-    change = float((first - predict(view, x, batch_size, seed + 1)).abs().max()) / spread
-    whole = x[:_SMALL_BATCH]
-    half = whole[: max(1, len(whole) // 2)]
-    in_whole, in_half = (predict(view, each, _SMALL_BATCH, seed)[: len(half)] for each in (whole, half))
-    batch_change = float((in_whole - in_half).abs().max()) / spread
-    probabilities = bool((logits >= 0).all() and ((logits.sum(dim=1) - 1).abs() < _SUM_TOLERANCE).all())
+    first, second = (predict(view, x, batch_size, each) for each in (seed, seed + 1))
+    half = x[: max(1, min(len(x), _SMALL_BATCH) // 2)]
+    in_whole, in_half = (predict(view, each, _SMALL_BATCH, seed)[: len(half)] for each in (x[:_SMALL_BATCH], half))
     right = classified_as(first, y)
-    dead, broken, differentiable = _gradient_shares(view, x[right], y[right], batch_size, seed)
-    return Health(0, probabilities, change, batch_change, dead, broken, differentiable)
-
-
-def health_flags(health: Health) -> dict[str, str]:
-    """Why the robust accuracies of a classifier may be too high, in words by flag; empty if nothing was found."""
-    found = {}
-    if health.probabilities:
-        found[SOFTMAX] = "outputs are probabilities, not logits: gradients saturate, the accuracy may be too high"
-    if health.change > LARGEST_CHANGE:
-        found[RANDOMISED] = f"randomised: logits of two passes differ by {health.change:.2%} of their range"
-    elif health.batch_change > LARGEST_CHANGE:
-        found[BATCH_DEPENDENT] = f"logits depend on the rest of the batch, by {health.batch_change:.2%} of their range"
-    if health.dead > LARGEST_SHARE:
-        found[ZERO_GRADIENTS] = f"gradient masking: the gradient is 0 at {health.dead:.0%} of the samples"
-    if health.broken > 0:
-        found[NON_FINITE_GRADIENTS] = (
-            f"gradient masking: the gradient is NaN or Inf at {health.broken:.2%} of the samples"
-        )
-    return found
-
-
-def require_gradients(health: Health, name: str) -> None:
-    """ValueError, naming the argument, where gradient attacks have no graph to follow."""
-    if not health.differentiable:
-        raise ValueError(
-            f"{name}: its logits have no graph to its inputs (detached, or computed outside of PyTorch), so gradient "
-            "attacks cannot be run on it; judge it with attacks that need no gradient, such as AutoAttack's 'square'."
-        )
+    return Health(
+        0,
+        bool((logits >= 0).all() and ((logits.sum(dim=1) - 1).abs() < _SUM_TOLERANCE).all()),
+        float((first - second).abs().max()) / spread,
+        float((in_whole - in_half).abs().max()) / spread,
+        *_gradient_shares(view, x[right], y[right], batch_size, seed),
+    )
 
 
 def _gradient_shares(view: TensorView, x: Tensor, y: Tensor, batch_size: int, seed: int) -> tuple[float, float, bool]:
@@ -222,3 +191,29 @@ def _gradient_shares(view: TensorView, x: Tensor, y: Tensor, batch_size: int, se
         seed_everything(seed)
         dead, broken = in_chunks(dead_and_broken, torch.arange(len(x)), batch_size).double().mean(dim=0).tolist()
     return dead, broken, all(graphs)
+
+
+def health_flags(health: Health) -> dict[str, str]:
+    """Why the robust accuracies of a classifier may be too high, in words by flag; empty if nothing was found."""
+    found = {}
+    if health.probabilities:
+        found[SOFTMAX] = "outputs are probabilities, not logits: gradients saturate, the accuracy may be too high"
+    if health.change > LARGEST_CHANGE:
+        found[RANDOMISED] = f"randomised: logits of two passes differ by {health.change:.2%} of their range"
+    elif health.batch_change > LARGEST_CHANGE:
+        found[BATCH_DEPENDENT] = f"logits depend on the rest of the batch, by {health.batch_change:.2%} of their range"
+    masking = "gradient masking: the gradient is"
+    if health.dead > LARGEST_SHARE:
+        found[ZERO_GRADIENTS] = f"{masking} 0 at {health.dead:.0%} of the samples"
+    if health.broken > 0:
+        found[NON_FINITE_GRADIENTS] = f"{masking} NaN or Inf at {health.broken:.2%} of the samples"
+    return found
+
+
+def require_gradients(health: Health, name: str) -> None:
+    """ValueError, naming the argument, where gradient attacks have no graph to follow."""
+    if not health.differentiable:
+        raise ValueError(
+            f"{name}: its logits have no graph to its inputs (detached, or computed outside of PyTorch), so gradient "
+            "attacks cannot be run on it; take attacks that need no gradient, such as AutoAttack's 'square'."
+        )

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from art.estimators.classification import PyTorchClassifier
-from torch import Tensor
 
-from art_lbgat.attacks.projections import check_scale
-from art_lbgat.checks import check_number
+from art_lbgat.attacks.projections import whole_range
+from art_lbgat.checks import as_array, check_number
 from art_lbgat.evaluation.attacks import (
     Attack,
-    Plan,
-    Source,
     Threat,
     check_runnable,
     check_threat,
-    make_examples,
     make_sources,
     plan_attacks,
-    verify,
+    run_row,
 )
-from art_lbgat.evaluation.autoattack import attack_names
 from art_lbgat.evaluation.results import Row, as_table, norm_name, worst_row
-from art_lbgat.evaluation.subject import Subject, health_flags, make_subjects, whole_range
+from art_lbgat.evaluation.subject import Classifiers, Subject, make_subjects
 
 if TYPE_CHECKING:
     import pandas
@@ -57,8 +51,8 @@ def evaluate(
 ) -> pandas.DataFrame:
     """Accuracy of one or several classifiers under several attacks; a row per classifier and attack.
 
-    A sample counts under an attack if it is classified as labelled naturally and under that attack. Models are judged
-    in eval mode; modes and global generators are left as found. Every ``x_adv`` is verified before it counts.
+    A sample counts under an attack if it is classified as labelled naturally and under that attack; every ``x_adv`` is
+    verified first. Models are evaluated in eval mode; modes and global generators are unchanged afterwards.
 
     The attacks, by name (``K`` steps, ``L`` levels):
 
@@ -92,7 +86,7 @@ def evaluate(
 
 
 def run_suite(
-    classifier: PyTorchClassifier | Mapping[str, PyTorchClassifier],
+    classifier: Classifiers,
     x: Any,
     y: Any,
     threat: Threat,
@@ -102,12 +96,13 @@ def run_suite(
     batch_size: int = 250,
     seed: int = 0,
 ) -> tuple[dict[str | None, Subject], dict[str | None, list[Row]]]:
-    """:func:`evaluate` with a mask per row: the judged classifiers and their rows, by name."""
+    """:func:`evaluate` with a mask per row: the evaluated classifiers and their rows, by name."""
     if sources is not None and not isinstance(sources, Mapping):
         raise TypeError(f"sources: expected a mapping from names to classifiers, got {type(sources).__name__}.")
     plans = plan_attacks(attacks, sources or (), autoattack)
     subjects = make_subjects(classifier, x, y, batch_size, seed)
-    _check_all(subjects, plans, threat, autoattack)
+    for subject in subjects.values():
+        check_runnable(subject, plans, threat, autoattack)
     transferred = any(plan.kind == "transfer" for plan in plans)
     made = make_sources(sources, subjects, threat) if sources is not None and transferred else {}
     rows = {}
@@ -116,49 +111,6 @@ def run_suite(
         others = [row for row in found if row is not None]
         rows[name] = [row or worst_row(others, norm_name(threat.norm), threat.eps) for row in found]
     return subjects, rows
-
-
-def run_row(
-    subject: Subject,
-    plan: Plan,
-    threat: Threat,
-    sources: Mapping[str, Source] | None = None,
-    rows: Tensor | None = None,
-) -> Row:
-    """The row of one attack, of any kind but ``"worst"``; where ``rows`` is given, no other samples count."""
-    start, notes = time.perf_counter(), tuple(health_flags(subject.health).values())
-    right, bounds = subject.right, subject.bounds()
-
-    def shown(x: Tensor) -> Tensor:
-        # rounding belongs to inference, so it comes after the verification
-        return x if plan.kind != "quantised" or bounds is None else quantise(x, *bounds, plan.levels)
-
-    if plan.kind == "quantised":
-        right, _ = subject.judge(shown(subject.x), torch.ones_like(right))
-    right = right if rows is None else right & rows
-    if plan.kind == "natural":
-        return Row("natural", "", 0.0, 0, 0, right, subject.seconds, notes)
-    made = make_examples(subject, plan, threat, right, sources)
-    scale = subject.view.value_range()
-    verify(subject.x, made.x_adv, threat.eps, threat.norm, bounds, scale, f"attack {made.name!r}")
-    right, nonfinite = subject.judge(shown(made.x_adv), right)
-    broken = (f"logits are NaN or Inf for {nonfinite} adversarial examples, counted as wrong",) if nonfinite else ()
-    return Row(
-        made.name,
-        norm_name(threat.norm),
-        threat.eps,
-        made.steps,
-        made.restarts,
-        right,
-        made.seconds + time.perf_counter() - start,
-        notes + made.flags + broken,
-        defended=plan.kind == "quantised",
-    )
-
-
-def quantise(x: Tensor, low: Tensor, high: Tensor, levels: int) -> Tensor:
-    """``low + round((x - low) / (high - low) * (L - 1)) / (L - 1) * (high - low)``: the nearest of L even levels."""
-    return low + torch.round((x - low) / (high - low) * (levels - 1)) / (levels - 1) * (high - low)
 
 
 def robustness_curve(
@@ -182,20 +134,20 @@ def robustness_curve(
     so accuracy cannot be above the share of the most frequent label, and from the whole range on it must be near 0: a
     curve that stays above is flagged.
 
-    :param classifier: A classifier, or a mapping from names to classifiers.
-    :param x: Raw natural inputs, ``(n, *input_shape)``.
-    :param y: Labels, indices or one-hot.
+    Other arguments: see :func:`evaluate`.
+
     :param eps: Radii in raw input units, >= 0, all different; taken in rising order.
-    :param norm: ``np.inf``, ``"inf"`` or 2.
     :param attack: ``"pgd-K"``, ``"cw-K"``, ``"kl-K"``, ``"fgsm"``, ``"noise"`` or ``"autoattack"``.
     :param eps_step: Length of a gradient step at every eps; None is a tenth of each.
     :param restarts: Random starts at each eps.
-    :param autoattack: What ``"autoattack"`` runs.
-    :param batch_size: Samples per batch.
-    :param seed: Seed of every random start.
     :return: The columns of :func:`~art_lbgat.evaluation.evaluate`, and its errors.
     """
-    radii = _check_radii(eps)
+    given = as_array(eps, "eps")
+    if given.ndim != 1:
+        raise TypeError(f"eps: expected a sequence of radii, got {eps!r}.")
+    radii = sorted(check_number(radius, "eps") for radius in given.tolist())
+    if not radii or len(set(radii)) != len(radii):
+        raise ValueError(f"eps: expected at least one radius, all different, got {radii}.")
     threat = check_threat(radii[-1], norm, eps_step, restarts)
     if not isinstance(attack, str):
         raise TypeError(f"attack: expected the name of an attack, got {type(attack).__name__}.")
@@ -203,45 +155,25 @@ def robustness_curve(
     if plan.kind not in ("gradient", "noise", "autoattack"):
         raise ValueError(f"attack: expected 'pgd-K', 'cw-K', 'kl-K', 'fgsm', 'noise' or 'autoattack', got {attack!r}.")
     subjects = make_subjects(classifier, x, y, batch_size, seed)
-    _check_all(subjects, [plan], threat, autoattack)
-    curves: dict[str | None, list[Row]] = {}
+    curves: dict[str | None, list[Row]] = {name: [] for name in subjects}
+    for subject in subjects.values():
+        check_runnable(subject, [plan], threat, autoattack)
     for name, subject in subjects.items():
-        curves[name], rows = [], subject.right
+        rows = subject.right
         for radius in radii:
             row = run_row(subject, plan, replace(threat, eps=radius), rows=rows)
-            curves[name].append(_flagged(row, subject, plan))
+            curves[name].append(row if plan.kind == "noise" else _flagged(row, subject, threat.norm))
             rows = row.right
     return as_table(curves)
 
 
-def _check_all(
-    subjects: Mapping[Any, Subject], plans: Iterable[Plan], threat: Threat, autoattack: str | Sequence[str]
-) -> None:
-    for subject in subjects.values():
-        check_scale(threat.eps, threat.norm, subject.view)
-        attack_names(autoattack, subject.view.classifier.nb_classes, "autoattack")
-        for plan in plans:
-            check_runnable(subject, plan)
-
-
-def _flagged(row: Row, subject: Subject, plan: Plan) -> Row:
+def _flagged(row: Row, subject: Subject, norm: float) -> Row:
     """The row, with a flag where its accuracy is higher than can be in so large a ball."""
-    reach = whole_range(subject.view, math.inf if row.norm == "inf" else 2.0)
-    if row.eps < reach / 2 or plan.kind == "noise":
-        return row
-    share = float(torch.bincount(subject.y).max()) / len(subject.y)
-    limit = min(share, UNBOUNDED) if row.eps >= reach * (1 - 1e-6) else share
-    accuracy = float(row.right.double().mean())
-    if accuracy <= limit:
+    reach, accuracy = whole_range(subject.view, norm), float(row.right.double().mean())
+    limit = float(torch.bincount(subject.y).max()) / len(subject.y)
+    if row.eps >= reach * (1 - 1e-6):
+        limit = min(limit, UNBOUNDED)
+    if row.eps < reach / 2 or accuracy <= limit:
         return row
     note = f"gradient masking: {accuracy:.0%} right at eps={row.eps:g}, where at most {limit:.0%} can be"
     return replace(row, flags=(*row.flags, note))
-
-
-def _check_radii(eps: Any) -> list[float]:
-    if not hasattr(eps, "__iter__") or isinstance(eps, str):
-        raise TypeError(f"eps: expected a sequence of radii, got {eps!r}.")
-    radii = sorted(check_number(e.item() if getattr(e, "ndim", None) == 0 else e, "eps") for e in eps)
-    if not radii or len(set(radii)) != len(radii):
-        raise ValueError(f"eps: expected at least one radius, all different, got {radii}.")
-    return radii

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from art_lbgat.checks import check_count, check_flag, check_number, check_path, check_seed, check_text
-from art_lbgat.classifier import JudgedView, TensorView
+from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation.attacks import verify
 from art_lbgat.evaluation.autoattack import (
     NATURAL,
@@ -94,7 +94,7 @@ def benchmark(
     check_count(batch_size, "batch_size")
     check_seed(seed)
     check_flag(verbose, "verbose")
-    view = JudgedView(classifier)
+    view = TensorView(classifier, postprocess=True)
     model = UnitModel(view)
     names, _ = attack_names(attacks, classifier.nb_classes)  # checked before anything is loaded
     check_board(dataset, threat_model)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from art_lbgat import evaluation, robustbench
-from art_lbgat.classifier import JudgedView
+from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation import Accuracy
 from art_lbgat.robustbench import BenchmarkResult, Paper
 from qa.faults import wrong_values as wrong
@@ -124,7 +124,13 @@ def _evaluation() -> Iterator[Call]:
 
     def attack() -> tuple[Any, ...]:
         x, y = map(torch.from_numpy, make_data(N))
-        arguments = {"view": JudgedView(make_classifier()), "x": x, "y": y, "eps": 0.05, "attacks": ["apgd-ce"]}
+        arguments = {
+            "view": TensorView(make_classifier(), postprocess=True),
+            "x": x,
+            "y": y,
+            "eps": 0.05,
+            "attacks": ["apgd-ce"],
+        }
         return evaluation.auto_attack, arguments
 
     yield Call(

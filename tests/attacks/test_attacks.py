@@ -36,8 +36,7 @@ def size(delta, norm):
 
 @NORMS
 @KINDS
-def test_is_the_published_attack_bit_for_bit(kind, norm):
-    classifier = make_classifier()
+def test_is_the_published_attack_bit_for_bit(kind, norm, classifier):
     x, y = (torch.from_numpy(array) for array in make_data(12))
     eps, step = (0.1, 0.03) if norm == math.inf else (0.8, 0.3)
     attack = kind(classifier, norm=norm, eps=eps, eps_step=step, max_iter=5)
@@ -76,8 +75,7 @@ def test_reaches_the_known_worst_case_of_a_linear_net(name, norm):
 
 @NORMS
 @KINDS
-def test_one_radius_per_sample(kind, norm):
-    classifier = make_classifier()
+def test_one_radius_per_sample(kind, norm, classifier):
     x, y = make_data(7)
     eps = np.linspace(0.0, 0.2, 7)
     found = []
@@ -94,8 +92,7 @@ def test_one_radius_per_sample(kind, norm):
 
 @NORMS
 @KINDS
-def test_inside_ball_and_range_deterministic_and_independent_of_batch_size(kind, norm):
-    classifier = make_classifier()
+def test_inside_ball_and_range_deterministic_and_independent_of_batch_size(kind, norm, classifier):
     x, y = make_data(11)
     eps = 0.1 if norm == math.inf else 0.7
     results = []
@@ -113,8 +110,7 @@ def test_inside_ball_and_range_deterministic_and_independent_of_batch_size(kind,
 
 
 @KINDS
-def test_perturb_and_equal_radii_per_sample_give_the_same(kind):
-    classifier = make_classifier()
+def test_perturb_and_equal_radii_per_sample_give_the_same(kind, classifier):
     x, y = make_data(8)
     attack = kind(classifier, eps=0.1, eps_step=0.05, max_iter=3)
     torch.manual_seed(1)
@@ -129,8 +125,7 @@ def test_perturb_and_equal_radii_per_sample_give_the_same(kind):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_restarts_keep_the_highest_loss_for_each_sample(name):
-    classifier = make_classifier()
+def test_restarts_keep_the_highest_loss_for_each_sample(name, classifier):
     x, y = make_data(16)
     build, objective = OBJECTIVES[name]
     loss, target = ATTACK_LOSSES[objective]
@@ -146,8 +141,7 @@ def test_restarts_keep_the_highest_loss_for_each_sample(name):
 
 
 @KINDS
-def test_leaves_the_model_as_it_was(kind):
-    classifier = make_classifier()
+def test_leaves_the_model_as_it_was(kind, classifier):
     classifier.model.train()
     classifier.model[1].eval()
     classifier.model[3].weight.requires_grad_(False)
@@ -161,8 +155,7 @@ def test_leaves_the_model_as_it_was(kind):
     assert all(p.grad is None for p in classifier.model.parameters())
 
 
-def test_are_art_attacks_with_settable_parameters():
-    classifier = make_classifier()
+def test_are_art_attacks_with_settable_parameters(classifier):
     attack = PGDAttack(classifier)
     assert isinstance(attack, EvasionAttack)
     attack.set_params(eps=0.05, eps_step=0.01, max_iter=3, num_random_init=0, norm="inf")
@@ -176,12 +169,10 @@ def test_are_art_attacks_with_settable_parameters():
     assert "eps=0.05" in repr(PGDAttack(classifier, eps=0.05))
 
 
-def test_zero_steps_give_the_start_and_zero_eps_gives_x(capsys):
-    classifier = make_classifier()
+def test_zero_steps_give_the_start_and_zero_eps_gives_x(capsys, classifier):
     x, y = make_data(8)
-    options = ({"max_iter": 0, "num_random_init": 0}, {"eps": 0.0}, {"norm": 2, "eps": 0.0, "verbose": True})
-    for each in options:
-        assert np.array_equal(PGDAttack(classifier, eps_step=0.1, **each).generate(x, y), x)
+    for options in ({"max_iter": 0, "num_random_init": 0}, {"norm": 2, "eps": 0.0, "verbose": True}):
+        assert np.array_equal(PGDAttack(classifier, eps_step=0.1, **options).generate(x, y), x)
     assert "PGDAttack" in capsys.readouterr().err
     attack = PGDAttack(classifier, eps=0.1, num_random_init=0)  # without labels the predictions are used, as in ART
     assert np.array_equal(attack.generate(x), attack.generate(x, classifier.predict(x).argmax(axis=1)))
@@ -224,29 +215,28 @@ def test_a_new_attack_loss_is_one_function_and_one_entry(monkeypatch):
 
 
 def perturb(change):
-    x, y = (torch.from_numpy(array) for array in make_data(4))
-    return PGDAttack(make_classifier(), max_iter=1).perturb(*change(x, y))
+    return lambda: PGDAttack(make_classifier(), max_iter=1).perturb(*change(*map(torch.from_numpy, make_data(4))))
 
 
 def ascent(**change):
-    return Ascent(**{"norm": math.inf, "eps": 0.1, "eps_step": 0.1, "max_iter": 1, **change})
+    return lambda: Ascent(**{"norm": math.inf, "eps": 0.1, "eps_step": 0.1, "max_iter": 1, **change})
 
 
 REFUSED = {
-    "x an array": (lambda: perturb(lambda x, y: (x.numpy(), y)), TypeError, "x: expected a Tensor, got ndarray"),
-    "x of doubles": (lambda: perturb(lambda x, y: (x.double(), y)), TypeError, "x: expected float32, got torch.float64"),
-    "x outside": (lambda: perturb(lambda x, y: (x + 2, y)), ValueError, "x: values lie in .* outside clip_values"),
-    "x of another shape": (lambda: perturb(lambda x, y: (x[:, :, :4], y)), ValueError, r"x: expected shape \(N, 1, 8, 8\)"),
-    "y of int32": (lambda: perturb(lambda x, y: (x, y.int())), TypeError, "y: expected indices as int64, got torch.int32"),
-    "too few y": (lambda: perturb(lambda x, y: (x, y[:2])), ValueError, "y: expected 4 labels, one per sample of x, got 2"),
-    "no generator": (lambda: perturb(lambda x, y: (x, y, 3)), TypeError, "generator: expected a Generator, got int"),
-    "negative eps": (lambda: ascent(eps=-1.0), ValueError, "eps: expected a number >= 0, got -1.0"),
-    "eps of text": (lambda: ascent(eps="8/255"), TypeError, "eps: expected a number >= 0, or a tensor of them, got '8/255'"),
-    "eps_step per pixel": (lambda: ascent(eps_step=torch.ones(2, 3)), ValueError, "eps_step: expected one number per sample"),
-    "norm 1": (lambda: ascent(norm=1), ValueError, "norm: expected np.inf, 'inf' or 2, got 1"),
-    "objective": (lambda: ascent(objective="estimate"), ValueError, "objective: expected one of .* did you mean 'estimator'"),
+    "x an array": (perturb(lambda x, y: (x.numpy(), y)), TypeError, "x: expected a Tensor, got ndarray"),
+    "x of doubles": (perturb(lambda x, y: (x.double(), y)), TypeError, "x: expected float32, got torch.float64"),
+    "x outside": (perturb(lambda x, y: (x + 2, y)), ValueError, "x: values lie in .* outside clip_values"),
+    "x of another shape": (perturb(lambda x, y: (x[:, :, :4], y)), ValueError, r"x: expected shape \(N, 1, 8, 8\)"),
+    "y of int32": (perturb(lambda x, y: (x, y.int())), TypeError, "y: expected indices as int64, got torch.int32"),
+    "too few y": (perturb(lambda x, y: (x, y[:2])), ValueError, "y: expected 4 labels, one per sample of x, got 2"),
+    "no generator": (perturb(lambda x, y: (x, y, 3)), TypeError, "generator: expected a Generator, got int"),
+    "negative eps": (ascent(eps=-1.0), ValueError, "eps: expected a finite number >= 0, got -1.0"),
+    "eps of text": (ascent(eps="8/255"), TypeError, "eps: expected a finite number >= 0, got '8/255'"),
+    "eps_step per pixel": (ascent(eps_step=torch.ones(2, 3)), ValueError, "eps_step: expected one number per sample"),
+    "norm 1": (ascent(norm=1), ValueError, "norm: expected np.inf, 'inf' or 2, got 1"),
+    "objective": (ascent(objective="estimate"), ValueError, "objective: expected one of .* did you mean 'estimator'"),
     "no estimator loss": (
-        lambda: ascend(ascent(objective="estimator"), torch.sin, torch.ones(1, 2), torch.ones(1), None, [None]),
+        lambda: ascend(ascent(objective="estimator")(), torch.sin, torch.ones(1, 2), torch.ones(1), None, [None]),
         ValueError, "estimator_loss: this attack needs it, got None"),
 }  # fmt: skip
 
@@ -323,8 +313,7 @@ AMBIENT = [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", dt
 
 
 @pytest.mark.parametrize("ambient", AMBIENT)
-def test_ambient_contexts_change_nothing(ambient):
-    classifier = make_classifier()
+def test_ambient_contexts_change_nothing(ambient, classifier):
     x, y = make_data(8)
     attack = PGDAttack(classifier, eps=0.1, eps_step=0.05, max_iter=3)
     torch.manual_seed(0)

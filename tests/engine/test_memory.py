@@ -10,7 +10,7 @@ from torch import nn
 from art_lbgat import MadryTrainer
 from art_lbgat.attacks import PGDAttack
 from art_lbgat.evaluation import evaluate
-from art_lbgat.memory import in_chunks, is_out_of_memory, named_out_of_memory, to_device
+from art_lbgat.memory import explained_out_of_memory, in_chunks, is_out_of_memory, to_device
 from tests.conftest import conv_net, make_classifier, make_data
 
 X, Y = make_data(40)
@@ -102,7 +102,7 @@ def test_training_says_what_to_set_and_leaves_the_model_as_found():
     assert "precision='bf16'" in str(error.value)
     assert [m.training for m in module.modules()] == modes
     trainer.fit(X, Y, batch_size=10, nb_epochs=1)
-    with pytest.raises(KeyError), named_out_of_memory(None):
+    with pytest.raises(KeyError), explained_out_of_memory(None):
         raise KeyError("mine")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import io
 import itertools
 import os
 import signal
@@ -105,7 +104,7 @@ def table() -> dict[str, Any]:
     return {"table": found.drop(columns="seconds").to_json()}
 
 
-def judged(folder: Path) -> dict[str, Any]:
+def evaluated(folder: Path) -> dict[str, Any]:
     """RobustBench's benchmark on the images in ``folder/data``; its result is saved as ``folder/<rank>.json``."""
     from art_lbgat.robustbench import benchmark
     from tests.robustbench import test_benchmark
@@ -116,49 +115,37 @@ def judged(folder: Path) -> dict[str, Any]:
     return {"benchmark": dataclasses.replace(found, seconds={}).to_json()}
 
 
-def bars() -> dict[str, Any]:
-    """Whether a bar was shown."""
-    with contextlib.redirect_stderr(io.StringIO()) as shown:
-        attacked(n=9, attacks="apgd-ce", verbose=True)
-    return {"bars": "apgd-ce" in shown.getvalue()}
-
-
-def raise_(error: BaseException) -> None:
-    raise error
-
-
 def run_case(case: str, folder: Path) -> dict[str, Any]:
     """One case, its arguments after colons; an error is a result."""
     name, *arguments = case.split(":")
-    plain = {
-        "whole": lambda: attacked(),
+    in_state = lambda: attacked(state_path=folder / arguments[0])  # noqa: E731
+    cases: dict[str, Callable[[], dict[str, Any]]] = {
+        "whole": attacked,
         "l2": lambda: attacked(norm=2.0, eps=0.7),
         "masked": lambda: attacked(after=lambda z: (8 * z).round() / 8, attacks=["apgd-ce", "apgd-t", "square"]),
         "nan": lambda: attacked(after=nan_beyond, eps=0.01, batch_size=5, attacks=["apgd-ce"]),
         "one batch": lambda: attacked(n=4, attacks=["fab-t", "fab"]),
         "table": table,
-        "bars": bars,
-        "benchmark": lambda: judged(folder),
+        "benchmark": lambda: evaluated(folder),
         "other data": lambda: attacked(shift=0.01 * RANK),
+        "state": in_state,
+        "kill": in_state,
+        "fail": attacked,
+        "leave": attacked,
+        "alone": lambda: attacked() if RANK == 0 else {},
     }
-    before: Callable[[Any], None] = lambda runner: None  # noqa: E731
-    if name == "kill":
-        before = at_batch(int(arguments[1]), lambda: os.kill(os.getpid(), signal.SIGKILL))
-    elif name in RAISED and RANK == WORLD - 1:
-        before = at_batch(2, lambda: raise_(RAISED[name]))
+
+    def stop() -> None:
+        if name == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise RAISED[name]
+
+    last = {"kill": int(arguments[-1])} if name == "kill" else dict.fromkeys(RAISED, 2) if RANK == WORLD - 1 else {}
     try:
-        with fewer_steps(before):
-            if name in plain:
-                return plain[name]()
-            if name in ("state", "kill"):
-                return attacked(state_path=folder / arguments[0])
-            if name in RAISED:
-                return attacked()
-            if name == "alone":
-                return attacked() if RANK == 0 else {}
+        with fewer_steps(at_batch(last.get(name, 0), stop)):
+            return cases[name]()
     except (ValueError, RuntimeError, OSError, KeyboardInterrupt) as error:
         return {"error": [type(error).__name__, str(error)]}
-    raise NotImplementedError(case)
 
 
 def launch(folder: Path, world: int, cases: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -171,12 +158,8 @@ def launch(folder: Path, world: int, cases: Sequence[str]) -> subprocess.Complet
 
 def results(folder: Path, world: int, case: str) -> list[dict[str, Any]]:
     """What came of a case, by rank."""
-    paths = [_result(folder, world, rank, case) for rank in range(world)]
-    return [torch.load(path, weights_only=True) for path in paths]  # noqa: TID251 (written above)
-
-
-def _result(folder: Path, world: int, rank: int, case: str) -> Path:
-    return folder / f"{world}-{rank}-{case.replace('/', '-')}.pt"
+    paths = [folder / f"{world}-{rank}-{case.replace('/', '-')}.pt" for rank in range(world)]
+    return [torch.load(path, weights_only=True) for path in paths]  # noqa: TID251 (written below)
 
 
 def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
@@ -187,13 +170,8 @@ def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
     )
 
 
-def main() -> None:
-    """See the top."""
-    torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
-    for case in sys.argv[2:]:
-        torch.save(run_case(case, folder), _result(folder, WORLD, RANK, case))
-
-
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    for each in sys.argv[2:]:
+        file = f"{WORLD}-{RANK}-{each.replace('/', '-')}.pt"
+        torch.save(run_case(each, Path(sys.argv[1])), Path(sys.argv[1]) / file)

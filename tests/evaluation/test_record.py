@@ -52,7 +52,7 @@ def foreign(path):
 DAMAGE = {
     "truncated": (truncate, "is damaged or no record"),
     "text": (lambda path: path.write_text("not a database" * 100), "is damaged or no record"),
-    "a flipped bit": (flip, "is damaged at apgd-ce 8; delete it"),
+    "a flipped bit": (flip, "is damaged .*at apgd-ce 8: .*; delete it"),
     "newer format": (newer, "has format 3, this version reads format 2"),
     "another program's": (foreign, "is a database of something else"),
 }
