@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+import torch
 from art.attacks.attack import EvasionAttack
 from art.attacks.evasion import BasicIterativeMethod, FastGradientMethod, ProjectedGradientDescent
 from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_pytorch import (
     ProjectedGradientDescentPyTorch,
 )
+from numpy.typing import NDArray
+from torch import Tensor
 
 from art_lbgat.attacks.pgd import Ascent, TensorAttack
 from art_lbgat.checks import check_kind
@@ -57,6 +61,32 @@ def read_attack(attack: EvasionAttack, view: TensorView) -> tuple[Ascent | None,
         start="uniform" if worker.num_random_init and steps else "none",
         rule="art",
     ), ""
+
+
+def parts_of(attack: EvasionAttack) -> list[EvasionAttack]:
+    """An attack and those that it is made of: the worker of ART's PGD, the list of AutoAttack."""
+    held = [each for v in vars(attack).values() for each in (v if isinstance(v, (list, tuple)) else [v])]
+    return [attack, *(part for each in held if isinstance(each, EvasionAttack) for part in parts_of(each))]
+
+
+def generated(attack: EvasionAttack, x: Tensor, y: NDArray[Any], name: str = "attack") -> Tensor:
+    """What ``attack.generate`` makes of a copy of ``x``, float32 on the CPU; the classifier keeps its optimizer.
+
+    :raises ValueError: If it is not one example for each sample, but a patch with its mask, for instance.
+    """
+    estimator: Any = attack.estimator
+    optimizer = getattr(estimator, "_optimizer", None)
+    try:
+        made: Any = attack.generate(x=x.cpu().numpy().copy(), y=y)
+    finally:
+        estimator._optimizer = optimizer  # which AutoAttack with parallel_pool_size takes away
+    got = f"a tuple of {len(made)}" if isinstance(made, tuple) else f"shape {np.shape(made)}"
+    if isinstance(made, tuple) or np.shape(made) != tuple(x.shape):
+        raise ValueError(
+            f"{name}: {type(attack).__name__}.generate returned {got} for inputs of shape {tuple(x.shape)}; expected "
+            "one adversarial example for each."
+        )
+    return torch.from_numpy(np.asarray(made, dtype=np.float32))
 
 
 def _refuse_tensor_attack(attack: TensorAttack, view: TensorView) -> str:

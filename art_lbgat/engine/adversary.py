@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,8 @@ import torch
 from art.attacks.attack import EvasionAttack
 from torch import Tensor
 
-from art_lbgat.attacks import PGDAttack, read_attack
+from art_lbgat.attacks import Ascent, PGDAttack, TensorAttack, read_attack
+from art_lbgat.attacks.from_art import generated, parts_of
 from art_lbgat.attacks.pgd import ascend, draw_start
 from art_lbgat.attacks.projections import check_scale
 from art_lbgat.classifier import TensorView, check_logits, label_rows
@@ -21,7 +23,10 @@ from art_lbgat.processes import Share
 logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 19  # values of a global batch that random starts are drawn for together: 170 images of 32x32
-_UNFLIPPED_STAY_CLEAN = ("AutoAttack", "AutoProjectedGradientDescent")
+# Attacks of ART that give back x, or their random start, where they do not flip.
+_KEEP_UNFLIPPED = frozenset(
+    ["AutoAttack", "AutoProjectedGradientDescent", "AutoConjugateGradient", "RescalingAutoConjugateGradient"]
+)
 
 
 class Adversary:
@@ -38,13 +43,14 @@ class Adversary:
         self._forward = view.module if forward is None else forward
         self.ascent, self.reason = read_attack(attack, view)
         self._bounds = view.bounds()
+        self._keeps_unflipped = bool(_KEEP_UNFLIPPED & {kind.__name__ for kind in type(attack).__mro__})
+        for name, part in itertools.product(("eps", "eps_step"), (self.ascent, *parts_of(attack))):
+            if not _is_of_all_samples(getattr(part, name, None), part, (1, *view.classifier.input_shape)):
+                raise ValueError(
+                    f"attack: its {name} is given per sample, but training draws its batches in random order; "
+                    "expected one number."
+                )
         if self.ascent is not None:
-            for name, value in (("eps", self.ascent.eps), ("eps_step", self.ascent.eps_step)):
-                if isinstance(value, Tensor):
-                    raise ValueError(
-                        f"attack: its {name} is given per sample, but training draws its batches in random order; "
-                        "expected one number."
-                    )
             check_scale(self.ascent.eps, self.ascent.norm, view)
 
     @property
@@ -59,7 +65,7 @@ class Adversary:
             logger.info("%s runs in the tensor loop: %s.", name, self.ascent)
             return
         logger.warning("%s runs through attack.generate: %s.", name, self.reason)
-        if name in _UNFLIPPED_STAY_CLEAN:
+        if self._keeps_unflipped:
             logger.warning("%s returns samples that it did not flip unattacked; it trains less than it seems.", name)
         if eps_warmup_epochs:
             raise ValueError(
@@ -119,16 +125,26 @@ class Adversary:
         return check_logits(output, self._view.classifier.nb_classes, self._view.name)
 
     def _generate(self, x: Tensor, y: Tensor) -> Tensor:
-        # One-hot rows: not every ART attack converts indices itself. A copy: an attack may write into its input.
+        # One-hot rows: not every ART attack converts indices itself.
         labels = label_rows(y, self._view.classifier.nb_classes).cpu().numpy()
-        made: Any = self.attack.generate(x=x.cpu().numpy().copy(), y=labels)
-        x_adv = torch.from_numpy(np.asarray(made, dtype=np.float32)).to(x.device)
-        if x_adv.shape != x.shape:
-            raise ValueError(
-                f"attack: {type(self.attack).__name__}.generate returned shape {tuple(x_adv.shape)} "
-                f"for inputs of shape {tuple(x.shape)}."
+        x_adv = generated(self.attack, x, labels).to(x.device)
+        same = 0 if self._keeps_unflipped else int((x_adv == x).flatten(1).all(dim=1).sum())
+        if same:
+            self._keeps_unflipped = True  # said once
+            logger.warning(
+                "%s returned %d of the %d samples of a batch unattacked; it trains less than it seems.",
+                *(type(self.attack).__name__, same, len(x)),
             )
         return x_adv
+
+
+def _is_of_all_samples(radius: Any, owner: Any, shape: tuple[int, ...]) -> bool:
+    """Whether it is one number or, which ART allows, one for each feature of a sample ``(1, ...)``."""
+    try:
+        fits = np.broadcast_shapes(np.shape(radius), shape) == shape
+    except ValueError:
+        return False
+    return fits and (np.ndim(radius) == 0 or not isinstance(owner, (Ascent, TensorAttack)))
 
 
 def validation_adversary(adversary: Adversary, view: TensorView) -> Adversary:

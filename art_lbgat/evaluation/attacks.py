@@ -15,6 +15,7 @@ from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 
+from art_lbgat.attacks.from_art import generated
 from art_lbgat.attacks.pgd import Ascent, ascend, draw_start
 from art_lbgat.attacks.projections import Bounds, ascent_direction, check_scale, clip, unit_uniform
 from art_lbgat.checks import check_count, check_kind, check_norm, check_number
@@ -274,7 +275,7 @@ def _art_examples(subject: Subject, plan: Plan, threat: Threat) -> Examples:
             ) from error
     _check_art(attack, subject)
     one_hot = np.eye(classifier.nb_classes, dtype=np.float32)[subject.y.numpy()]
-    x_adv = torch.from_numpy(np.asarray(attack.generate(x=subject.x.numpy().copy(), y=one_hot), dtype=np.float32))
+    x_adv = generated(attack, subject.x, one_hot, "attacks")
     given = (getattr(attack, name, None) for name in ("max_iter", "num_random_init"))
     steps, starts = (int(value) if isinstance(value, (int, np.integer)) else None for value in given)
     restarts = None if starts is None else max(1, starts)

@@ -32,6 +32,12 @@ def check_attack(attack: Any, view: TensorView) -> EvasionAttack:
         raise TypeError(f"attack: expected an ART EvasionAttack, got {type(attack).__name__}.")
     if attack.targeted:
         raise ValueError(f"attack: {type(attack).__name__} is targeted; adversarial training expects targeted=False.")
+    pool = getattr(attack, "parallel_pool_size", 0)
+    if pool:
+        kind = type(attack).__name__
+        raise ValueError(
+            f"attack: parallel_pool_size of {kind} starts new processes in every step; expected 0, got {pool}."
+        )
     # AutoPGD with loss_type wraps the same module in a second estimator: the module decides.
     if getattr(attack.estimator, "model", None) is not view.module:
         raise ValueError(

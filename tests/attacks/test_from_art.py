@@ -7,12 +7,17 @@ import numpy as np
 import pytest
 import torch
 from art.attacks.evasion import (
+    AdversarialPatch,
+    AutoAttack,
+    AutoConjugateGradient,
     AutoProjectedGradientDescent,
     BasicIterativeMethod,
+    CarliniL2Method,
     DeepFool,
     FastGradientMethod,
     MomentumIterativeMethod,
     ProjectedGradientDescent,
+    RescalingAutoConjugateGradient,
 )
 from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_pytorch import (
     ProjectedGradientDescentPyTorch,
@@ -24,6 +29,7 @@ from art_lbgat import MadryTrainer
 from art_lbgat.attacks import PGDAttack, TensorAttack, TRADESAttack, read_attack
 from art_lbgat.classifier import TensorView
 from art_lbgat.engine.adversary import Adversary
+from art_lbgat.evaluation import evaluate
 from art_lbgat.preserve import Key, evaluating
 from tests.conftest import copied_state, make_classifier, make_data, states_equal
 from tests.trainers.cases import OPTIONS
@@ -231,3 +237,83 @@ def test_an_attack_bound_to_another_object_on_the_same_module_is_generated(class
     trainer = MadryTrainer(classifier, attack, **OPTIONS)
     trainer.fit(*make_data(8), nb_epochs=1)
     assert np.isfinite(trainer.history.loss[0])
+
+
+def radii(*shape):
+    value = np.linspace(0.01, 0.1, int(np.prod(shape))).reshape(shape)
+    return {"eps": value, "eps_step": value}
+
+
+def auto(classifier, attack, **kwargs):
+    return AutoAttack(classifier, eps=0.1, eps_step=0.05, attacks=[attack], **kwargs)
+
+
+def patch(classifier):
+    return AdversarialPatch(classifier, max_iter=1, batch_size=2, patch_shape=(1, 8, 8), verbose=False)
+
+
+PER_SAMPLE = "attack: its eps is given per sample, but training draws its batches in random order"
+NO_EXAMPLES = "generate returned a tuple of 2 for inputs of shape .*; expected one adversarial example for each"
+NOT_TRAINED = {
+    "pgd, a radius per sample": (lambda c: pgd(c, **radii(8, 1, 1, 1)), 8, PER_SAMPLE),
+    "bim, per sample and pixel": (lambda c: BasicIterativeMethod(c, **radii(8, 1, 8, 8), verbose=False), 8, PER_SAMPLE),
+    "fgsm, of another batch size": (lambda c: FastGradientMethod(c, **radii(4, 1, 1, 1)), 8, PER_SAMPLE),
+    "pgd, flat": (lambda c: pgd(c, **radii(4)), 4, PER_SAMPLE),
+    "pgd in a list": (lambda c: auto(c, pgd(c, **radii(8, 1, 1, 1))), 8, PER_SAMPLE),
+    "a subclass of ours": (lambda c: OwnGenerate(c, **radii(8), max_iter=1), 8, PER_SAMPLE),
+    "patch and mask of two": (patch, 2, NO_EXAMPLES),
+    "patch and mask of four": (patch, 4, NO_EXAMPLES),
+    "pool": (lambda c: auto(c, pgd(c), parallel_pool_size=2), 8, "parallel_pool_size of AutoAttack .* expected 0, got 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("build", "batch_size", "match"), NOT_TRAINED.values(), ids=NOT_TRAINED)
+def test_what_makes_no_example_of_each_shuffled_sample_is_refused_before_the_first_step(build, batch_size, match):
+    classifier = make_classifier()
+    before, optimizer = copied_state(classifier.model), classifier.optimizer
+    with pytest.raises(ValueError, match=match):
+        MadryTrainer(classifier, build(classifier), **OPTIONS).fit(*make_data(8), batch_size=batch_size, nb_epochs=1)
+    assert states_equal(before, classifier.model.state_dict())
+    assert classifier.optimizer is optimizer
+
+
+@pytest.mark.parametrize("shape", [(1,), (8,), (1, 8, 8), (1, 1, 8, 8)])
+def test_a_radius_for_each_feature_trains_as_art_attacks(shape):
+    """Equal radii give the weights of one number; the width of the image decides what ``(8,)`` means, as in ART."""
+    found = []
+    for value in (0.1, np.full(shape, 0.1)):
+        classifier = make_classifier(lr=0.02)
+        MadryTrainer(classifier, pgd(classifier, eps=value, eps_step=value), **OPTIONS).fit(*make_data(16), nb_epochs=1)
+        found.append(copied_state(classifier.model))
+    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-6) for name in found[0])
+
+
+AUTO = {"eps": 0.001, "eps_step": 0.001, "max_iter": 2, "nb_random_init": 1, "verbose": False}
+UNFLIPPED = {
+    "APGD": (lambda c: AutoProjectedGradientDescent(c, **AUTO), "returns samples that it did not flip unattacked"),
+    "ACG": (lambda c: AutoConjugateGradient(c, **AUTO), "returns samples that it did not flip unattacked"),
+    "RACG": (lambda c: RescalingAutoConjugateGradient(c, **AUTO), "returns samples that it did not flip unattacked"),
+    "AutoAttack": (lambda c: auto(c, pgd(c)), "returns samples that it did not flip unattacked"),
+    "CW": (lambda c: CarliniL2Method(c, max_iter=1, binary_search_steps=1, verbose=False), "of the 8 samples of a batch"),
+    "FGSM": (lambda c: FastGradientMethod(c, eps=1e-6, num_random_init=2), "of the 8 samples of a batch unattacked"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("build", "message"), UNFLIPPED.values(), ids=UNFLIPPED)
+def test_samples_that_stay_unattacked_are_said_once(build, message, caplog, classifier):
+    MadryTrainer(classifier, build(classifier), **OPTIONS).fit(*make_data(16), batch_size=8, nb_epochs=2)
+    assert caplog.text.count(message) == 1
+    assert caplog.text.count("unattacked") == 1
+
+
+def test_evaluation_takes_no_patch_and_leaves_the_optimizer(classifier):
+    class Taking(FastGradientMethod):
+        def generate(self, x, y=None, **kwargs):
+            self.estimator._optimizer = None
+            return super().generate(x, y)
+
+    optimizer = classifier.optimizer
+    evaluate(classifier, *make_data(8), eps=0.1, attacks=Taking(classifier, eps=0.1))
+    assert classifier.optimizer is optimizer
+    with pytest.raises(ValueError, match=r"attacks: AdversarialPatch.generate returned a tuple"):
+        evaluate(classifier, *make_data(2), eps=0.1, attacks=patch(classifier))
