@@ -32,6 +32,7 @@ def as_array(value: Any, name: str) -> NDArray[Any]:
 def check_inputs(x: Any, classifier: Any, name: str = "x", *, finite: bool = True) -> NDArray[Any]:
     """Raw inputs ``(N, *input_shape)`` in the range that an ART classifier declares: ``x`` itself, in its own dtype.
 
+    What lies outside by rounding (1e-5 of the bounds, or one place of a shorter dtype) is clipped, in a float32 copy.
     Without ``finite``, NaN and infinities are let through.
     """
     array = as_array(x, name)
@@ -40,21 +41,26 @@ def check_inputs(x: Any, classifier: Any, name: str = "x", *, finite: bool = Tru
         raise ValueError(f"{name}: expected at least one sample of shape {shape}, got an array of shape {array.shape}.")
     if array.shape[1:] != shape:
         raise ValueError(f"{name}: expected shape (N, {', '.join(map(str, shape))}), got {array.shape}.")
-    clip_values = classifier.clip_values
-    rows = max(1, _CHUNK // max(1, array[0].size))
+    rows, floats, given = max(1, _CHUNK // max(1, array[0].size)), array.dtype.kind == "f", array
+    low, high = np.asarray((-np.inf, np.inf) if classifier.clip_values is None else classifier.clip_values, np.float32)
+    rounding = max(1e-5, np.finfo(array.dtype).eps if floats else 0.0) * np.maximum(np.abs(low), np.abs(high))
     for first in range(0, len(array), rows):
-        chunk = array[first : first + rows]
-        if finite and array.dtype.kind == "f" and not np.isfinite(chunk).all():
-            sample = first + int(np.argwhere(~np.isfinite(chunk))[0][0])
+        with np.errstate(over="ignore"):
+            chunk = given[first : first + rows].astype(np.float32, copy=False)
+        known = np.isfinite(chunk) if floats else np.True_
+        if finite and not known.all():
+            sample = first + int(np.argwhere(~known)[0][0])
             raise ValueError(f"{name}: expected finite values, got NaN or Inf in sample {sample}.")
-        if clip_values is not None:
-            low, high = clip_values
-            outside = (chunk < low) | (chunk > high)
-            if (outside if finite else outside & np.isfinite(chunk)).any():
+        outside = ((chunk < low) | (chunk > high)) & known
+        if outside.any():
+            clipped = np.clip(chunk, low, high)
+            if (np.abs(chunk - clipped) > rounding)[outside].any():
                 raise ValueError(
-                    f"{name}: values lie in [{chunk.min():.9g}, {chunk.max():.9g}], outside clip_values "
+                    f"{name}: values lie in [{chunk.min():.7g}, {chunk.max():.7g}], outside clip_values "
                     f"[{np.min(low):g}, {np.max(high):g}] of the classifier; expected raw inputs in its own range."
                 )
+            array = given.astype(np.float32) if array is given else array
+            array[first : first + rows] = np.where(outside, clipped, chunk)
     return array
 
 

@@ -16,6 +16,7 @@ from art.preprocessing.standardisation_mean_std.numpy import StandardisationMean
 from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
 from torch import Tensor, nn
 
+from art_lbgat.checks import check_inputs
 from art_lbgat.preserve import seed_everything
 
 _STANDARDISATIONS = (StandardisationMeanStd, StandardisationMeanStdPyTorch)
@@ -78,16 +79,17 @@ class TensorView:
         low, high = self.classifier.clip_values
         return float(np.max(np.asarray(high, dtype=np.float64) - np.asarray(low, dtype=np.float64)))
 
-    def takes(self, x: Tensor) -> bool:
-        """Whether ``x`` has the shape and range of the classifier's inputs: one answer from the device, and no copy."""
-        if len(x) == 0 or tuple(x.shape[1:]) != tuple(self.classifier.input_shape):
-            return False
-        good = torch.isfinite(x).all()
-        bounds = self.bounds()
-        if bounds is not None:
-            low, high = (bound.to(x.device) for bound in bounds)
-            good = good & (x >= low).all() & (x <= high).all()
-        return bool(good)
+    def taken(self, x: Tensor, name: str) -> Tensor:
+        """``x`` as :func:`check_inputs` has it: one answer from the device, and no copy, where nothing is wrong."""
+        if x.ndim and len(x) and tuple(x.shape[1:]) == tuple(self.classifier.input_shape):
+            good = torch.isfinite(x).all()
+            bounds = self.bounds()
+            if bounds is not None:
+                low, high = (bound.to(x.device) for bound in bounds)
+                good = good & (x >= low).all() & (x <= high).all()
+            if bool(good):
+                return x
+        return torch.from_numpy(check_inputs(x, self.classifier, name)).to(x.device)
 
     def logits(self, x: Tensor) -> Tensor:
         """``M(preprocessing(x))`` as ART's attacks and ``predict`` compute it, and their gradient in ``x``."""

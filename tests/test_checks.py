@@ -4,9 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from art_lbgat import checks
-from tests.conftest import make_classifier
+from art_lbgat.attacks import PGDAttack
+from art_lbgat.evaluation import evaluate
+from tests.conftest import make_classifier, make_data, states_equal
+from tests.trainers.cases import TRAINERS
 
 X = np.full((3, 1, 8, 8), 0.5, np.float32)
 CLASSIFIER = make_classifier()
@@ -56,3 +60,65 @@ def test_right_values_come_back_as_what_they_mean():
     assert checks.check_labels([[0.5, 0.5]], 2).dtype == np.float32
     assert [checks.check_norm(norm) for norm in ("inf", np.inf, 2)] == [math.inf, math.inf, 2.0]
     assert checks.check_choice(None, "a", [None, 1]) is None
+
+
+PIXELS = np.linspace(1.0, 2.0, 64).reshape(1, 8, 8)
+# data, clip_values, and whether they are outside by more than rounding
+ROUNDED = {
+    "float32 above 1": (np.float32(1 + 1e-6), (0, 1), False),
+    "float32 below 0": (np.float32(-1e-6), (0, 1), False),
+    "float64 at a bound that float32 rounds up": (np.float64(0.1), (0.1, 7.9), False),
+    "float64 at a bound that float32 rounds down": (np.float64(7.9), (0.1, 7.9), False),
+    "float16 at a bound that it rounds down": (np.float16(0.1), (0.1, 0.9), False),
+    "pixels": (np.float32(255.00002), (0, 255), False),
+    "a bound for each pixel": (PIXELS * (1 + 1e-6), (np.zeros((1, 8, 8)), PIXELS), False),
+    "whole numbers": (np.int64(255), (0, 255), False),
+    "above": (np.float32(1.0001), (0, 1), True),
+    "below": (np.float64(-1e-4), (0, 1), True),
+    "above one pixel's bound": (PIXELS * 1.001, (np.zeros((1, 8, 8)), PIXELS), True),
+    "a whole number": (np.int64(256), (0, 255), True),
+}
+
+
+@pytest.mark.parametrize(("value", "clip_values", "refused"), ROUNDED.values(), ids=ROUNDED)
+@pytest.mark.parametrize("chunk", [1 << 22, 64])
+def test_what_rounding_puts_outside_is_clipped_and_more_is_refused(value, clip_values, refused, chunk, monkeypatch):
+    monkeypatch.setattr(checks, "_CHUNK", chunk)
+    classifier = make_classifier(clip_values=clip_values)
+    x = np.full((3, 1, 8, 8), np.mean(clip_values), np.asarray(value).dtype)
+    x[1] = value
+    x.setflags(write=False)
+    if refused:
+        with pytest.raises(ValueError, match="outside clip_values"):
+            checks.check_inputs(x, classifier)
+        return
+    low, high = classifier.clip_values
+    found = checks.check_inputs(x, classifier).astype(np.float32)
+    assert np.array_equal(found, np.clip(x.astype(np.float32), low, high))
+
+
+def test_nan_and_inf_are_never_clipped():
+    x = X.copy()
+    x[0, 0, 0, :3] = np.inf, np.nan, 1 + 1e-6
+    found = checks.check_inputs(x, CLASSIFIER, finite=False)[0, 0, 0, :3]
+    assert np.array_equal(found, [np.inf, np.nan, 1], equal_nan=True)
+    with pytest.raises(ValueError, match="expected finite values, got NaN or Inf in sample 1"):
+        checks.check_inputs(X * np.array([1, 1e300, 1]).reshape(3, 1, 1, 1), CLASSIFIER)  # finite in float64 only
+
+
+def test_data_outside_by_rounding_give_the_bits_of_clipped_data_everywhere():
+    x, y = make_data(16)
+    x = np.clip(x * 3, 0, 1)
+    above = np.where(x == 1, np.float32(1 + 1e-6), x)
+    found = []
+    for each in (above, x):
+        classifier, moved = make_classifier(), float(each.max()) - 1
+        TRAINERS["madry"](classifier).fit(each, y, validation_data=(each, y), nb_epochs=1, batch_size=8)
+        TRAINERS["madry"](classifier).fit(x, y, augmentation=lambda x, _, by=moved: x + by * (x == 1), nb_epochs=1)
+        attack, generator = PGDAttack(classifier, eps=0.1), torch.Generator().manual_seed(0)
+        x_adv = attack.perturb(torch.from_numpy(each), torch.from_numpy(y), generator)
+        table = evaluate(classifier, each, y, eps=0.1, attacks=["natural", "pgd-2"])
+        found.append((classifier.model.state_dict(), x_adv, table.accuracy.tolist()))
+    assert states_equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    assert found[0][2] == found[1][2]

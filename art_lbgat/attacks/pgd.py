@@ -302,7 +302,7 @@ class TensorAttack(EvasionAttack):
 
         :param generator: A CPU generator for the random start; None draws from torch's global one.
         """
-        y = self._check_tensors(x, y, generator)
+        x, y = self._check_tensors(x, y, generator)
         ascent = self.ascent()
         view = self._view
         view.refresh()
@@ -312,22 +312,21 @@ class TensorAttack(EvasionAttack):
             starts = [draw_start(ascent, x, generator) for _ in range(ascent.restarts)]
             return ascend(ascent.rows(slice(None), len(x)), view.logits, x, y, view.bounds(), starts)
 
-    def _check_tensors(self, x: Any, y: Any, generator: Any) -> Any:
-        """The labels as they were, or as indices where they are ``(N, 1)``."""
+    def _check_tensors(self, x: Any, y: Any, generator: Any) -> tuple[Tensor, Any]:
+        """Inputs and labels as they were; or clipped, where rounding is outside, and as indices, where ``(N, 1)``."""
         for name, value, kind in (("x", x, Tensor), ("y", y, Tensor), ("generator", generator, torch.Generator)):
             if value is not None or name == "x":
                 checks.check_kind(value, name, kind)
         if x.dtype != torch.float32:
             raise TypeError(f"x: expected float32, got {x.dtype}.")
-        if x.ndim == 0 or not self._view.takes(x):
-            checks.check_inputs(x, self.estimator)
+        x = self._view.taken(x, "x")
         if y is None:
-            return None
+            return x, None
         checks.check_labels(y, self.estimator.nb_classes, length=len(x))
         y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
         if y.ndim == 1 and y.dtype != torch.int64:
             raise TypeError(f"y: expected indices as int64, got {y.dtype}.")
-        return y
+        return x, y
 
     def _check_params(self) -> None:
         checks.check_count(self.batch_size, "batch_size")

@@ -400,8 +400,8 @@ def augmented(batch: Batch, augmentation: AnyAugmentation | None, key: Key, step
         return batch
     x, y = apply(augmentation, batch.x, batch.y, key._replace(step=step).generator("augmentation"))
     # A crop or a flip can only bring in zeros, which the first batch shows; asking again would wait for the device.
-    if not (step and isinstance(augmentation, RandomCropFlip)) and not view.takes(x):
-        check_inputs(x, view.classifier, "augmentation (its output)")
+    if not (step and isinstance(augmentation, RandomCropFlip)):
+        x = view.taken(x, "augmentation (its output)")
     if len(x) != len(batch.x):
         raise ValueError(f"augmentation: expected {len(batch.x)} samples as it was given, got {len(x)}.")
     if y is not batch.y:

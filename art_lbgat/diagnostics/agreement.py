@@ -155,7 +155,7 @@ def make_images(x: Any, views: Views, name: str = "x", like: Tensor | None = Non
     """Raw inputs as a new float32 tensor, checked against every classifier and, one by one, against ``like``."""
     array = as_array(x, name)
     for view in views.values():
-        check_inputs(array, view.classifier, name)
+        array = check_inputs(array, view.classifier, name)
     if like is not None and len(array) != len(like):
         raise ValueError(f"{name}: expected {len(like)} samples, one per sample of x, got {len(array)}.")
     return to_tensor(array)

@@ -92,7 +92,7 @@ def auto_attack(
         checks.check_kind(value, name, Tensor)
     if not x.is_floating_point():
         raise TypeError(f"x: expected floats, got {x.dtype}.")
-    checks.check_inputs(x, view.classifier)
+    x = view.taken(x, "x")
     if y.ndim != 1 or y.dtype != torch.int64:
         raise ValueError(f"y: expected index labels (N,) as int64, got {y.dtype} of shape {tuple(y.shape)}.")
     checks.check_labels(y, view.classifier.nb_classes, length=len(x))

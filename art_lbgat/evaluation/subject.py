@@ -87,7 +87,7 @@ def make_subjects(
     }
     array = as_array(x, "x")
     for view in views.values():
-        check_inputs(array, view.classifier)
+        array = check_inputs(array, view.classifier)
     samples = to_tensor(array)
     return {name: make_subject(view, samples, y, batch_size, seed, refuse) for name, view in views.items()}
 
