@@ -24,7 +24,7 @@ from art_lbgat.data import Augmentation, Stream, as_stream
 from art_lbgat.engine.adversary import Adversary
 from art_lbgat.engine.checkpoint import Checkpoints
 from art_lbgat.engine.cost import Cost, step_cost
-from art_lbgat.engine.options import RunOptions, check_keyword, run_options
+from art_lbgat.engine.options import RunOptions, run_options
 from art_lbgat.engine.run import Run
 from art_lbgat.engine.step import Method, Natural
 from art_lbgat.engine.validation import States, Validation
@@ -100,6 +100,7 @@ class BaseTrainer(Trainer, abc.ABC):
         run: Mapping[str, Any],
     ) -> None:
         super().__init__(classifier)
+        inputs.refuse_arts(run)
         self.options = run_options(options, run)
         self._view = TensorView(classifier, "classifier")
         kind, natural = self.needs(regularizer, weight)
@@ -215,12 +216,12 @@ class BaseTrainer(Trainer, abc.ABC):
             ``"crop+flip"`` (see :func:`art_lbgat.data.make_augmentation`).
         :param validation_split: Share of ``(x, y)`` in (0, 1) that is held out, the same share of each class, and
             used as ``validation_data``; 0 holds nothing out.
-        :param kwargs: None is taken; a misspelt one is refused.
+        :param kwargs: ``verbose`` for this fit alone, and what scripts for ART's trainers have (see
+            docs/howto-art-pipeline.md); any other is refused.
         :raises TypeError: Wrong types, or an unknown keyword.
         :raises ValueError: Bad data (see :mod:`art_lbgat.checks`), no optimizer, a foreign scheduler.
         """
-        for name in kwargs:
-            check_keyword(name, _FIT_KEYWORDS)
+        verbose = inputs.bar_of_fit(kwargs, _FIT_KEYWORDS, self.options.verbose)
         if check_number(validation_split, "validation_split"):
             x, y, validation_data = inputs.held_out(
                 x, y, validation_data, validation_split, self._view, self.options.seed
@@ -229,7 +230,7 @@ class BaseTrainer(Trainer, abc.ABC):
             inputs.warn_overlap(x, y, validation_data, self._view)
         processes = join_processes(self._view.device)
         stream = as_stream(x, y, batch_size, self._view, augmentation, self._normalizes_batches(), processes)
-        self._fit(stream, processes, nb_epochs, validation_data, batch_size, scheduler)
+        self._fit(stream, processes, nb_epochs, validation_data, batch_size, scheduler, verbose)
 
     def fit_generator(
         self,
@@ -242,22 +243,24 @@ class BaseTrainer(Trainer, abc.ABC):
     ) -> None:
         """Train on an ART ``DataGenerator``: ``ceil(size / batch_size)`` calls of ``get_batch`` per epoch.
 
+        The order of ART's TRADES trainer (``scheduler`` third) and AWP trainer (``validation_data`` second) works too.
+
         :param generator: The generator; only ``get_batch``, ``size`` and ``batch_size`` are used.
         :param nb_epochs: Number of epochs.
         :param validation_data: As in :meth:`fit`.
         :param scheduler: As in :meth:`fit`.
         :param augmentation: As in :meth:`fit`.
-        :param kwargs: None is taken; a misspelt one is refused.
+        :param kwargs: As in :meth:`fit`.
         :raises TypeError: If ``generator`` is no ``DataGenerator``, or an unknown keyword.
         :raises ValueError: A generator without a size, or bad data.
         """
-        for name in kwargs:
-            check_keyword(name, _GENERATOR_KEYWORDS)
+        verbose = inputs.bar_of_fit(kwargs, _GENERATOR_KEYWORDS, self.options.verbose)
+        nb_epochs, validation_data, scheduler = inputs.in_order(nb_epochs, validation_data, scheduler)
         if not isinstance(generator, DataGenerator):
             raise TypeError(f"generator: expected an ART DataGenerator, got {type(generator).__name__}.")
         processes, size = join_processes(self._view.device), generator.batch_size
         stream = as_stream(generator, None, size, self._view, augmentation, self._normalizes_batches())
-        self._fit(stream, processes, nb_epochs, validation_data, size, scheduler)
+        self._fit(stream, processes, nb_epochs, validation_data, size, scheduler, verbose)
 
     def _fit(
         self,
@@ -267,6 +270,7 @@ class BaseTrainer(Trainer, abc.ABC):
         validation_data: Any,
         batch_size: int,
         scheduler: Any,
+        verbose: bool,
     ) -> None:
         """Check what is left to check, and hand the parts of one fit to the engine."""
         check_count(nb_epochs, "nb_epochs")
@@ -297,7 +301,7 @@ class BaseTrainer(Trainer, abc.ABC):
             self._attack,
             optimizers,
             schedulers,
-            self.options,
+            dataclasses.replace(self.options, verbose=verbose),
             processes,
             stream=stream,
             nb_epochs=nb_epochs,

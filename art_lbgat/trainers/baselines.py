@@ -49,6 +49,7 @@ class MadryTrainer(BaseTrainer):
 
     :param classifier: The classifier to make robust, with an optimizer.
     :param attack: An untargeted ART evasion attack on it; None is the paper's PGD (eps 0.031, 10 steps of 0.007).
+    :param ratio: 1: every sample is attacked. ART's ``AdversarialTrainer`` takes others.
     :param options: A :class:`~art_lbgat.RunOptions`.
     :param run: Its fields as keywords instead.
     """
@@ -59,11 +60,14 @@ class MadryTrainer(BaseTrainer):
         self,
         classifier: PyTorchClassifier,
         attack: EvasionAttack | None = None,
+        ratio: float = 1.0,
         *,
         options: RunOptions | None = None,
         **run: Any,
     ) -> None:
         super().__init__(classifier, attack, options=options, run=run)
+        if ratio != 1:
+            raise ValueError(f"ratio: expected 1.0, since every sample is attacked here, got {ratio!r}.")
 
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
         """See the class."""
@@ -81,6 +85,7 @@ class FastATTrainer(MadryTrainer):
 
     :param classifier: The classifier to make robust, with an optimizer.
     :param attack: An untargeted ART evasion attack on it; None is the paper's (eps 8/255, one step of 10/255).
+    :param ratio: As in :class:`MadryTrainer`.
     :param options: A :class:`~art_lbgat.RunOptions`.
     :param run: Its fields as keywords instead.
     """
@@ -146,8 +151,8 @@ class TRADESTrainer(BaseTrainer):
         self,
         classifier: PyTorchClassifier,
         attack: EvasionAttack | None = None,
-        *,
         beta: float = published_weight,
+        *,
         options: RunOptions | None = None,
         **run: Any,
     ) -> None:

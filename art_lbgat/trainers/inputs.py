@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from art.attacks.attack import EvasionAttack
+from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from art_lbgat.checks import check_inputs, check_labels
+from art_lbgat.checks import check_flag, check_inputs, check_labels
 from art_lbgat.classifier import TensorView
 from art_lbgat.data import Images, MixedData, split_indices
 from art_lbgat.data.stream import Source
-from art_lbgat.engine.options import RunOptions
+from art_lbgat.engine.options import RunOptions, check_keyword
 from art_lbgat.engine.perturbation import perturbed_parameters
 from art_lbgat.engine.validation import Validation
 from art_lbgat.processes import FEWEST_ROWS, Processes
@@ -24,12 +26,61 @@ from art_lbgat.processes import FEWEST_ROWS, Processes
 logger = logging.getLogger(__name__)
 
 _ROWS = 1024  # rows looked at together
+_TO_ATTACK = "it belongs to the attack, attack=PGDAttack(classifier, eps=..., eps_step=..., max_iter=...)"
+_TO_MODEL = "BatchNorm layers learn as in train mode; put those that must not into eval mode before"
+#: Arguments of ART's trainers that have no place here, and what to write instead.
+_ARTS = {
+    **dict.fromkeys(("eps", "eps_step", "max_iter", "num_random_init"), _TO_ATTACK),
+    **dict.fromkeys(("update_batchnorm", "training_mode"), _TO_MODEL),
+    "nb_epochs": "it belongs to fit(x, y, nb_epochs=...)",
+    "batch_size": "it belongs to fit(x, y, batch_size=...)",
+    "attacks": "write attack=..., which is one attack",
+    "ratio": "every sample is attacked, as with ratio=1.0, which MadryTrainer takes",
+    "beta": "only TRADESTrainer has it",
+    "proxy_classifier": "AWP needs none here, awp_gamma=... turns it on",
+    "mode": "take MadryTrainer for 'PGD', TRADESTrainer for 'TRADES', with awp_gamma=...",
+    "gamma": "write awp_gamma=...",
+    "warmup": "write awp_start_epoch=warmup + 1",
+    "use_amp": "write precision='bf16' or 'fp16'",
+    "drop_last": "the last partial batch is trained too; give a DataLoader(..., drop_last=True) without",
+}
+
+
+def refuse_arts(given: Mapping[str, Any]) -> None:
+    """Refuse arguments that only ART's trainers have, with what to write instead."""
+    told = [f"{name}: {_ARTS[name]}" for name in given if name in _ARTS]
+    if told:
+        raise TypeError("; ".join(told) + " (see docs/howto-art-pipeline.md).")
+
+
+def bar_of_fit(given: dict[str, Any], names: Sequence[str], verbose: bool) -> bool:
+    """Whether a fit shows its bar; of ART's keywords those are taken that ask for what is done anyway."""
+    for name in ("verbose", "display_progress_bar"):
+        verbose = check_flag(given.pop(name, verbose), name)
+    as_here = {"drop_last": False, "update_batchnorm": True, "training_mode": True}
+    left = [name for name, value in given.items() if name not in as_here or as_here[name] is not value]
+    refuse_arts(dict.fromkeys(left))
+    for name in left:
+        check_keyword(name, names)
+    return verbose
+
+
+def in_order(nb_epochs: Any, validation_data: Any, scheduler: Any) -> tuple[Any, Any, Any]:
+    """These three of ``fit_generator``, also from the order of ART's TRADES and AWP trainers."""
+    if scheduler is None and hasattr(validation_data, "step"):
+        return nb_epochs, None, validation_data
+    if isinstance(validation_data, Integral) or isinstance(nb_epochs, (tuple, list)):
+        return validation_data or 20, nb_epochs, scheduler
+    return nb_epochs, validation_data, scheduler
 
 
 def check_attack(attack: Any, view: TensorView) -> EvasionAttack:
-    """An untargeted ART evasion attack on the classifier that is trained."""
+    """An untargeted ART evasion attack on the classifier that is trained; it may come in a list of one."""
+    attack = attack[0] if isinstance(attack, (list, tuple)) and len(attack) == 1 else attack
     if not isinstance(attack, EvasionAttack):
-        raise TypeError(f"attack: expected an ART EvasionAttack, got {type(attack).__name__}.")
+        art = {list: "attacks", PyTorchClassifier: "proxy_classifier", int: "nb_epochs", float: "eps"}.get(type(attack))
+        hint = f"; as {art} of ART's trainers: {_ARTS[art]}" if art else ""
+        raise TypeError(f"attack: expected an ART EvasionAttack, got {type(attack).__name__}{hint}.")
     if attack.targeted:
         raise ValueError(f"attack: {type(attack).__name__} is targeted; adversarial training expects targeted=False.")
     pool = getattr(attack, "parallel_pool_size", 0)
@@ -226,7 +277,8 @@ def warn_overlap(x: Any, y: Any, validation_data: Any, view: TensorView) -> None
 
 def _pair(data: Any) -> tuple[Any, Any]:
     if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise ValueError(f"validation_data: expected a pair (x, y), got {type(data).__name__}.")
+        hint = f"; write batch_size={data}" if isinstance(data, int) else ""  # the third in ART's AdversarialTrainer
+        raise ValueError(f"validation_data: expected a pair (x, y), got {type(data).__name__}{hint}.")
     return data[0], data[1]
 
 
