@@ -189,7 +189,7 @@ class BaseTrainer(Trainer, abc.ABC):
         self,
         x: Any,
         y: Any = None,
-        validation_data: tuple[Any, Any] | None = None,
+        validation_data: Any = None,
         batch_size: int = 128,
         nb_epochs: int = 20,
         scheduler: Any = None,
@@ -205,8 +205,8 @@ class BaseTrainer(Trainer, abc.ABC):
 
         :param x: Raw inputs, ``(n, *input_shape)``, inside ``clip_values``; or a loader or data set.
         :param y: Labels: indices ``(n,)``, one-hot or soft rows ``(n, nb_classes)``.
-        :param validation_data: ``(x, y)`` to judge each epoch on (natural accuracy and PGD-20); the weights kept at the
-            end are those of the best epoch, unless ``keep="last"``.
+        :param validation_data: ``(x, y)``, or a loader or data set that is read once, to judge each epoch on (natural
+            accuracy and PGD-20); the weights kept at the end are those of the best epoch, unless ``keep="last"``.
         :param batch_size: Samples per batch; the last partial batch is trained too.
         :param nb_epochs: Number of epochs.
         :param scheduler: A learning-rate scheduler, or a list of them, stepped at the end of each epoch; or a function
@@ -227,6 +227,7 @@ class BaseTrainer(Trainer, abc.ABC):
                 x, y, validation_data, validation_split, self._view, self.options.seed
             )
         elif validation_data is not None:
+            validation_data = inputs.read_validation(validation_data, self._view, batch_size)
             inputs.warn_overlap(x, y, validation_data, self._view)
         processes = join_processes(self._view.device)
         stream = as_stream(x, y, batch_size, self._view, augmentation, self._normalizes_batches(), processes)
@@ -236,7 +237,7 @@ class BaseTrainer(Trainer, abc.ABC):
         self,
         generator: DataGenerator,
         nb_epochs: int = 20,
-        validation_data: tuple[Any, Any] | None = None,
+        validation_data: Any = None,
         scheduler: Any = None,
         augmentation: Augmentation | str | None = None,
         **kwargs: Any,

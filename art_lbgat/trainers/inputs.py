@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 from art.attacks.attack import EvasionAttack
+from art.data_generators import DataGenerator
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from art_lbgat.checks import check_flag, check_inputs, check_labels
-from art_lbgat.classifier import TensorView
-from art_lbgat.data import Images, MixedData, split_indices
+from art_lbgat.classifier import TensorView, label_rows
+from art_lbgat.data import Images, MixedData, as_stream, split_indices
 from art_lbgat.data.stream import Source
 from art_lbgat.engine.options import RunOptions, check_keyword
 from art_lbgat.engine.perturbation import perturbed_parameters
 from art_lbgat.engine.validation import Validation
+from art_lbgat.preserve import Key, preserved_randomness
 from art_lbgat.processes import FEWEST_ROWS, Processes
 
 logger = logging.getLogger(__name__)
@@ -233,12 +236,29 @@ def log_foreign_loss(view: TensorView) -> None:
         )
 
 
+def read_validation(data: Any, view: TensorView, batch_size: int) -> Any:
+    """``validation_data`` as it is, or of a loader, data set or generator: arrays ``(x, y)`` of all its samples."""
+    if isinstance(data, Images) or not isinstance(data, (DataLoader, Dataset, DataGenerator)):
+        return data
+    try:
+        stream = as_stream(data, None, batch_size, view)
+        found = stream.state(at_start=True)
+        with preserved_randomness():
+            batches = list(stream.epoch(Key(0)))  # keyed, so that a shuffling loader gives one order
+        stream.load(found, Key(0))
+        if not batches:
+            raise ValueError("x: no batch came; expected at least one.")
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"validation_data: {error}") from error
+    soft = any(batch.y.ndim == 2 for batch in batches)
+    y = [label_rows(batch.y, view.classifier.nb_classes) if soft else batch.y for batch in batches]
+    return torch.cat([batch.x for batch in batches]), torch.cat(y)
+
+
 def as_validation(data: Any, view: TensorView, batch_size: int) -> Validation | None:
-    """``validation_data`` of ``fit``, checked: ``(x, y)`` arrays, or ``Images``; None stays None."""
-    if data is None:
-        return None
-    x, y = (data, None) if isinstance(data, Images) else _pair(data)
-    return Validation(x, y, view, batch_size)
+    """``validation_data`` of ``fit``, checked; None stays None."""
+    data = read_validation(data, view, batch_size)
+    return None if data is None else Validation(*_pair(data), view, batch_size)
 
 
 def held_out(
@@ -261,7 +281,7 @@ def held_out(
 
 def warn_overlap(x: Any, y: Any, validation_data: Any, view: TensorView) -> None:
     """Warn when samples of ``validation_data`` are training samples too, so that selection is blind to overfitting."""
-    held: tuple[Any, Any] = (validation_data, None) if isinstance(validation_data, Images) else _pair(validation_data)
+    held = _pair(validation_data)
     parts: list[tuple[Any, Any]] = [x.data, x.extra] if isinstance(x, MixedData) else [(x, y)]
     if not all(isinstance(each, (np.ndarray, torch.Tensor, Images)) for each, _ in [held, *parts]):
         return
@@ -276,9 +296,13 @@ def warn_overlap(x: Any, y: Any, validation_data: Any, view: TensorView) -> None
 
 
 def _pair(data: Any) -> tuple[Any, Any]:
+    if isinstance(data, Images):
+        return data, None
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         hint = f"; write batch_size={data}" if isinstance(data, int) else ""  # the third in ART's AdversarialTrainer
-        raise ValueError(f"validation_data: expected a pair (x, y), got {type(data).__name__}{hint}.")
+        raise ValueError(
+            f"validation_data: expected a pair (x, y), a DataLoader or a Dataset, got {type(data).__name__}{hint}."
+        )
     return data[0], data[1]
 
 

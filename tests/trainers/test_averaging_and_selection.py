@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from art.data_generators import NumpyDataGenerator
 
 from art_lbgat import FastATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, StepSchedule
 from art_lbgat.data import Images, MixedData
@@ -172,3 +173,75 @@ def test_a_schedule_is_made_for_every_trained_optimizer():
     trainer.fit(X, Y, batch_size=16, nb_epochs=4, scheduler=StepSchedule((2,), first_epoch_factor=0.2))
     assert trainer.history.learning_rate.tolist() == pytest.approx([0.02, 0.1, 0.01, 0.01])
     assert trainer.history.guide_learning_rate.tolist() == pytest.approx([0.01, 0.05, 0.005, 0.005])
+
+
+def pairs(y=HELD[1], **kwargs):
+    return torch.utils.data.DataLoader(dataset(y), **{"batch_size": 3, **kwargs})
+
+
+def dataset(y=HELD[1]):
+    return torch.utils.data.TensorDataset(torch.from_numpy(HELD[0]), torch.from_numpy(y))
+
+
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return zip(*HELD, strict=True)
+
+
+SOFT = np.eye(4, dtype=np.float32)[HELD[1]] * 0.9 + 0.025
+# what is given as validation_data, whether its order is that of the arrays, and the arrays that it holds
+HELD_AS = {
+    "a loader": (pairs, True, HELD),
+    "a shuffling loader": (lambda: pairs(shuffle=True), False, HELD),
+    "a loader with a generator": (lambda: pairs(shuffle=True, generator=torch.Generator().manual_seed(4)), False, HELD),
+    "a loader of soft labels": (lambda: pairs(SOFT), True, (HELD[0], SOFT)),
+    "a loader with workers": (lambda: pairs(num_workers=1), True, HELD),
+    "a data set": (dataset, False, HELD),
+    "a part of a data set": (lambda: torch.utils.data.Subset(dataset(), range(5)), False, (HELD[0][:5], HELD[1][:5])),
+    "an iterable data set": (Endless, True, HELD),
+    "a generator of ART": (lambda: NumpyDataGenerator(*HELD, batch_size=4, shuffle=False), True, HELD),
+}
+
+
+@pytest.mark.parametrize(("make", "in_order", "arrays"), HELD_AS.values(), ids=HELD_AS)
+def test_validation_data_of_a_loader_are_those_of_arrays(make, in_order, arrays, tmp_path):
+    columns = ["validation_natural_accuracy", "validation_robust_accuracy"]
+    given, found = make(), []
+    own = getattr(given, "generator", None)
+    state = own.get_state() if isinstance(own, torch.Generator) else None
+    for data in (given, given, arrays):
+        classifier = make_classifier(lr=0.02)
+        trainer = MadryTrainer(classifier, pgd(classifier), **OPTIONS)
+        trainer.fit(X, Y, validation_data=data, batch_size=16, nb_epochs=3)
+        found.append(trainer.history[columns])
+    assert found[0].equals(found[1])
+    columns = columns if in_order else columns[:1]  # random starts follow the order
+    assert found[0][columns].equals(found[2][columns])
+    assert state is None or torch.equal(state, own.get_state())
+    for epochs in (1, 2):  # the second goes on from the first: the data are known again
+        classifier = make_classifier(lr=0.02)
+        trainer = MadryTrainer(classifier, pgd(classifier), checkpoint_dir=tmp_path, **OPTIONS)
+        trainer.fit(X, Y, validation_data=make(), batch_size=16, nb_epochs=epochs)
+    assert trainer.history.epoch.tolist() == [1, 2]
+
+
+BAD_HELD = {
+    "three of a kind": (torch.utils.data.TensorDataset(*[torch.zeros(2, 1, 8, 8)] * 3), "every batch must be a pair"),
+    "another shape": (torch.utils.data.TensorDataset(torch.zeros(2, 8, 8), torch.zeros(2)), r"expected shape \(N, 1, 8, 8\)"),
+    "another class": (pairs(HELD[1] + 9), "expected class indices"),
+    "nothing": (torch.utils.data.DataLoader([]), "no batch came"),
+    "NaN": (torch.utils.data.TensorDataset(torch.full((2, 1, 8, 8), np.nan), torch.zeros(2)), "expected finite values"),
+    "a list": ([1, 2, 3], "expected a pair .*, a DataLoader or a Dataset, got list"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "match"), BAD_HELD.values(), ids=BAD_HELD)
+def test_validation_data_that_are_wrong_are_refused_by_name(data, match):
+    with pytest.raises(ValueError, match=f"^validation_data.*{match}"):
+        NaturalTrainer(make_classifier(), **OPTIONS).fit(X, Y, validation_data=data, nb_epochs=1)
+
+
+def test_overlap_is_seen_in_a_loader_too(caplog):
+    held = torch.utils.data.TensorDataset(torch.from_numpy(X[:3]), torch.from_numpy(Y[:3]))
+    NaturalTrainer(make_classifier(), **OPTIONS).fit(X, Y, validation_data=held, nb_epochs=1, batch_size=16)
+    assert "3 of its 3 different samples are in the training data too" in caplog.text
