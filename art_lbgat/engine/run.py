@@ -198,13 +198,25 @@ class Run:
         only = meter.only_class()
         if only is not None and all(row.get(name, 0.0) < _ALL_OF_ONE_LABEL for name in _ACCURACIES):
             row["only_class"] = only
-            logger.warning(
-                "the robust model gave class %d for every sample of epoch %d: it has collapsed to a constant; "
-                "max_grad_norm=1.0, eps_warmup_epochs or a lower learning rate may help.",
-                only,
-                self._epoch,
-            )
+            self._warn_of_collapse(only, rates[0])
         return {**row, "seconds": self._seconds, "images_per_second": meter.samples / self._seconds}
+
+    def _warn_of_collapse(self, only: int, rate: float) -> None:
+        """Say that the model gives one class alone when it does so for the second epoch, or at the end."""
+        before = ["only_class" in row for row in self.history if row["fit"] == self.key.fit]
+        if self._epoch < self.nb_epochs and before[-2:] not in ([True], [False, True]):
+            return  # as a young model may, or said already
+        remedies = {
+            f"a learning rate below {rate:g}": True,
+            "max_grad_norm=1.0": self.options.max_grad_norm is None,
+            "eps_warmup_epochs": self.attack is not None and not self.options.eps_warmup_epochs,
+            "a larger guide_ce_weight": self.method.train_guides,
+        }
+        logger.warning(
+            "the robust model gave class %d for every sample of epoch %d: it has collapsed to a constant; %s may want "
+            "%s.",
+            *(only, self._epoch, self.method.title, " or ".join(each for each, helps in remedies.items() if helps)),
+        )
 
     def _validated(self, validation: Validation) -> dict[str, Any]:
         """Accuracies of the weights that would be kept, and what the selection says of them."""

@@ -57,14 +57,35 @@ def test_the_step_that_finds_it_moves_no_weight():
     assert not states_equal(before[0], now)
 
 
-def test_a_model_that_collapses_to_one_class_is_reported(caplog):
-    case = Case("natural", ema_decay=None, awp_gamma=None)
-    with torch.no_grad():
-        case.classifier.model[7].bias[2] = 1e4
-    case.fit(validation_data=None)
-    assert "the robust model gave class 2 for every sample of epoch 1: it has collapsed to a constant" in caplog.text
-    assert case.trainer.history.only_class.tolist()[0] == 2
-    assert "only_class" not in Case("natural").fit().trainer.history
+# the method, its options, and what is advised
+COLLAPSED = {
+    "natural": ("natural", {}, "Natural may want a learning rate below 0.02 or max_grad_norm=1.0."),
+    "BGAT": ("bgat", {}, "BGAT may want a learning rate below 0.02 or max_grad_norm=1.0 or eps_warmup_epochs."),
+    "LBGAT": ("lbgat", {"max_grad_norm": 9.0, "eps_warmup_epochs": 9}, "below 0.02 or a larger guide_ce_weight."),
+}
+
+
+@pytest.mark.parametrize(("name", "options", "advice"), COLLAPSED.values(), ids=COLLAPSED)
+@pytest.mark.parametrize(
+    ("ruined", "said"), [([1, 2, 3, 4], [2, 4]), ([1], []), ([2, 3], [3]), ([1, 3], []), ([4], [4]), ([], [])]
+)
+def test_a_model_that_stays_collapsed_is_reported_with_the_remedy_of_its_method(
+    name, options, advice, ruined, said, caplog
+):
+    """Early epochs of one class are no news; two in a row, or the last one, are."""
+    case = Case(name, ema_decay=None, awp_gamma=None, **options)
+
+    def constant(module, args, logits):
+        ruin = 1 + len(case.trainer.history) in ruined
+        return 1e-6 * logits + (torch.arange(4) == 2) if ruin else logits
+
+    case.classifier.model.register_forward_hook(constant)
+    case.fit(validation_data=None, scheduler=None, nb_epochs=4)
+    history = case.trainer.history
+    assert history.get("only_class", history.epoch * math.nan).dropna().tolist() == [2] * len(ruined)
+    told = [f"class 2 for every sample of epoch {epoch}: it has collapsed to a constant" for epoch in said]
+    assert [each in caplog.text for each in told] == [True] * len(said)
+    assert caplog.text.count("collapsed to a constant") == caplog.text.count(advice) == len(said)
 
 
 def test_settings_that_differ_are_named():
