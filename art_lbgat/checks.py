@@ -18,6 +18,14 @@ _CHUNK = 1 << 22  # elements looked at together, so that checks of a large array
 _T = TypeVar("_T")
 
 
+class KindError(TypeError, ValueError):
+    """A value of the wrong type, for which ART raises ``ValueError``."""
+
+
+class UnsupportedError(NotImplementedError, ValueError):
+    """A value that ART has and this package has not, for which ART raises ``NotImplementedError``."""
+
+
 def as_array(value: Any, name: str) -> NDArray[Any]:
     """``value`` as a numeric numpy array, without a copy where it is one."""
     try:
@@ -97,7 +105,7 @@ def check_labels(y: Any, nb_classes: int, name: str = "y", length: int | None = 
 def check_count(value: Any, name: str, minimum: int = 1) -> int:
     """A whole number of at least ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name}: expected a whole number >= {minimum}, got {value!r}.")
+        raise KindError(f"{name}: expected a whole number >= {minimum}, got {value!r}.")
     if value < minimum:
         raise ValueError(f"{name}: expected a whole number >= {minimum}, got {value}.")
     return int(value)
@@ -107,7 +115,7 @@ def check_number(value: Any, name: str, minimum: float = 0.0, exclusive: bool = 
     """A finite number of at least (or above) ``minimum``."""
     expected = f"a finite number {'>' if exclusive else '>='} {minimum:g}"
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}: expected {expected}, got {value!r}.")
+        raise KindError(f"{name}: expected {expected}, got {value!r}.")
     number = float(value)
     if not math.isfinite(number) or number < minimum or (exclusive and number == minimum):
         raise ValueError(f"{name}: expected {expected}, got {value}.")
@@ -157,7 +165,7 @@ def check_optional(check: Callable[..., _T], value: Any, name: str, **limits: An
 def check_flag(value: Any, name: str) -> bool:
     """True or False."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name}: expected a bool, got {value!r}.")
+        raise KindError(f"{name}: expected a bool, got {value!r}.")
     return value
 
 

@@ -95,7 +95,7 @@ def _refuse_tensor_attack(attack: TensorAttack, view: TensorView) -> str:
     for method in ("generate", "perturb"):
         if getattr(type(attack), method) is not getattr(TensorAttack, method) or method in vars(attack):
             return f"{type(attack).__name__} has a {method} of its own"
-    return ""
+    return "random_eps is set" if attack.random_eps else ""
 
 
 def _reasons(attack: EvasionAttack, worker: Any, view: TensorView) -> dict[str, bool]:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import torch
 from art.attacks.attack import EvasionAttack
+from art.estimators import BaseEstimator, LossGradientsMixin
 from art.estimators.classification import PyTorchClassifier
 from numpy.typing import NDArray
 from torch import Tensor
@@ -29,6 +30,8 @@ from art_lbgat.attacks import projections
 from art_lbgat.attacks.projections import Bounds, Radius
 from art_lbgat.classifier import TensorView
 from art_lbgat.preserve import evaluating, plain_autograd
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -60,7 +63,7 @@ class AttackLoss(NamedTuple):
     :param target: ``"labels"``, or ``"natural"``: ``softmax M(x)``, which costs one forward pass.
     """
 
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: LossFunction
     target: Literal["labels", "natural"] = "labels"
 
 
@@ -88,6 +91,7 @@ class Ascent:
     :param start_std: Standard deviation of the Gaussian start, in raw input units.
     :param restarts: How many starts; for each sample the point of highest loss is kept.
     :param rule: Order of rounding, see :mod:`art_lbgat.attacks.projections`.
+    :param targeted: Whether the labels are those to reach, whose loss is descended.
     :raises TypeError: A value of the wrong type.
     :raises ValueError: A value outside its range. Radii that are given per sample are checked by the attacks.
     """
@@ -101,6 +105,7 @@ class Ascent:
     start_std: float = 0.0
     restarts: int = 1
     rule: Literal["published", "art"] = "published"
+    targeted: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "norm", checks.check_norm(self.norm))
@@ -117,6 +122,10 @@ class Ascent:
         checks.check_number(self.start_std, "start_std")
         checks.check_count(self.restarts, "restarts")
         checks.check_choice(self.rule, "rule", ("published", "art"))
+        if checks.check_flag(self.targeted, "targeted") and self.needs_natural:
+            raise ValueError(
+                f"targeted: expected False for objective {self.objective!r}, which has no labels, got True."
+            )
 
     @property
     def needs_natural(self) -> bool:
@@ -176,7 +185,7 @@ def ascend(
     y: Tensor | None,
     bounds: Bounds,
     starts: list[Tensor | None],
-    estimator_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    estimator_loss: LossFunction | None = None,
 ) -> Tensor:
     """Adversarial examples of ``x``, the shape and dtype of ``x``, without a graph.
 
@@ -194,10 +203,7 @@ def ascend(
     x = x.detach()
     eps, eps_step = (r.to(x.device) if isinstance(r, Tensor) else r for r in (ascent.eps, ascent.eps_step))
     step = projections.make_step(ascent.rule, ascent.norm, eps, eps_step, x, bounds)
-    loss = estimator_loss if ascent.objective == "estimator" else ATTACK_LOSSES[ascent.objective].loss
-    if loss is None:
-        raise ValueError("estimator_loss: this attack needs it, got None.")
-    target = y
+    loss, target = _loss(ascent, y, estimator_loss), y
     if ascent.needs_natural or target is None:
         with torch.no_grad():
             natural = logits(x)
@@ -230,6 +236,16 @@ def ascend(
     return best
 
 
+def _loss(ascent: Ascent, y: Tensor | None, estimator_loss: LossFunction | None) -> LossFunction:
+    """What is ascended: the loss, or with ``targeted`` its negative."""
+    loss = estimator_loss if ascent.objective == "estimator" else ATTACK_LOSSES[ascent.objective].loss
+    if loss is None:
+        raise ValueError("estimator_loss: this attack needs it, got None.")
+    if ascent.targeted and y is None:
+        raise ValueError("y: expected the labels to reach, for targeted=True, got None.")
+    return (lambda logits, target: -loss(logits, target)) if ascent.targeted else loss
+
+
 class TensorAttack(EvasionAttack):
     """Base of the attacks whose whole loop stays on tensors; for the arguments see :class:`PGDAttack`.
 
@@ -239,9 +255,9 @@ class TensorAttack(EvasionAttack):
     """
 
     attack_params: ClassVar[list[str]] = [
-        *EvasionAttack.attack_params, "norm", "eps", "eps_step", "max_iter", "batch_size", "verbose",
+        *EvasionAttack.attack_params, "norm", "eps", "eps_step", "max_iter", "batch_size", "verbose", "random_eps",
     ]  # fmt: skip
-    _estimator_requirements = (PyTorchClassifier,)
+    _estimator_requirements = (BaseEstimator, LossGradientsMixin, PyTorchClassifier)
 
     def __init__(
         self,
@@ -252,10 +268,13 @@ class TensorAttack(EvasionAttack):
         max_iter: int,
         batch_size: int = 128,
         verbose: bool = False,
+        targeted: bool = False,
+        random_eps: bool = False,
     ) -> None:
         super().__init__(estimator=estimator)
         self.norm, self.eps, self.eps_step, self.max_iter = norm, eps, eps_step, max_iter
         self.batch_size, self.verbose = batch_size, verbose
+        self._targeted, self.random_eps = targeted, random_eps
         self._view = TensorView(estimator, "estimator")
 
     @abc.abstractmethod
@@ -264,13 +283,23 @@ class TensorAttack(EvasionAttack):
         axes = 1 + len(self.estimator.input_shape)
         eps = projections.read_radius(self.eps, "eps", axes)
         eps_step = projections.read_radius(self.eps_step, "eps_step", axes, exclusive=True)
-        return Ascent(checks.check_norm(self.norm), eps, eps_step, self.max_iter)
+        return Ascent(checks.check_norm(self.norm), eps, eps_step, self.max_iter, targeted=self.targeted)
 
-    def generate(self, x: NDArray[Any], y: NDArray[Any] | None = None, **kwargs: Any) -> NDArray[np.float32]:
+    def _drawn(self, generator: torch.Generator | None = None) -> Ascent:
+        """What one call runs: with ``random_eps`` in a share of the ball from N(0, 1/2), truncated to [0, 1]."""
+        if not self.random_eps:
+            return self.ascent()
+        share = torch.nn.init.trunc_normal_(torch.empty(()), 0.0, 0.5, 0.0, 1.0, generator)
+        return self.ascent().scaled(share.item())
+
+    def generate(
+        self, x: NDArray[Any], y: NDArray[Any] | None = None, mask: NDArray[Any] | None = None, **kwargs: Any
+    ) -> NDArray[np.float32]:
         """Adversarial examples of ``x``, in chunks of ``batch_size``, from starts that do not depend on that size.
 
         :param x: Natural inputs, ``(N, *input_shape)``, inside ``clip_values``.
         :param y: Labels, indices ``(N,)`` or rows ``(N, C)``; None takes the model's predictions, as ART does.
+        :param mask: 1 where ``x`` may change, 0 where not; it broadcasts to ``x``.
         :return: ``x_adv``, float32, the shape of ``x``.
         :raises ValueError: Bad ``x`` or ``y``, or not one ``eps`` per sample.
         :raises TypeError: No numbers; any keyword, as this attack takes none.
@@ -282,8 +311,9 @@ class TensorAttack(EvasionAttack):
         with plain_autograd(view.device), evaluating(view.module):
             inputs = torch.from_numpy(checks.check_inputs(x, self.estimator).astype(np.float32))
             labels = None if y is None else checks.check_labels(y, self.estimator.nb_classes, length=len(inputs))
-            ascent = self.ascent()
+            ascent, free = self._drawn(), None if mask is None else _free(mask, inputs.shape)
             starts = [draw_start(ascent, inputs) for _ in range(ascent.restarts)]
+            starts = [unit if unit is None or free is None else unit * free for unit in starts]
             result = torch.empty_like(inputs)
             chunks = range(0, len(inputs), self.batch_size)
             for first in tqdm(chunks, desc=type(self).__name__, leave=False, disable=not self.verbose):
@@ -292,7 +322,13 @@ class TensorAttack(EvasionAttack):
                 target = None if labels is None else torch.from_numpy(labels[rows]).to(view.device)
                 units = [None if unit is None else unit[rows].to(view.device) for unit in starts]
                 part = ascent.rows(rows, len(inputs))
-                result[rows] = ascend(part, view.logits, chunk, target, view.bounds(), units).cpu()
+
+                def logits(x_adv: Tensor, chunk: Tensor = chunk, rows: slice = rows) -> Tensor:
+                    return view.logits(
+                        x_adv if free is None else torch.where(free[rows].to(x_adv.device), x_adv, chunk)
+                    )
+
+                result[rows] = ascend(part, logits, chunk, target, view.bounds(), units).cpu()
         return result.numpy()
 
     def perturb(self, x: Tensor, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
@@ -303,7 +339,7 @@ class TensorAttack(EvasionAttack):
         :param generator: A CPU generator for the random start; None draws from torch's global one.
         """
         x, y = self._check_tensors(x, y, generator)
-        ascent = self.ascent()
+        ascent = self._drawn(generator)
         view = self._view
         view.refresh()
         with plain_autograd(view.device), evaluating(view.module):
@@ -331,7 +367,18 @@ class TensorAttack(EvasionAttack):
     def _check_params(self) -> None:
         checks.check_count(self.batch_size, "batch_size")
         checks.check_flag(self.verbose, "verbose")
+        checks.check_flag(self.random_eps, "random_eps")
         projections.check_scale(self.eps, self.ascent().norm, self._view)  # ``ascent`` checks all the rest
+
+
+def _free(mask: Any, shape: torch.Size) -> Tensor:
+    """A mask of zeros and ones as bools of a shape."""
+    array = checks.as_array(mask, "mask")
+    fits = array.ndim <= len(shape) and all(n in (1, m) for n, m in zip(array.shape[::-1], shape[::-1], strict=False))
+    if not fits or not np.isin(array, (0, 1)).all():
+        expected = f"zeros and ones that broadcast to {tuple(shape)}"
+        raise ValueError(f"mask: expected {expected}, got shape {array.shape}, values {np.unique(array)[:5]}.")
+    return torch.from_numpy(array.astype(bool)).expand(shape)
 
 
 class PGDAttack(TensorAttack):
@@ -353,11 +400,13 @@ class PGDAttack(TensorAttack):
         ``max_{j != y} M(x)_j - M(x)_y``) or ``"kl"`` (KL to the fixed natural prediction; labels are not used).
     :param batch_size: Chunk of ``generate``; changes at most the rounding of a logit.
     :param verbose: Show a progress bar in ``generate``.
+    :param targeted: Whether ``y`` holds the labels to reach; not in training.
+    :param random_eps: Take in each call a share of ``eps`` and ``eps_step`` from N(0, 1/2) in [0, 1], as ART does.
     :raises TypeError: An argument, or the estimator, of the wrong type.
     :raises ValueError: An argument outside its range.
     """
 
-    attack_params: ClassVar[list[str]] = [*TensorAttack.attack_params, "num_random_init", "objective"]
+    attack_params: ClassVar[list[str]] = [*TensorAttack.attack_params, "num_random_init", "objective", "targeted"]
 
     def __init__(
         self,
@@ -370,8 +419,10 @@ class PGDAttack(TensorAttack):
         objective: str = "ce",
         batch_size: int = 128,
         verbose: bool = False,
+        targeted: bool = False,
+        random_eps: bool = False,
     ) -> None:
-        super().__init__(estimator, norm, eps, eps_step, max_iter, batch_size, verbose)
+        super().__init__(estimator, norm, eps, eps_step, max_iter, batch_size, verbose, targeted, random_eps)
         self.num_random_init, self.objective = num_random_init, objective
         self._check_params()
 
@@ -419,8 +470,9 @@ class TRADESAttack(TensorAttack):
         num_random_init: int = 1,
         batch_size: int = 128,
         verbose: bool = False,
+        random_eps: bool = False,
     ) -> None:
-        super().__init__(estimator, norm, eps, eps_step, max_iter, batch_size, verbose)
+        super().__init__(estimator, norm, eps, eps_step, max_iter, batch_size, verbose, random_eps=random_eps)
         self.start_std = 0.001 * self._view.value_range() if start_std is None else start_std
         self.num_random_init = num_random_init
         self._check_params()

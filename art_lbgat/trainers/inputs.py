@@ -16,7 +16,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from art_lbgat.checks import check_flag, check_inputs, check_labels
+from art_lbgat.checks import KindError, UnsupportedError, check_flag, check_inputs, check_labels
 from art_lbgat.classifier import TensorView, label_rows
 from art_lbgat.data import Images, MixedData, as_stream, split_indices
 from art_lbgat.data.stream import Source
@@ -83,9 +83,10 @@ def check_attack(attack: Any, view: TensorView) -> EvasionAttack:
     if not isinstance(attack, EvasionAttack):
         art = {list: "attacks", PyTorchClassifier: "proxy_classifier", int: "nb_epochs", float: "eps"}.get(type(attack))
         hint = f"; as {art} of ART's trainers: {_ARTS[art]}" if art else ""
-        raise TypeError(f"attack: expected an ART EvasionAttack, got {type(attack).__name__}{hint}.")
+        raise KindError(f"attack: expected an ART EvasionAttack, got {type(attack).__name__}{hint}.")
     if attack.targeted:
-        raise ValueError(f"attack: {type(attack).__name__} is targeted; adversarial training expects targeted=False.")
+        kind = type(attack).__name__
+        raise UnsupportedError(f"attack: {kind} is targeted; adversarial training expects targeted=False.")
     pool = getattr(attack, "parallel_pool_size", 0)
     if pool:
         kind = type(attack).__name__

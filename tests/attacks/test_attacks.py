@@ -164,8 +164,8 @@ def test_are_art_attacks_with_settable_parameters(classifier):
         attack.set_params(eps=-1.0)
     with pytest.raises(ValueError, match="cannot be set"):
         attack.set_params(unknown=1)
-    with pytest.raises(TypeError, match=r"PGDAttack.generate takes no keyword \['mask'\]"):
-        attack.generate(*make_data(4), mask=np.ones((1, 8, 8)))
+    with pytest.raises(TypeError, match=r"PGDAttack.generate takes no keyword \['masks'\]"):
+        attack.generate(*make_data(4), masks=np.ones((1, 8, 8)))
     assert "eps=0.05" in repr(PGDAttack(classifier, eps=0.05))
 
 
