@@ -147,8 +147,8 @@ class Processes:
             buffer.copy_(old + change.reshape(buffer.shape))
 
     @contextmanager
-    def gathering(self) -> Iterator[Callable[[bytes], list[bytes]]]:
-        """For the block, a function from the bytes of this process to those of all, in the order of ranks.
+    def gathering(self) -> Iterator[Callable[[Any], list[Any]]]:
+        """For the block, a function from an object of this process to those of all, in the order of ranks.
 
         Over connections of their own, however long one waits, which close when the block is left: a process that
         leaves it by an exception keeps nobody waiting.
@@ -160,8 +160,7 @@ class Processes:
             dist.barrier()  # notices a process that is gone; the next line would wait for it
             groups: list[Any] = [dist.new_group(backend="gloo", timeout=_PATIENCE)]
 
-        def gather(mine: bytes) -> list[bytes]:
-            """The bytes of each process, of any length."""
+        def gather(mine: Any) -> list[Any]:
             found: list[Any] = [None] * self.world
             with named_loss_of_a_process("evaluation", _GATHERING):
                 dist.all_gather_object(found, mine, group=groups[0])
