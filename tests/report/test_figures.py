@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from art_lbgat.report import figures
-from art_lbgat.report.figures import LARGEST, Series, amplified_difference, lines, png_uri, scatter
+from art_lbgat.report.figures import LARGEST, Series, amplified_difference, lines, png_uri
 from tests.report.cases import slices
 
 finite = st.floats(-1e7, 1e7).filter(lambda v: v == 0 or abs(v) > 1e-7)
@@ -75,22 +75,6 @@ def test_a_line_has_a_gap_where_a_value_is_missing():
     assert moves == [2]
     assert {each.get("fill-opacity") for each in parsed(drawing).iter()} - {None} == {"0.14"}
     assert len(list(parsed(drawing).iter("use"))) >= 3
-
-
-def test_the_front_is_a_staircase_and_intervals_are_bars():
-    ours = Series("ours", [90], [50], [45], [55], [88], [92], True)
-    front = Series("f", [80, 95], [60, 40])
-    drawing = scatter("k", [ours, Series("base", [70], [20])], backdrop=Series("b", [80, 95, 70], [60, 40, 10]),
-                      front=front, x_label="x", y_label="y")  # fmt: skip
-    strong = {entry.name: entry.strong for entry in drawing.legend}
-    assert strong == {"f": False, "b": False, "base": False, "ours": True}
-    stairs = next(points for points in strokes(drawing, "currentColor") if len(points) > 2)
-    assert all(a[0] == b[0] or a[1] == b[1] for a, b in itertools.pairwise(stairs))
-    up, across = strokes(drawing, "var(--c0)")
-    assert up[0][0] == up[1][0] == pytest.approx(across[:, 0].mean(), abs=0.02)
-    assert across[0][1] == across[1][1] == pytest.approx(up[:, 1].mean(), abs=0.02)
-    circles = [use for use in parsed(drawing).iter("use") if use.get("stroke") == "var(--dot)"]
-    assert len(circles) == 3
 
 
 def test_what_is_drawn_needs_no_style_and_collides_with_no_other_figure():
