@@ -237,11 +237,10 @@ def finished(task: Task, folder: Path) -> dict[str, Any] | None:
     """The row of a run that ended earlier, or None where it did not, or its record is damaged."""
     try:
         record = json.loads((folder / f"{task.key}.json").read_text(encoding="utf-8"))
-        row = record["row"]
+        complete = record["settings"] == task.settings and (folder / f"{task.key}.safetensors").is_file()
+        return dict(record["row"]) if complete else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    complete = (folder / f"{task.key}.safetensors").is_file() and record.get("settings") == task.settings
-    return dict(row) if complete else None
 
 
 def run(task: Task, folder: Path) -> dict[str, Any]:
@@ -346,14 +345,9 @@ def cell(mean: float, spread: float) -> str:
 
 
 def study_content(
-    options: StudyOptions,
-    output: str | Path,
-    runs: pandas.DataFrame,
-    *,
-    title: str,
-    commands: Sequence[str] = (),
+    options: StudyOptions, output: str | Path, runs: pandas.DataFrame, *, title: str, commands: Sequence[str] = (),
     data: DataSet | None = None,
-) -> ReportContent:
+) -> ReportContent:  # fmt: skip
     """What a page says of a study: the table of :func:`summarize`, and curves, pictures and regions of its networks.
 
     Results are means over all seeds. Everything else is of the networks of the first seed, and of the seven most robust
@@ -390,11 +384,9 @@ def study_content(
     subject = (guided or arms)[0]
     arms = [subject, *(arm for arm in arms if arm != subject)][:_MOST_MODELS]
     data = first_data(options) if data is None else check_kind(data, "data", DataSet)
+    chosen = {arm: (tasks[arm].recipe, folder / f"{tasks[arm].key}.safetensors") for arm in arms}
     with preserved_randomness():
-        models = {
-            arm: _network(tasks[arm].recipe, tasks[arm].recipe.model, folder / f"{tasks[arm].key}.safetensors", data)
-            for arm in arms
-        }
+        models = {arm: _network(recipe, recipe.model, path, data) for arm, (recipe, path) in chosen.items()}
         guide = _guide(tasks[subject], options, folder, data)
     x, y = _images(data, options, _MOST_IMAGES)
     content = evaluate_for_report(
@@ -415,11 +407,11 @@ def study_content(
 
 def _note(seeds: int, first: int, images: int) -> str:
     """What the numbers of the page are means over."""
-    note = (
-        f"Accuracies in the answer, the scatter and the tables of models and attacks are means over {seeds} seeds. "
-        if seeds > 1
-        else "Each number is of one training, with one seed; another seed gives another number. "
-    )
+    note = "Each number is of one training, with one seed; another seed gives another number. "
+    if seeds > 1:
+        note = (
+            f"Accuracies in the answer, the scatter and the tables of models and attacks are means over {seeds} seeds. "
+        )
     note += f"Curves, pictures, regions, classes and checks are of the networks of seed {first}, on {images} images."
     if seeds < _ENOUGH_SEEDS:
         note += " Intervals are over images alone: so few trainings do not tell how much another one may differ."

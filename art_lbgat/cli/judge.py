@@ -97,6 +97,7 @@ def predict(
     """Classify image files: the class that is predicted for each, and its probability (softmax) in percent."""
     import numpy as np
     import pandas
+    from scipy.special import softmax
 
     from art_lbgat.data import read_images
 
@@ -106,9 +107,7 @@ def predict(
     if len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2]:
         raise ValueError(f"target: expected a classifier of square RGB images, got input_shape {shape}.")
     x = read_images(image, shape[1], "image").astype(np.float32) / np.float32(255)
-    logits = found.classifier.predict(x).astype(np.float64)
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
+    shares = softmax(found.classifier.predict(x).astype(np.float64), axis=1)
     names = found.run.class_names if found.run else []
     table = pandas.DataFrame(
         {
@@ -234,12 +233,9 @@ class Target:
 
 
 def find_target(
-    text: str,
-    dataset: str = "cifar10",
-    threat_model: str = "Linf",
-    model_dir: Path = Path("models"),
+    text: str, dataset: str = "cifar10", threat_model: str = "Linf", model_dir: Path = Path("models"),
     device_type: str | None = None,
-) -> Target:
+) -> Target:  # fmt: skip
     """The classifier that a path, ``module:function`` (called without arguments) or a name of the zoo stands for."""
     path = Path(text)
     if path.exists():

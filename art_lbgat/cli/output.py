@@ -128,13 +128,9 @@ def duration(seconds: float) -> str:
 
 
 def print_table(
-    title: str,
-    headers: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    left: Collection[str] = (),
+    title: str, headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: Collection[str] = (),
     whole: Collection[str] = (),
-) -> None:
+) -> None:  # fmt: skip
     """A table on stdout: numbers to the right; columns of ``left`` are text, folded unless they are in ``whole``."""
     from rich.console import Console
     from rich.table import Table

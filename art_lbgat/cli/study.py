@@ -60,9 +60,17 @@ def study(
     workers: Annotated[int | None, typer.Option(help="Processes; one per core if left out.")] = None,
 ) -> None:
     """Train and evaluate recipes with several seeds; one table of means, intervals, differences to the first recipe."""
+    from art_lbgat.recipes import ablation as vary
     from art_lbgat.study import StudyOptions
 
-    arms = _study_arms(recipe, ablation, base, set_ or [])
+    if bool(recipe) == (ablation is not None):
+        raise ValueError("recipe: expected either --recipe or --ablation.")
+    changes = read_settings(set_ or [])
+    found = [find_recipe(name) for name in recipe or []]
+    arms = {each.id: each for each in found} if ablation is None else vary(ablation, find_recipe(base))
+    if recipe and len(arms) < len(found):
+        raise ValueError(f"recipe: expected different ids, got {[each.id for each in found]}.")
+    arms = {label: each.override(**changes) for label, each in arms.items()}
     options = StudyOptions(
         arms, seeds=tuple(range(seeds)), root=root, limit=limit, nb_epochs=nb_epochs, n_test=n_test,
         part=part,  # type: ignore[arg-type]  # checked there
@@ -75,22 +83,6 @@ def study(
         return
     _, pages = _show([options], output, tables, f"Study on {data}")
     say(f"{saved}; open {pages[0]}")
-
-
-def _study_arms(recipes: list[str] | None, ablation: str | None, base: str, settings: list[str]) -> dict[str, Recipe]:
-    from art_lbgat.recipes import ablation as vary
-
-    if bool(recipes) == (ablation is not None):
-        raise ValueError("recipe: expected either --recipe or --ablation.")
-    changes = read_settings(settings)
-    if ablation is not None:
-        arms = vary(ablation, find_recipe(base))
-    else:
-        found = [find_recipe(name) for name in recipes or []]
-        arms = {each.id: each for each in found}
-        if len(arms) < len(found):
-            raise ValueError(f"recipe: expected different ids, got {[each.id for each in found]}.")
-    return {label: each.override(**changes) for label, each in arms.items()}
 
 
 def demo(
@@ -159,7 +151,8 @@ def _show(
     studies: list[StudyOptions], output: Path, tables: list[pandas.DataFrame], title: str
 ) -> tuple[list[Path], list[Path]]:
     """Keep the networks of the first seed and write a page for each study; the directories and the pages."""
-    from art_lbgat.study import first_data
+    from art_lbgat.report import write_report
+    from art_lbgat.study import first_data, study_content
 
     say("making the page", err=True)
     data, models, pages = first_data(studies[0]), [], []
@@ -167,7 +160,8 @@ def _show(
         eps = f"{table['eps'].iloc[0]:.4g}" if len(studies) > 1 else ""
         models += keep_models(study_options, output, table, data, f" eps {eps}" if eps else "")
         pages.append(output / (f"report-eps{eps}.html" if eps else "report.html"))
-        write_study_page(pages[-1], study_options, output, table, data, title=title)
+        content = study_content(study_options, output, table, title=title, commands=[typed()], data=data)
+        write_report(pages[-1], content)
     return models, pages
 
 
@@ -197,10 +191,14 @@ def recipes(
     save: Annotated[Path | None, typer.Option(help="Write the recipe to this new TOML file instead.")] = None,
 ) -> None:
     """List the recipes: id, data, model, objective, eps, passes per step, published natural / AutoAttack, source."""
+    from art_lbgat.recipes import RECIPES
+
+    if recipe is None and save is not None:
+        raise ValueError("save: expected the id of one recipe beside it.")
     if recipe is None:
-        if save is not None:
-            raise ValueError("save: expected the id of one recipe beside it.")
-        _print_recipes()
+        headers = ("id", "data", "model", "objective", "eps", "passes per step", "natural", "AutoAttack", "source")
+        title = "Recipes; published accuracies in percent, PGD-20 marked *"
+        print_table(title, headers, map(_recipe_cells, RECIPES.values()), left=headers, whole=("id",))
         return
     found = find_recipe(recipe)
     if save is not None:
@@ -214,23 +212,14 @@ def recipes(
             say(f"{name}: {value}")
 
 
-def _print_recipes() -> None:
-    from art_lbgat.recipes import RECIPES
-
-    headers = ("id", "data", "model", "objective", "eps", "passes per step", "natural", "AutoAttack", "source")
-    rows = []
-    for recipe in RECIPES.values():
-        natural = robust = ""
-        result = recipe.published
-        if result is not None:
-            natural = f"{result.natural:.2f}"
-            robust = f"{result.autoattack:.2f}" if result.autoattack is not None else f"{result.pgd_20:.2f}*"
-        source = recipe.source if result is None else result.source
-        eps = f"{round(recipe.eps * 255)}/255" if abs(recipe.eps * 255 % 1) < 1e-9 else f"{recipe.eps:g}"
-        named = (recipe.id, recipe.data, recipe.model, recipe.objective)
-        rows.append((*named, eps, str(recipe.cost), natural, robust, source))
-    title = "Recipes; published accuracies in percent, PGD-20 marked *"
-    print_table(title, headers, rows, left=headers, whole=("id",))
+def _recipe_cells(recipe: Recipe) -> list[str]:
+    result, source, natural, robust = recipe.published, recipe.source, "", ""
+    if result is not None:
+        natural, source = f"{result.natural:.2f}", result.source
+        robust = f"{result.autoattack:.2f}" if result.autoattack is not None else f"{result.pgd_20:.2f}*"
+    eps = f"{round(recipe.eps * 255)}/255" if abs(recipe.eps * 255 % 1) < 1e-9 else f"{recipe.eps:g}"
+    named = [recipe.id, recipe.data, recipe.model, recipe.objective]
+    return [*named, eps, str(recipe.cost), natural, robust, source]
 
 
 @contextmanager
@@ -252,14 +241,16 @@ def study_directory(output: Path) -> Iterator[None]:
 def print_study(title: str, summary: pandas.DataFrame, runs: pandas.DataFrame, spread: Spread = "ci") -> None:
     """The table of a study on the terminal, and what AutoAttack warned of."""
     for eps, part in summary.groupby("eps", sort=False):
-        headers, rows = _cells(part, runs, spread)
-        whole = [i for i, header in enumerate(headers) if not header.endswith(_VERSUS)]
-        shown = [header.removesuffix(_VERSUS).replace(" (", "\n(") for header in headers]
+        whole = _texts(part, runs, spread)
+        differences = [name for name in map(str, whole) if name.endswith(_VERSUS)]
         caption = f"{title}, eps = {eps:.4g}: mean ± {_SPREADS[spread]} over seeds"
-        _print_columns(caption, shown, rows, whole)
-        if len(whole) < len(headers):  # two narrow tables fit into 80 columns where a wide one would cut names off
-            differences = [0, *(i for i in range(len(headers)) if i not in whole)]
-            _print_columns(f"{title}: difference to {rows[0][0]}, in points", shown, rows[1:], differences)
+        tables = {caption: whole.drop(columns=differences)}
+        if differences:  # two narrow tables fit into 80 columns where a wide one would cut names off
+            caption = f"{title}: difference to {whole['method'].iloc[0]}, in points"
+            tables[caption] = whole[["method", *differences]].iloc[1:]
+        for caption, shown in tables.items():
+            headers = [name.removesuffix(_VERSUS).replace(" (", "\n(") for name in map(str, shown)]
+            print_table(caption, headers, shown.to_numpy().tolist(), left=("method",))
     for label in _labels(runs):
         say(label)
     # The same warning with other percentages is one line, with the number of runs that it was raised in.
@@ -268,24 +259,21 @@ def print_study(title: str, summary: pandas.DataFrame, runs: pandas.DataFrame, s
         say(f"AutoAttack warns in {count} of {len(runs)} runs (see runs.csv): {flag}")
 
 
-def _print_columns(title: str, headers: list[str], rows: list[list[str]], columns: list[int]) -> None:
-    print_table(title, [headers[i] for i in columns], [[row[i] for i in columns] for row in rows], left=("method",))
+def _texts(summary: pandas.DataFrame, runs: pandas.DataFrame, spread: Spread) -> pandas.DataFrame:
+    """Accuracies, their differences to the first arm and seconds as texts, a column under each heading."""
+    import pandas
 
+    from art_lbgat.study import COUNTS, cell
 
-def _cells(summary: pandas.DataFrame, runs: pandas.DataFrame, spread: Spread) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows: accuracies, their differences to the first arm, seconds."""
-    from art_lbgat.study import COUNTS, MEASURES, cell
-
-    names = [name for name in MEASURES if f"{name}_mean" in summary]
-    compared = [name for name in names if f"{name}_diff" in summary]
-    headers = ["method", *(f"{_TITLES[name]} % (n={int(runs[COUNTS[name]].max())})" for name in names),
-               *(f"{_TITLES[name]}{_VERSUS}" for name in compared), "training s"]  # fmt: skip
-    rows = [
-        [str(row["arm"]), *(cell(row[f"{name}_mean"], row[f"{name}_{spread}"]) for name in names),
-         *(cell(row[f"{name}_diff"], row[f"{name}_diff_ci"]) for name in compared), f"{row['train_seconds']:.0f}"]
-        for row in summary.to_dict("records")
-    ]  # fmt: skip
-    return headers, rows
+    columns = {"method": summary["arm"].tolist()}
+    for end, width in (("mean", spread), ("diff", "diff_ci")):
+        for name in (each for each in _TITLES if f"{each}_{end}" in summary):
+            title = (
+                f"{_TITLES[name]} % (n={int(runs[COUNTS[name]].max())})" if end == "mean" else _TITLES[name] + _VERSUS
+            )
+            columns[title] = list(map(cell, summary[f"{name}_{end}"], summary[f"{name}_{width}"]))
+    columns["training s"] = [f"{seconds:.0f}" for seconds in summary["train_seconds"]]
+    return pandas.DataFrame(columns)
 
 
 def _labels(runs: pandas.DataFrame) -> list[str]:
@@ -326,20 +314,11 @@ def save_study(
     (output / "results.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     parts = []
     for eps, part in summary.groupby("eps", sort=False):
-        table = markdown(*_cells(part, runs, spread), left=("method",))
+        shown = _texts(part, runs, spread)
+        table = markdown([*map(str, shown)], shown.to_numpy().tolist(), left=("method",))
         parts.append(f"eps = {eps:.4g}, mean ± {_SPREADS[spread]} over seeds\n\n{table}")
     text = "\n".join([*parts, *(f"{line}\n" for line in _labels(runs))])
     (output / "table.md").write_text(text, encoding="utf-8")
-
-
-def write_study_page(
-    path: Path, options: StudyOptions, output: Path, runs: pandas.DataFrame, data: DataSet, *, title: str
-) -> None:
-    """The page of a study."""
-    from art_lbgat.report import write_report
-    from art_lbgat.study import study_content
-
-    write_report(path, study_content(options, output, runs, title=title, commands=[typed()], data=data))
 
 
 def keep_models(

@@ -287,22 +287,15 @@ def _dry_run(config: Config, device_type: str | None, reporter: Reporter) -> Non
 
     recipe = config.recipe
     data = load_recipe_data(recipe, config.root, seed=config.seed, limit=config.limit)
-    experiment = recipe.build(data=data, seed=config.seed, device_type=device_type, verbose=False)
-    counts = {
-        "classifier" if i == 0 else f"guide {i - 1}": sum(p.numel() for p in each.model.parameters())
-        for i, each in enumerate([experiment.classifier, *experiment.guides])
-    }
-    del experiment
     found = _measure(config, data, device_type)
+    counts = found.pop("parameters")
     reporter.event("plan", configuration=config.as_toml(), parameters=counts, passes_per_step=str(recipe.cost), **found)
     attack = "none"
     if recipe.attack is not None:
-        attack = (
-            f"{recipe.max_iter} steps of {recipe.step:.4g} in the {'Linf' if recipe.norm == 'inf' else 'L2'} ball of "
-            f"eps {recipe.eps:.4g}, ascending the "
-            f"{'KL to the natural prediction' if recipe.attack == 'trades' else 'cross-entropy'}, model in "
-            f"{recipe.attack_mode} mode"
-        )
+        goal = "KL to the natural prediction" if recipe.attack == "trades" else "cross-entropy"
+        ball = f"{'Linf' if recipe.norm == 'inf' else 'L2'} ball of eps {recipe.eps:.4g}"
+        attack = f"{recipe.max_iter} steps of {recipe.step:.4g} in the {ball}, ascending the {goal}, "
+        attack += f"model in {recipe.attack_mode} mode"
     times = {name: found[name] for name in ("guides", "training", "validation")}
     times["evaluation without AutoAttack and page"] = found["judging"]
     lines = [
@@ -336,6 +329,7 @@ def _measure(config: Config, data: DataSet, device_type: str | None) -> dict[str
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     n, n_test = len(training_images(recipe, data).y), len(data.test_images.y)
+    counts = [sum(p.numel() for p in each.model.parameters()) for each in (experiment.classifier, *experiment.guides)]
     step, steps = _seconds_of_step(experiment), -(-n // recipe.batch_size)
     part = data.test_images if recipe.run.selection == "test" else data.validation_images
     x, y = part.subset(range(min(len(part.y), 128))).arrays()
@@ -346,14 +340,11 @@ def _measure(config: Config, data: DataSet, device_type: str | None) -> dict[str
         own = recipe.for_guide(model).override(keep="last")
         guides += _seconds_of_step(own.build(**how)) * -(-n // own.batch_size) * own.nb_epochs
     return {
-        "step": step,
-        "steps_per_epoch": steps,
-        "guides": guides,
-        "training": step * steps * recipe.nb_epochs,
-        "validation": image * len(part.y) * validated,
-        "judging": image * min(config.n_test or n_test, n_test),
+        "parameters": {f"guide {i - 1}" if i else "classifier": count for i, count in enumerate(counts)},
+        "step": step, "steps_per_epoch": steps, "guides": guides, "training": step * steps * recipe.nb_epochs,
+        "validation": image * len(part.y) * validated, "judging": image * min(config.n_test or n_test, n_test),
         "memory": torch.cuda.max_memory_allocated() if cuda else _peak_of_process(),
-    }
+    }  # fmt: skip
 
 
 def _seconds_of_step(experiment: Experiment) -> float:

@@ -55,15 +55,8 @@ _TABLES = {
     "sanity": ("sanity_checks", ("check", "passed")),
 }
 _PICTURED = "pgd-20"
-_LIBRARIES = (
-    "adversarial-robustness-toolbox",
-    "torch",
-    "torchvision",
-    "numpy",
-    "pandas",
-    "pyautoattack",
-    "robustbench",
-)
+_LIBRARIES = ("adversarial-robustness-toolbox", "torch", "torchvision", "numpy", "pandas", "pyautoattack",
+              "robustbench")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,7 +252,7 @@ def evaluate_for_report(
     batch_size: int = 250,
     seed: int = 0,
 ) -> ReportContent:
-    """Judge classifiers, measure curves and slices, make pictures, check the attacks, note what was judged with what.
+    """Evaluate classifiers, measure curves and slices, make pictures, check the attacks, note what was run on what.
 
     ``robust`` is the worst case over the attacks, or the one attack there is. Smaller parts are balanced over classes
     and the same for every model. The guide is no model of the table (name it in ``baselines`` too if it is to be one).
@@ -287,15 +280,13 @@ def evaluate_for_report(
     :param config: Settings to be written down, such as those of the training.
     :param commands: What made this, as typed.
     :param batch_size: Samples per batch.
-    :param seed: Seed of every random draw; the global generators are left as found.
+    :param seed: Seed of every random draw; the global generators are unchanged.
     :return: What :func:`~art_lbgat.report.write_report` takes.
     :raises ValueError: Bad arguments, natural logits with NaN or Inf, or an ``x_adv`` that leaves the threat model.
     """
     threat = check_threat(check_number(eps, "eps", exclusive=True), norm)
     names, others, seed = _attack_names(attacks), dict(baselines or {}), check_seed(seed)
-    if name in others:
-        raise ValueError(f"baselines: expected names other than {name!r}, which is that of classifier, got it too.")
-    _check_parts(classifier.nb_classes, class_names, n_curve, n_sanity, n_pictures, resolution)
+    _check_parts(name, others, classifier.nb_classes, class_names, n_curve, n_sanity, n_pictures, resolution)
     models, x, labels = {name: classifier, **others}, as_array(x, "x"), check_labels(y, classifier.nb_classes)
     subjects, rows = run_suite(models, x, labels, threat, names, None, autoattack, batch_size, seed)
     table, order = as_table(rows), balanced_order(labels, seed)
@@ -317,8 +308,11 @@ def evaluate_for_report(
 
 
 def _check_parts(
-    nb_classes: int, class_names: Sequence[str], n_curve: int, n_sanity: int, n_pictures: int, resolution: int
-) -> None:
+    name: str, others: Mapping[str, Any], nb_classes: int, class_names: Sequence[str], n_curve: int, n_sanity: int,
+    n_pictures: int, resolution: int,
+) -> None:  # fmt: skip
+    if name in others:
+        raise ValueError(f"baselines: expected names other than {name!r}, which is that of classifier, got it too.")
     check_count(n_curve, "n_curve")
     check_count(n_sanity, "n_sanity", minimum=0)
     if check_count(n_pictures, "n_pictures", minimum=0) > MAX_PICTURES:
@@ -341,15 +335,9 @@ def _slices(
 
 
 def _provenance(
-    subjects: Mapping[Any, Subject],
-    threat: Threat,
-    attacks: Sequence[str],
-    autoattack: str | Sequence[str],
-    n_curve: int,
-    n_checks: int,
-    config: Mapping[str, Any] | None,
-    commands: Sequence[str],
-) -> dict[str, Any]:
+    subjects: Mapping[Any, Subject], threat: Threat, attacks: Sequence[str], autoattack: str | Sequence[str],
+    n_curve: int, n_checks: int, config: Mapping[str, Any] | None, commands: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
     subject, own = next(iter(subjects.values())), {"art_lbgat": art_lbgat.__version__}
     own |= {"Python": platform.python_version(), "system": platform.system()}
     return {
@@ -393,9 +381,8 @@ def _pictures(
 
 def pareto_front(x: Sequence[float], y: Sequence[float]) -> list[int]:
     """Indices, ``x`` rising, of the points that no other is at least as good as in both and better in one; no NaN."""
-    order = sorted(
-        (i for i in range(len(x)) if math.isfinite(x[i]) and math.isfinite(y[i])), key=lambda i: (-x[i], -y[i])
-    )
+    known = (i for i in range(len(x)) if math.isfinite(x[i]) and math.isfinite(y[i]))
+    order = sorted(known, key=lambda i: (-x[i], -y[i]))
     front: list[int] = []
     for i in order:
         if not front or y[i] > y[front[-1]]:
@@ -431,9 +418,8 @@ def _of_summary(table: pandas.DataFrame) -> tuple[list[dict[str, Any]], str]:
         row: dict[str, Any] = {"model": f"{each['arm']}, eps {each['eps']:.4g}" if several else str(each["arm"])}
         for kind, source in (("natural", "natural"), ("robust", robust)):
             mean, half = each[f"{source}_mean"] / 100, each.get(f"{source}_ci", math.nan) / 100
-            low, high = max(0.0, mean - half), min(1.0, mean + half)
-            ends = (math.nan, math.nan) if math.isnan(half) else (low, high)
-            row |= {kind: mean, f"{kind}_low": ends[0], f"{kind}_high": ends[1]}
+            low, high = np.clip([mean - half, mean + half], 0, 1).tolist()
+            row |= {kind: mean, f"{kind}_low": low, f"{kind}_high": high}
         rows.append(row | {name: each[name] for name in ("n", "n_natural", "flags") if name in each})
     radius = "several eps" if several else f"eps {table['eps'].iloc[0]:.4g}"
     return rows, f"{'AutoAttack' if robust == 'autoattack' else 'PGD-20'}, {radius}"

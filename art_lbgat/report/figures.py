@@ -84,14 +84,9 @@ class Drawing(NamedTuple):
 
 @mpl_style.context(_DRAWN)
 def lines(
-    key: str,
-    series: Sequence[Series],
-    *,
-    x_label: str,
-    y_label: str,
-    y_bounds: tuple[float, float] = (-math.inf, math.inf),
-    whole_x: bool = False,
-) -> Drawing:
+    key: str, series: Sequence[Series], *, x_label: str, y_label: str,
+    y_bounds: tuple[float, float] = (-math.inf, math.inf), whole_x: bool = False,
+) -> Drawing:  # fmt: skip
     """Lines with markers over ``x``, and bands where there are intervals; ``key`` begins every id in it."""
     y_ticks = _ticks((v for s in series for v in (*s.y, *s.low, *s.high)), y_bounds)
     x = sorted({v for s in series for v in s.x if math.isfinite(v)}) or [0.0]
@@ -112,14 +107,9 @@ def lines(
 
 @mpl_style.context(_DRAWN)
 def scatter(
-    key: str,
-    series: Sequence[Series],
-    *,
-    x_label: str,
-    y_label: str,
-    backdrop: Series | None = None,
+    key: str, series: Sequence[Series], *, x_label: str, y_label: str, backdrop: Series | None = None,
     front: Series | None = None,
-) -> Drawing:
+) -> Drawing:  # fmt: skip
     """Points in percent with error bars, over small circles (``backdrop``) and the border of what is dominated."""
     everything = [*series, *filter(None, [backdrop])]
     x_ticks = _ticks((v for s in everything for v in (*s.x, *s.x_low, *s.x_high)), PERCENT)

@@ -315,10 +315,8 @@ def _scatter(table: pandas.DataFrame, shown: Table, board: pandas.DataFrame | No
         name = f"RobustBench {board['dataset'].iloc[0]} {board['threat_model'].iloc[0]}"
         known = board[board["clean_acc"].notna() & board["robust_acc"].notna()]
         natural, robust = known["clean_acc"].astype(float).tolist(), known["robust_acc"].astype(float).tolist()
-        border, backdrop = (
-            "Pareto front of the published models",
-            Series(f"{name}, {len(known)} published models", natural, robust),
-        )
+        border = "Pareto front of the published models"
+        backdrop = Series(f"{name}, {len(known)} published models", natural, robust)
         title += f", with {name}"
         alt += f"; behind them the {len(known)} published models of {name}, "
         alt += f"robust up to {published(max(robust, default=math.nan))}"
@@ -402,9 +400,8 @@ def _curve(frame: pandas.DataFrame, styles: Styles) -> Section:
     series: list[Series] = []
     for name, rows in frame.groupby("model", sort=False):
         part = rows.sort_values("eps")
-        y, low, high = (
-            (100 * part[c].astype(float)).tolist() if c in part else [] for c in ("accuracy", "low", "high")
-        )
+        columns = ("accuracy", "low", "high")
+        y, low, high = ((100 * part[c].astype(float)).tolist() if c in part else [] for c in columns)
         style = styles.get(str(name), len(series))
         series.append(Series(str(name), part["eps"].astype(float).tolist(), y, low, high, style=style))
     attack = " / ".join(dict.fromkeys(map(str, frame["attack"]))) if "attack" in frame else "attack"
@@ -423,9 +420,8 @@ def _curve(frame: pandas.DataFrame, styles: Styles) -> Section:
     pairs = zip(frame["model"], frame["flags"], strict=True) if "flags" in frame else ()
     said = list(dict.fromkeys(f"{name}: {flags}" for name, flags in pairs if flags))
     table = _table(title, frame, "model eps accuracy interval n flags", accuracy=(ROBUST, percent))
-    return Section(
-        "curve", "Robustness over eps", (note,), said, charts=(Chart("chart", key, title, alt, drawing, table),)
-    )
+    chart = Chart("chart", key, title, alt, drawing, table)
+    return Section("curve", "Robustness over eps", (note,), said, charts=(chart,))
 
 
 def _classes(frame: pandas.DataFrame, class_names: Sequence[str]) -> Section:

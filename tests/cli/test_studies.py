@@ -131,10 +131,11 @@ def test_bad_options_end_with_code_2_and_one_message(command, message, tmp_path,
 
 def without_page(monkeypatch):
     """Runs that are replaced leave no networks to show; the paths of the pages that were asked for."""
-    monkeypatch.setattr("art_lbgat.cli.study.keep_models", lambda *args: [Path("models/one")])
-    monkeypatch.setattr("art_lbgat.study.first_data", lambda options: None)
     pages = []
-    monkeypatch.setattr("art_lbgat.cli.study.write_study_page", lambda path, *_, **__: pages.append(path) or path)
+    monkeypatch.setattr("art_lbgat.cli.study.keep_models", lambda *args: [Path("models/one")])
+    for name in ("first_data", "study_content"):
+        monkeypatch.setattr(f"art_lbgat.study.{name}", lambda *_, **__: None)
+    monkeypatch.setattr("art_lbgat.report.write_report", lambda path, content: pages.append(path))
     return pages
 
 

@@ -83,17 +83,12 @@ def test_frozen_guides_are_trained_first_and_kept(tmp_path):
     assert "guide 0: all 25 epochs are done" in again.stderr
 
 
-def test_autoattack_judges_the_first_images_of_each_class(tmp_path, few_queries):
-    done("train", "digits-natural", "--output", tmp_path / "a", *SHORT, "--limit", "100", "--n-autoattack", "10")
-    results = pd.read_csv(tmp_path / "a" / "results.csv").set_index("attack")
+def test_the_page_holds_the_table_and_the_configuration_and_autoattack_takes_the_first_images(tmp_path, few_queries):
+    done("train", "digits-lbgat", "--output", tmp_path, *SHORT[:-1], "--limit", "100", "--n-autoattack", "10")
+    page, results = (tmp_path / "report.html").read_text(), pd.read_csv(tmp_path / "results.csv").set_index("attack")
     assert results.n["autoattack (standard)"] == 10
-
-
-def test_the_page_holds_the_table_and_the_configuration(tmp_path):
-    done("train", "digits-lbgat", "--output", tmp_path, *SHORT[:-1], "--limit", "100")
-    page = (tmp_path / "report.html").read_text()
-    natural = pd.read_csv(tmp_path / "results.csv").accuracy[0]
-    assert all(text in page for text in (f"{100 * natural:.1f}", "guide_ce_weight", "LBGAT on digits"))
+    shown = f"{100 * results.accuracy['natural']:.1f}"
+    assert all(text in page for text in (shown, "guide_ce_weight", "LBGAT on digits"))
 
 
 def test_a_finished_run_is_refused_and_goes_on_with_resume(run, tmp_path):
@@ -183,9 +178,9 @@ def test_json_lines_are_all_that_is_on_stdout_and_a_service_is_told_too(tmp_path
 
 
 def test_quiet_is_quiet_and_a_log_has_a_line_per_epoch_without_colour(tmp_path):
-    quiet = done("train", "digits-madry", "--output", tmp_path / "a", *SHORT, "--limit", "100", "--quiet")
+    quiet, loud = (done("train", "digits-madry", "--output", tmp_path / str(i), *SHORT, "--limit", "100", *more)
+                   for i, more in enumerate([["--quiet"], []]))  # fmt: skip
     assert quiet.output == ""
-    loud = done("train", "digits-madry", "--output", tmp_path / "b", *SHORT, "--limit", "100")
     assert re.fullmatch(r"PGD-AT: epoch 1/1: loss [\d.]+, train robust [\d.]+ %, \d+ images/s\n", loud.stderr)
     assert "pgd-20" in loud.stdout
     assert "\x1b" not in loud.output
