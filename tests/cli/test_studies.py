@@ -53,6 +53,7 @@ def test_demo_trains_judges_prints_and_saves(tmp_path):
     record = json.loads((output / "results.json").read_text())
     assert (record["arms"]["BGAT"]["eps"], record["arms"]["BGAT"]["nb_epochs"]) == (0.1, 1)
     assert record["versions"]["torch"]
+    assert record["command"].startswith("art-lbgat demo --seeds 2")
     assert len(record["runs"]) == 4
     shown = f"{summary.natural_mean['BGAT']:.1f} ± {summary.natural_std['BGAT']:.1f}"
     assert f"| {shown} |" in (output / "table.md").read_text()
@@ -60,8 +61,6 @@ def test_demo_trains_judges_prints_and_saves(tmp_path):
     page = (output / "report.html").read_text(encoding="utf-8")
     assert "means over 2 seeds" in page
     assert f"open {output / 'report.html'}" in " ".join(said.split())
-    subprocess.run(command, capture_output=True, check=True)  # everything is there
-    assert pd.read_csv(output / "runs.csv").equals(runs)
 
 
 def test_demo_on_a_folder_of_images_is_one_command(tmp_path):

@@ -1,6 +1,5 @@
 """Studies: runs are repeatable and resumable, guides are trained once, summaries are right."""
 
-import json
 import math
 import os
 import signal
@@ -172,12 +171,10 @@ def test_a_killed_study_goes_on_where_it_was(tmp_path):
     wait_until(lambda: not any(map(running, children)))
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*.json")}
     assert 1 <= len(kept) < 4
-    subprocess.run(command, capture_output=True, check=True)
+    arms = {name: RECIPES[name] for name in ("digits-natural", "digits-madry")}
+    again = run_study(StudyOptions(arms, nb_epochs=2, n_autoattack=0, workers=1), tmp_path)
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
-    assert len(pd.read_csv(tmp_path / "runs.csv")) == 4
-    record = json.loads((tmp_path / "results.json").read_text())
-    assert record["command"].startswith("art-lbgat study --recipe digits-natural")
-    assert record["arms"]["digits-madry"]["nb_epochs"] == 2
+    assert len(again) == 4
 
 
 def test_summary_has_means_intervals_and_paired_differences():
@@ -250,17 +247,17 @@ def test_a_run_that_was_stopped_in_training_goes_on_with_the_same_bits(tmp_path)
 
 def test_the_page_of_a_study_has_its_means_and_the_networks_of_its_first_seed(tmp_path, monkeypatch):
     in_this_process(monkeypatch)
-    chosen = options("natural", "madry", "bgat", "lbgat", seeds=(3, 4), n_autoattack=5)
+    chosen = options("natural", "madry", "lbgat", seeds=(3, 4), n_autoattack=2)
     runs = run_study(chosen, tmp_path)
     state = torch.get_rng_state()
     content = study_content(chosen, tmp_path, runs, title="A study", commands=["art-lbgat study"])
     assert torch.equal(state, torch.get_rng_state())
-    assert set(content.ours) == {"bgat", "lbgat"}
+    assert list(content.ours) == ["lbgat"]
     table = as_results(content.results, content.ours).table.set_index("model")
     for arm, part in runs.groupby("arm"):
         assert table.robust[arm] == pytest.approx(part.autoattack.mean())
         assert table.natural[arm] == pytest.approx(part.natural.mean())
-        assert table.n[arm] == 5
+        assert table.n[arm] == 2
     shown = content.attacks.set_index(["model", "attack"])
     assert shown.accuracy["madry", "pgd-20"] == pytest.approx(runs[runs.arm == "madry"]["pgd-20"].mean())
     subject = content.ours[0]
