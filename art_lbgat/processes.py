@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-Found = TypeVar("Found")
 FEWEST_ROWS = 2  # of a global batch, for a process that takes part
 _PATIENCE = timedelta(days=30)  # a batch of an attack may take hours; a process that ends is noticed at once
 _LET_GO = 0.2  # seconds; a thread of gloo needs microseconds, once it is given the interpreter
@@ -118,7 +117,7 @@ class Processes:
         """The main process's whole number."""
         return int(self.total(torch.tensor(value if self.is_main else 0, dtype=torch.int64)))
 
-    def on_main(self, action: Callable[[], Found]) -> Found | None:
+    def on_main(self, action: Callable[[], Any]) -> Any:
         """The result of ``action`` in the main process, None in others; if it fails, all fail, and nobody waits."""
         found, error = None, None
         if self.is_main:
@@ -147,8 +146,8 @@ class Processes:
             buffer.copy_(old + change.reshape(buffer.shape))
 
     @contextmanager
-    def gathering(self) -> Iterator[Callable[[bytes], list[bytes]]]:
-        """For the block, a function from the bytes of this process to those of all, in the order of ranks.
+    def gathering(self) -> Iterator[Callable[[Any], list[Any]]]:
+        """For the block, a function from an object of this process to those of all, in the order of ranks.
 
         Over connections of their own, however long one waits, which close when the block is left: a process that
         leaves it by an exception keeps nobody waiting.
@@ -160,8 +159,7 @@ class Processes:
             dist.barrier()  # notices a process that is gone; the next line would wait for it
             groups: list[Any] = [dist.new_group(backend="gloo", timeout=_PATIENCE)]
 
-        def gather(mine: bytes) -> list[bytes]:
-            """The bytes of each process, of any length."""
+        def gather(mine: Any) -> list[Any]:
             found: list[Any] = [None] * self.world
             with named_loss_of_a_process("evaluation", _GATHERING):
                 dist.all_gather_object(found, mine, group=groups[0])

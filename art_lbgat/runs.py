@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import pandas
 from art.estimators.classification import PyTorchClassifier
 
 from art_lbgat.checks import check_choice, check_count, check_kind, check_path, check_seed
+from art_lbgat.data import DataSet, balanced_order
 from art_lbgat.engine.checkpoint import read_checkpoint, read_newest
+from art_lbgat.evaluation import evaluate
 from art_lbgat.fingerprint import MAY_CHANGE, differences
 from art_lbgat.preserve import preserved_randomness
 from art_lbgat.recipes import Recipe
@@ -23,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 CONFIG, CHECKPOINTS, PAGE = "config.toml", "checkpoints", "report.html"
 HISTORY, RESULTS, TABLE, WEIGHTS = "history.csv", "results.csv", "table.md", "model.safetensors"
-_FREE = {"published", "source", "notes", *MAY_CHANGE} - {"nb_epochs"}
 
 
 def guide_file(index: int, ending: str = ".safetensors") -> str:
@@ -50,8 +52,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        if self.n_test is not None:
-            check_count(self.n_test, "n_test")
+        check_count(1 if self.n_test is None else self.n_test, "n_test")
         check_count(self.n_autoattack, "n_autoattack", minimum=0)
 
     @property
@@ -61,7 +62,7 @@ class Config:
         data = Path(str(self.root)).resolve().name if named else self.recipe.data
         return f"{self.recipe.objective} on {data}"
 
-    def for_data(self, data: Any) -> Config:
+    def for_data(self, data: DataSet) -> Config:
         """With the facts of a data set."""
         names = tuple(map(str, data.class_names or ()))
         return replace(self, input_shape=tuple(data.input_shape), nb_classes=data.nb_classes, class_names=names)
@@ -94,13 +95,11 @@ class Config:
 
     def differences_from(self, other: Config) -> list[str]:
         """Lines ``name: the other's -> ours`` for whatever makes another run of it."""
-        return differences(other.decisive(), self.decisive())
-
-    def decisive(self) -> dict[str, Any]:
-        """Everything that decides the result, by name."""
-        own = self.recipe.as_dict()
-        flat = {**own, **own.pop("run"), "seed": self.seed, "limit": self.limit}
-        return {name: value for name, value in flat.items() if name not in _FREE and name != "run"}
+        free = {"run", "published", "source", "notes", *MAY_CHANGE} - {"nb_epochs"}
+        old, new = other.recipe.as_dict(), self.recipe.as_dict()
+        for values, each in ((old, other), (new, self)):
+            values |= {**values["run"], "seed": each.seed, "limit": each.limit}
+        return [line for name in new if name not in free for line in differences(old[name], new[name], name)]
 
 
 @dataclass(frozen=True)
@@ -144,10 +143,10 @@ class Run:
 def load(path: str | Path, device_type: str | None = None) -> Run:
     """The classifier of a run of ``art-lbgat train``, or of one under ``models`` of a study or a demo.
 
-    :param path: The directory (its kept weights, or those of the newest checkpoint while it goes on), or a file of
+    :param path: The directory (its kept weights, or those of the newest checkpoint of an unfinished run), or a file of
         weights or a checkpoint in it.
     :param device_type: ``"cpu"`` or ``"gpu"``; None takes a GPU where there is one.
-    :return: Classifier, guides, class names, recipe, eps and norm; global random generators are left as found.
+    :return: Classifier, guides, class names, recipe, eps and norm; global random generators are unchanged.
     :raises FileNotFoundError: If there is no such path, or there are no weights in it yet.
     :raises ValueError: If there is no ``config.toml`` in or above it, or weights do not fit.
     """
@@ -162,33 +161,32 @@ def load(path: str | Path, device_type: str | None = None) -> Run:
         raise ValueError(f"path: there is no {CONFIG} in or above {path} that says which network it is{hint}.")
     config = Config.read(directory / CONFIG)
     recipe = config.recipe
-    model, name = recipe.model, recipe.objective
-    files = [guide_file(index) for index in range(len(recipe.guides))]
+    files = {guide_file(index): model for index, model in enumerate(recipe.guides)}
+    model, name = files.get(path.name, recipe.model), recipe.objective
     if path.name in files:
-        index = files.index(path.name)
-        model, name = recipe.guides[index], f"guide {index} of {recipe.objective}"
+        name = f"guide {list(files).index(path.name)} of {name}"
     elif path.resolve() not in {(directory / each).resolve() for each in ("", WEIGHTS, CONFIG)}:
-        name = f"{recipe.objective}, {path.name}"
-    classifier = _untrained(directory, config, model, device_type)
-    load_weights(classifier.model, _weights(path, directory))
-    guides = []
-    for file, model in zip(files, recipe.guides, strict=True):
-        if (directory / file).is_file():
-            guides.append(_untrained(directory, config, model, device_type))
-            load_weights(guides[-1].model, directory / file)
+        name += f", {path.name}"
+    classifier = _with_weights(directory, config, model, _weights(path, directory), device_type)
+    guides = [_with_weights(directory, config, model, directory / file, device_type)
+              for file, model in files.items() if (directory / file).is_file()]  # fmt: skip
     return Run(name, classifier, guides, config, directory)
 
 
-def _untrained(directory: Path, config: Config, model: str, device_type: str | None) -> PyTorchClassifier:
+def _with_weights(
+    directory: Path, config: Config, model: str, weights: Path | Mapping[str, Any], device_type: str | None
+) -> PyTorchClassifier:
     if config.nb_classes is None or not config.input_shape:
         what = "does not say input_shape and nb_classes; expected one that `art-lbgat train` wrote"
         raise ValueError(f"path: {directory / CONFIG} {what}.")
     with preserved_randomness():
-        return recipe_classifier(config.recipe, model, config.nb_classes, config.input_shape, device_type)
+        made = recipe_classifier(config.recipe, model, config.nb_classes, config.input_shape, device_type)
+    load_weights(made.model, weights)
+    return made
 
 
 def _weights(path: Path, directory: Path) -> Path | Mapping[str, Any]:
-    """What is asked for, or the weights that were kept, or those of the newest checkpoint of a run that goes on."""
+    """What is asked for, or the weights that were kept, or those of the newest checkpoint of an unfinished run."""
     if path.name.startswith("step-"):
         return dict(read_checkpoint(path).state["models"]["classifier"])
     if path.is_file() and path.name != CONFIG:
@@ -200,7 +198,28 @@ def _weights(path: Path, directory: Path) -> Path | Mapping[str, Any]:
     if found is None:
         raise FileNotFoundError(f"path: there are no weights and no checkpoint in {directory} yet.")
     logger.warning(
-        "the run in %s has not ended: these are its weights after %s. `art-lbgat train --output %s --resume` goes on.",
+        "the run in %s has not ended: these are its weights after %s; `art-lbgat train --output %s --resume` ends it.",
         directory, found.path.name, directory,
     )  # fmt: skip
     return dict(found.state["models"]["classifier"])
+
+
+def evaluation_images(data: DataSet, n: int | None = None, part: str = "test") -> tuple[Any, Any]:
+    """``n`` images of a part of the data, or all, and labels; every beginning has the same number of each class."""
+    check_count(1 if n is None else n, "n")
+    images = data.test_images if part == "test" else data.validation_images
+    x, y = images.subset(balanced_order(images.y)[:n]).arrays()
+    return x, y
+
+
+def evaluate_images(
+    classifier: PyTorchClassifier | Mapping[str, PyTorchClassifier], x: Any, y: Any, n_autoattack: int = 0,
+    n: int | None = None, *, attacks: Sequence[str] = ("natural", "pgd-20"), norm: str = "inf", **how: Any,
+) -> pandas.DataFrame:  # fmt: skip
+    """The table of ``evaluate`` of the first ``n`` images, with AutoAttack on the first ``n_autoattack``, if any."""
+    how["norm"] = "inf" if norm == "inf" else 2
+    tables = [evaluate(classifier, x[:n], y[:n], attacks=tuple(attacks), **how)]
+    if check_count(n_autoattack, "n_autoattack", minimum=0):
+        how.pop("sources", None)
+        tables.append(evaluate(classifier, x[:n_autoattack], y[:n_autoattack], attacks=("autoattack",), **how))
+    return pandas.concat(tables, ignore_index=True)

@@ -1,4 +1,4 @@
-"""Studies: recipes x seeds on one data set, each trained and judged alike, resumable, as one table with intervals."""
+"""Studies: recipes x seeds on one data set, all evaluated alike, resumable, as one table with intervals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
@@ -19,20 +18,19 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import pandas
 import torch
 
 from art_lbgat import __version__
 from art_lbgat.checks import check_choice, check_count, check_kind, check_path, check_seed, check_text
-from art_lbgat.data import DataSet, balanced_order
+from art_lbgat.data import DataSet
 from art_lbgat.data.datasets import LARGEST_SEED
-from art_lbgat.evaluation import evaluate
 from art_lbgat.evaluation.results import wilson_interval
 from art_lbgat.files import write_text
 from art_lbgat.preserve import preserved_randomness
 from art_lbgat.recipes import Recipe
 from art_lbgat.recipes.build import load_recipe_data, recipe_classifier, training_images
+from art_lbgat.runs import evaluate_images, evaluation_images
 from art_lbgat.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
@@ -61,9 +59,9 @@ class StudyOptions:
     :param root: Where the data lies; not needed for the digits.
     :param limit: Use only so many training images, or all.
     :param nb_epochs: Epochs of every run and guide, milestones and warm-up in proportion; None takes the recipes'.
-    :param part: What is judged: ``"test"`` for numbers to report, ``"validation"`` to choose settings by.
+    :param part: What is evaluated: ``"test"`` for numbers to report, ``"validation"`` to choose settings by.
     :param n_test: Images, balanced over classes, for natural accuracy and PGD-20, the same for every run; or all.
-    :param n_autoattack: Images that standard AutoAttack judges, the first of those; 0 leaves it out.
+    :param n_autoattack: Images for standard AutoAttack, the first of those; 0 leaves it out.
     :param workers: Processes; None is one per core, or one where there is a GPU.
     :raises TypeError: A value of the wrong type.
     :raises ValueError: No arm or seed, arms on different data, a value outside its range.
@@ -105,27 +103,16 @@ class StudyOptions:
 
         :param arm: Its label.
         """
-        return self._scaled(self.arms[arm])
+        return self.arms[arm].scaled(self.nb_epochs or self.arms[arm].nb_epochs)
 
     def guide_recipe(self, recipe: Recipe, model: str) -> Recipe:
-        """The recipe that trains one frozen guide, judged at the eps and norm of its student.
+        """The recipe that trains one frozen guide, evaluated at the eps and norm of its student.
 
         :param recipe: The student's.
         :param model: The guide's architecture.
         """
-        return self._scaled(recipe.for_guide(model)).override(eps=recipe.eps, norm=recipe.norm)
-
-    def processes(self) -> int:
-        """How many processes run."""
-        return self.workers or (1 if torch.cuda.is_available() else cores())
-
-    def _scaled(self, recipe: Recipe) -> Recipe:
-        return recipe if self.nb_epochs is None else recipe.scaled(self.nb_epochs)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        own = recipe.for_guide(model)
+        return own.scaled(self.nb_epochs or own.nb_epochs).override(eps=recipe.eps, norm=recipe.norm)
 
 
 @dataclass(frozen=True)
@@ -143,10 +130,10 @@ class Task:
         """Everything that decides the result, as plain values."""
         options = self.options
         recipe = {k: v for k, v in self.recipe.as_dict().items() if k not in ("published", "source", "notes")}
-        judged = {name: getattr(options, name) for name in ("limit", "part", "n_test", "n_autoattack")}
+        chosen = {name: getattr(options, name) for name in ("limit", "part", "n_test", "n_autoattack")}
         root = None if options.root is None else str(Path(options.root).resolve())
         own = {"root": root, "seed": self.seed, "index": self.index, "guides": list(self.guides)}
-        return {"recipe": recipe, **judged, **own, "version": __version__}
+        return {"recipe": recipe, **chosen, **own, "version": __version__}
 
     @property
     def key(self) -> str:
@@ -158,7 +145,7 @@ class Task:
 def run_study(
     options: StudyOptions, output: str | Path | None = None, report: Report | None = None
 ) -> pandas.DataFrame:
-    """Train and judge every arm with every seed.
+    """Train and evaluate every arm with every seed.
 
     Each run writes ``<output>/runs/<recipe>-seed<k>-<settings>.{json,safetensors,history.csv}`` when it ends. Called
     again with the same ``output``, runs that ended are read, and only the others are run.
@@ -166,7 +153,7 @@ def run_study(
     :param options: What to run.
     :param output: The folder that keeps the runs; None keeps nothing.
     :param report: Called with (runs done, runs in all, row) after each run.
-    :return: A row per arm and seed: accuracies in [0, 1], images judged, AutoAttack's warnings, seconds.
+    :return: A row per arm and seed: accuracies in [0, 1], numbers of images, AutoAttack's warnings, seconds.
     :raises TypeError: Arguments of another type.
     :raises NotADirectoryError: If ``output`` is a file.
     """
@@ -181,7 +168,7 @@ def run_study(
     with place as root:
         folder = Path(root) / "runs"
         folder.mkdir(parents=True, exist_ok=True)
-        rows = _run_all([list(stage.values()) for stage in stages], folder, options, report)
+        rows = _run_all(stages, folder, options, report)
     return pandas.DataFrame([{"arm": arm, **rows[task.key]} for arm, task in arms])
 
 
@@ -192,40 +179,38 @@ def plan_runs(options: StudyOptions) -> tuple[dict[str, Task], list[tuple[str, T
     for arm in options.arms:
         recipe = options.recipe(arm)
         for seed in options.seeds:
-            keys: list[str] = []
-            seen: Counter[str] = Counter()
-            for model in recipe.guides if recipe.method == "bgat" else ():
-                guide = Task(options.guide_recipe(recipe, model), seed, options, seen[model])
-                seen[model] += 1
-                guides[guide.key] = guide
-                keys.append(guide.key)
-            arms.append((arm, Task(recipe, seed, options, guides=tuple(keys))))
+            frozen = recipe.guides if recipe.method == "bgat" else ()
+            own = [Task(options.guide_recipe(recipe, model), seed, options, frozen[:i].count(model))
+                   for i, model in enumerate(frozen)]  # fmt: skip
+            guides |= {guide.key: guide for guide in own}
+            arms.append((arm, Task(recipe, seed, options, guides=tuple(guide.key for guide in own))))
     return guides, arms
 
 
 def _run_all(
-    stages: Sequence[Sequence[Task]], folder: Path, options: StudyOptions, report: Report | None
+    stages: Sequence[Mapping[str, Task]], folder: Path, options: StudyOptions, report: Report | None
 ) -> dict[str, dict[str, Any]]:
     """The row of each run by key. A stage begins when the one before it has ended."""
     rows: dict[str, dict[str, Any]] = {}
-    total, processes = sum(map(len, stages)), options.processes()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    total, processes = sum(map(len, stages)), options.workers or (1 if torch.cuda.is_available() else cores)
 
-    def ended(task: Task, row: dict[str, Any]) -> None:
-        rows[task.key] = row
+    def ended(key: str, row: dict[str, Any]) -> None:
+        rows[key] = row
         if report is not None:
             report(len(rows), total, row)
 
-    spawn, threads = multiprocessing.get_context("spawn"), max(1, cores() // processes)
+    spawn, threads = multiprocessing.get_context("spawn"), max(1, cores // processes)
     with ProcessPoolExecutor(processes, mp_context=spawn, initializer=initialize, initargs=(threads,)) as pool:
         try:
             for stage in stages:
                 futures = {}
-                for task in stage:
+                for key, task in stage.items():
                     row = finished(task, folder)
                     if row is None:
-                        futures[pool.submit(run, task, folder)] = task
+                        futures[pool.submit(run, task, folder)] = key
                     else:
-                        ended(task, row)
+                        ended(key, row)
                 for future in as_completed(futures):
                     ended(futures[future], future.result())
         except BaseException:
@@ -239,30 +224,29 @@ def initialize(threads: int) -> None:
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     parent = multiprocessing.parent_process()
-    if parent is not None:  # a study that is killed cannot end its workers, which would go on for the length of a run
-        Thread(target=_end_with, args=(parent,), daemon=True).start()
 
+    def end_with_parent() -> None:  # a study that is killed cannot end its workers, which would run to their end
+        if parent is not None:
+            parent.join()
+            os._exit(1)
 
-def _end_with(parent: Any) -> None:
-    parent.join()
-    os._exit(1)
+    Thread(target=end_with_parent, daemon=True).start()
 
 
 def finished(task: Task, folder: Path) -> dict[str, Any] | None:
     """The row of a run that ended earlier, or None where it did not, or its record is damaged."""
     try:
         record = json.loads((folder / f"{task.key}.json").read_text(encoding="utf-8"))
-        row = record["row"]
+        complete = record["settings"] == task.settings and (folder / f"{task.key}.safetensors").is_file()
+        return dict(record["row"]) if complete else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    complete = (folder / f"{task.key}.safetensors").is_file() and record.get("settings") == task.settings
-    return dict(row) if complete else None
 
 
 def run(task: Task, folder: Path) -> dict[str, Any]:
-    """Train and judge; write the weights, then the record, so that a record means that all is there.
+    """Train and evaluate; write the weights, then the record, so that a record means that all is there.
 
-    A run that was stopped in training goes on from its last checkpoint, with the bits of one never stopped.
+    A run that was stopped in training resumes from its last checkpoint, with the bits of one never stopped.
     """
     recipe, options = task.recipe, task.options
     data = load_recipe_data(recipe, options.root, seed=task.seed, limit=options.limit)
@@ -273,7 +257,7 @@ def run(task: Task, folder: Path) -> dict[str, Any]:
     start = time.perf_counter()
     experiment.fit()
     seconds = time.perf_counter() - start
-    # Before judging, which may fail: what took long is not to be lost.
+    # Before the evaluation, which may fail: what took long is not to be lost.
     save_weights(experiment.classifier.model, folder / f"{task.key}.safetensors")
     if recipe.method == "lbgat":
         save_weights(experiment.guides[0].model, folder / f"{task.key}.guide.safetensors")
@@ -281,7 +265,7 @@ def run(task: Task, folder: Path) -> dict[str, Any]:
     row = {
         "recipe": recipe.id, "eps": recipe.eps, "seed": task.seed, "part": options.part,
         "selection": "none" if recipe.run.keep == "last" else recipe.run.selection,
-        **_judge(experiment.classifier, data, task),
+        **_evaluate(experiment.classifier, data, task),
         "train_seconds": seconds, "n_train": len(training_images(recipe, data)),
         "nb_epochs": int(experiment.trainer.history.epoch.iloc[-1]),
     }  # fmt: skip
@@ -296,26 +280,22 @@ def first_data(options: StudyOptions) -> DataSet:
     return load_recipe_data(recipe, options.root, seed=options.seeds[0], limit=options.limit)
 
 
-def judged_images(data: DataSet, options: StudyOptions, most: int | None = None) -> Any:
-    """The images that runs are judged on, as arrays, every beginning with the same number of each class."""
-    images = data.test_images if options.part == "test" else data.validation_images
-    n = len(images) if options.n_test is None else max(options.n_test, options.n_autoattack)
-    return images.subset(balanced_order(images.y)[: n if most is None else min(n, most)]).arrays()
+def _images(data: DataSet, options: StudyOptions, most: int | None = None) -> tuple[Any, Any]:
+    """The images that runs are evaluated on, as arrays."""
+    few = None if options.n_test is None else max(options.n_test, options.n_autoattack)
+    return evaluation_images(data, min(filter(None, (few, most)), default=None), options.part)
 
 
-def _judge(classifier: PyTorchClassifier, data: DataSet, task: Task) -> dict[str, Any]:
+def _evaluate(classifier: PyTorchClassifier, data: DataSet, task: Task) -> dict[str, Any]:
     options, recipe = task.options, task.recipe
-    x, y = judged_images(data, options)
-    n = len(x) if options.n_test is None else min(options.n_test, len(x))
-    how: dict[str, Any] = {"eps": recipe.eps, "norm": "inf" if recipe.norm == "inf" else 2, "seed": task.seed}
-    whole = evaluate(classifier, x[:n], y[:n], attacks=("natural", "pgd-20"), **how)
-    row = {"natural": whole.accuracy[0], "pgd-20": whole.accuracy[1], "n": n, "flags": ""}
-    seconds, few = whole.seconds.sum(), options.n_autoattack
-    if few:
-        part = evaluate(classifier, x[:few], y[:few], attacks=("autoattack",), **how)
-        row |= {"autoattack": part.accuracy[0], "flags": part["flags"][0], "autoattack_kind": part.attack[0]}
-        seconds += part.seconds.sum()
-    return {**row, "n_autoattack": min(few, len(x)), "judge_seconds": float(seconds)}
+    x, y = _images(data, options)
+    how: dict[str, Any] = {"eps": recipe.eps, "norm": recipe.norm, "seed": task.seed}
+    table = evaluate_images(classifier, x, y, options.n_autoattack, options.n_test, **how)
+    natural, pgd, *strong = table.to_dict("records")
+    row = {"natural": natural["accuracy"], "pgd-20": pgd["accuracy"], "n": natural["n"], "flags": ""}
+    for each in strong:
+        row |= {"autoattack": each["accuracy"], "flags": each["flags"], "autoattack_kind": each["attack"]}
+    return {**row, "n_autoattack": min(options.n_autoattack, len(x)), "judge_seconds": float(table["seconds"].sum())}
 
 
 def summarize(runs: pandas.DataFrame, baseline: str | None = None) -> pandas.DataFrame:
@@ -335,32 +315,26 @@ def summarize(runs: pandas.DataFrame, baseline: str | None = None) -> pandas.Dat
         raise ValueError(f"runs: expected the table of run_study, missing columns {sorted(lacking)}.")
     if baseline is not None and not (isinstance(baseline, str) and baseline in set(runs["arm"])):
         raise ValueError(f"baseline: expected one of {sorted(set(runs['arm']))}, got {baseline!r}.")
-    measures = [name for name in MEASURES if name in runs]
     rows = []
     for (eps, arm), group in runs.groupby(["eps", "arm"], sort=False):
-        row = {"eps": eps, "arm": arm, "seeds": len(group)}
-        for name in measures:
-            values = group[name].to_numpy() * 100
-            spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-            row |= {f"{name}_mean": values.mean(), f"{name}_std": spread, f"{name}_ci": half_interval(values)}
-            if baseline is not None and arm != baseline:
-                other = runs[(runs["arm"] == baseline) & (runs["eps"] == eps)].set_index("seed")[name]
-                paired = (group.set_index("seed")[name] - other).dropna().to_numpy() * 100
-                row |= {f"{name}_diff": paired.mean() if len(paired) else math.nan}
-                row |= {f"{name}_diff_ci": half_interval(paired)}
-        for name in ("train_seconds", "judge_seconds"):
-            row[name] = group[name].mean()
-        rows.append(row)
+        row: dict[str, Any] = {"eps": eps, "arm": arm, "seeds": len(group)}
+        other = runs[(runs["arm"] == baseline) & (runs["eps"] == eps)].set_index("seed")
+        for name in (each for each in MEASURES if each in runs):
+            values = group.set_index("seed")[name]
+            percent = 100 * values
+            row |= {f"{name}_mean": percent.mean(), f"{name}_std": percent.std(), f"{name}_ci": half_interval(percent)}
+            if baseline not in (None, arm):
+                paired = 100 * (values - other[name]).dropna()
+                row |= {f"{name}_diff": paired.mean(), f"{name}_diff_ci": half_interval(paired)}
+        rows.append(row | {name: group[name].mean() for name in ("train_seconds", "judge_seconds")})
     return pandas.DataFrame(rows)
 
 
-def half_interval(values: np.ndarray) -> float:
+def half_interval(values: pandas.Series[float]) -> float:
     """Half the width of the 95 % confidence interval of the mean (Student's t); NaN for fewer than two values."""
     from scipy.stats import t
 
-    if len(values) < 2:
-        return math.nan
-    return float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    return float(t.ppf(0.975, len(values) - 1) * values.sem()) if len(values) > 1 else math.nan
 
 
 def cell(mean: float, spread: float) -> str:
@@ -371,14 +345,9 @@ def cell(mean: float, spread: float) -> str:
 
 
 def study_content(
-    options: StudyOptions,
-    output: str | Path,
-    runs: pandas.DataFrame,
-    *,
-    title: str,
-    commands: Sequence[str] = (),
+    options: StudyOptions, output: str | Path, runs: pandas.DataFrame, *, title: str, commands: Sequence[str] = (),
     data: DataSet | None = None,
-) -> ReportContent:
+) -> ReportContent:  # fmt: skip
     """What a page says of a study: the table of :func:`summarize`, and curves, pictures and regions of its networks.
 
     Results are means over all seeds. Everything else is of the networks of the first seed, and of the seven most robust
@@ -415,37 +384,34 @@ def study_content(
     subject = (guided or arms)[0]
     arms = [subject, *(arm for arm in arms if arm != subject)][:_MOST_MODELS]
     data = first_data(options) if data is None else check_kind(data, "data", DataSet)
+    chosen = {arm: (tasks[arm].recipe, folder / f"{tasks[arm].key}.safetensors") for arm in arms}
     with preserved_randomness():
-        models = {
-            arm: _network(tasks[arm].recipe, tasks[arm].recipe.model, folder / f"{tasks[arm].key}.safetensors", data)
-            for arm in arms
-        }
+        models = {arm: _network(recipe, recipe.model, path, data) for arm, (recipe, path) in chosen.items()}
         guide = _guide(tasks[subject], options, folder, data)
-    x, y = judged_images(data, options, _MOST_IMAGES)
+    x, y = _images(data, options, _MOST_IMAGES)
     content = evaluate_for_report(
         models.pop(subject), x, y, eps=eps, norm="inf" if norm == "inf" else 2, name=subject, title=title,
         baselines=models, guide=guide, attacks=("natural", "pgd-20"), class_names=data.class_names,
         history={arm: pandas.read_csv(folder / f"{tasks[arm].key}.history.csv") for arm in arms},
         config=tasks[subject].settings, commands=commands, seed=first,
     )  # fmt: skip
-    attacks = _attacks(summary, runs, norm)
-    flags = {arm: "; ".join(dict.fromkeys(flag for flag in part["flags"] if flag)) for arm, part in runs.groupby("arm")}
-    results = attacks.assign(flags=attacks["model"].map(flags))
-    threat = as_results(results).attack
+    results = attacks = _attacks(summary, runs, norm)
+    threat = as_results(attacks).attack
     if seeds >= _ENOUGH_SEEDS:
+        flags = attacks.drop_duplicates("model").set_index("model")["flags"]
         n = {"n": int(runs[COUNTS[robust]].max()), "n_natural": int(runs["n"].max())}
         results = summary.assign(flags=summary["arm"].map(flags), **n)
-    notes = (_note(seeds, first, len(x)),)
+    attacks, notes = attacks.drop(columns="flags"), (_note(seeds, first, len(x)),)
     return replace(content, results=results, ours=guided, attacks=attacks, threat=threat, notes=notes)
 
 
 def _note(seeds: int, first: int, images: int) -> str:
     """What the numbers of the page are means over."""
-    note = (
-        f"Accuracies in the answer, the scatter and the tables of models and attacks are means over {seeds} seeds. "
-        if seeds > 1
-        else "Each number is of one training, with one seed; another seed gives another number. "
-    )
+    note = "Each number is of one training, with one seed; another seed gives another number. "
+    if seeds > 1:
+        note = (
+            f"Accuracies in the answer, the scatter and the tables of models and attacks are means over {seeds} seeds. "
+        )
     note += f"Curves, pictures, regions, classes and checks are of the networks of seed {first}, on {images} images."
     if seeds < _ENOUGH_SEEDS:
         note += " Intervals are over images alone: so few trainings do not tell how much another one may differ."
@@ -470,14 +436,26 @@ def _guide(task: Task, options: StudyOptions, folder: Path, data: DataSet) -> Py
 
 def _attacks(summary: pandas.DataFrame, runs: pandas.DataFrame, norm: str) -> pandas.DataFrame:
     """The means as rows of an evaluation; of few seeds, with intervals over the images, the same for every seed."""
-    names = {"autoattack": " / ".join(map(str, sorted(set(runs.get("autoattack_kind", ()))))) or "autoattack"}
-    rows = []
+    tables, kinds = [], " / ".join(sorted(map(str, runs.get("autoattack_kind", pandas.Series()).unique())))
+    n = {"n": runs["n"].max(), "n_autoattack": runs["n_autoattack"].max(), "autoattack_kind": kinds}
     for row in summary.to_dict("records"):
-        for measure in (each for each in MEASURES if f"{each}_mean" in row):
-            mean, half, n = row[f"{measure}_mean"] / 100, row[f"{measure}_ci"] / 100, int(runs[COUNTS[measure]].max())
-            seeds = max(0.0, mean - half), min(1.0, mean + half)
-            low, high = seeds if row["seeds"] >= _ENOUGH_SEEDS else wilson_interval(mean, n)
-            rows.append({"model": row["arm"], "attack": names.get(measure, measure), "norm": norm,
-                         "eps": 0.0 if measure == "natural" else row["eps"], "n": n, "accuracy": mean, "low": low,
-                         "high": high})  # fmt: skip
+        flags = "; ".join(dict.fromkeys(filter(None, runs.loc[runs["arm"] == row["arm"], "flags"])))
+        means = {name: row[f"{name}_mean"] / 100 for name in MEASURES if f"{name}_mean" in row}
+        table = evaluation_rows({**n, **means, "eps": row["eps"], "flags": flags}, norm)
+        if row["seeds"] >= _ENOUGH_SEEDS:
+            half = [row[f"{name}_ci"] / 100 for name in means]
+            table["low"], table["high"] = (table["accuracy"] - half).clip(0, 1), (table["accuracy"] + half).clip(0, 1)
+        tables.append(table.assign(model=row["arm"], flags=flags))
+    return pandas.concat(tables, ignore_index=True)
+
+
+def evaluation_rows(run: Mapping[str, Any], norm: str) -> pandas.DataFrame:
+    """A row of a study as the table of ``evaluate``."""
+    rows = []
+    for name in (each for each in MEASURES if each in run):
+        n, strong = int(run[COUNTS[name]]), name == "autoattack"
+        low, high = wilson_interval(run[name], n)
+        rows.append({"attack": run["autoattack_kind"] if strong else name, "norm": norm,
+                     "eps": 0.0 if name == "natural" else run["eps"], "n": n, "accuracy": run[name], "low": low,
+                     "high": high, "flags": run["flags"] if strong else ""})  # fmt: skip
     return pandas.DataFrame(rows)

@@ -36,7 +36,7 @@ result = benchmark(
     experiment.classifier,
     data_dir=options.data_dir,
     n_examples=options.n_examples,
-    state_path=options.output / "autoattack.sqlite",
+    state_path=options.output / "autoattack",
     model_name="LBGAT small CNN",
     architecture="small CNN",
 )

@@ -17,7 +17,6 @@ from art_lbgat.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "reference").glob("*.md")])
-ONE_SCRIPT = ("tutorial.md",)  # pages whose blocks follow one another
 COMMAND = r"^ {4}art-lbgat (.+(?:\\\n.+)*)$"
 
 # Blocks run in forks of one process that has imported what takes seconds, so that they cost what they do themselves.
@@ -66,15 +65,11 @@ def python_blocks(page):
     return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        pytest.param(code, id=f"{page.name}-{i}")
-        for page in PAGES
-        if page.name not in ONE_SCRIPT
-        for i, code in enumerate(python_blocks(page))
-    ],
-)
+BLOCKS = {f"{page.name}-{i}": code for page in PAGES for i, code in enumerate(python_blocks(page))
+          if page.name != "tutorial.md"}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", BLOCKS.values(), ids=BLOCKS)
 def test_python_blocks_run(code, tmp_path):
     """Each block by itself."""
     check_runs(code, tmp_path)
@@ -98,12 +93,8 @@ def test_tutorial_runs(photos):
     page = ROOT / "docs" / "tutorial.md"
     check_runs("\n".join(python_blocks(page)), photos)
     assert (photos / "photos.html").stat().st_size > 10_000
-    quick = {
-        "demo": "--nb-epochs 1 --seeds 1 --n-autoattack 0 --workers 1 --method PGD-AT --method LBGAT",
-        "train": "--nb-epochs 1",
-        "evaluate": "",
-        "recipes": "",
-    }
+    quick = {"demo": "--nb-epochs 1 --seeds 1 --n-autoattack 0 --workers 1 --method PGD-AT --method LBGAT",
+             "train": "--nb-epochs 1", "evaluate": ""}  # fmt: skip
     lines = re.findall(COMMAND, page.read_text(), re.MULTILINE)
     assert {line.split()[0] for line in lines} == {"demo", "train", "evaluate"}
     for line in lines:
@@ -117,13 +108,11 @@ def test_tutorial_runs(photos):
     assert "class night" in (photos / "results" / "photos" / "report.html").read_text(encoding="utf-8")
 
 
-def commands():
-    for page in PAGES:
-        for i, text in enumerate(re.findall(COMMAND, page.read_text(), re.MULTILINE)):
-            yield pytest.param(text, id=f"{page.name}-{i}")
+COMMANDS = {f"{page.name}-{i}": text for page in PAGES
+            for i, text in enumerate(re.findall(COMMAND, page.read_text(), re.MULTILINE))}  # fmt: skip
 
 
-@pytest.mark.parametrize("text", commands())
+@pytest.mark.parametrize("text", COMMANDS.values(), ids=COMMANDS)
 def test_commands_have_the_options_that_are_written(text):
     """Every ``art-lbgat`` line names a command and options that there are."""
     words = [word for word in re.sub(r"\\\n|#.*", " ", text).split() if not set(word) & set("|<>;&")]

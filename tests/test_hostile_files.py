@@ -1,13 +1,10 @@
 """Files made to do harm: archives, images, state files, weights and pickles end in one error that names them."""
 
-import contextlib
-import hashlib
 import io
 import json
 import os
 import pickle  # noqa: TID251 (to make malicious files)
 import shutil
-import sqlite3
 import tarfile
 import warnings
 import zipfile
@@ -20,7 +17,8 @@ from safetensors.torch import save
 from torch.torch_version import TorchVersion
 
 from art_lbgat.data import images, load_npz, read_images, read_npz_images
-from art_lbgat.evaluation.record import Entry, Record, pack
+from art_lbgat.engine.checkpoint import write_checkpoint
+from art_lbgat.evaluation.record import Entry, Record
 from art_lbgat.recipes import Recipe
 from art_lbgat.robustbench import import_robustbench
 from art_lbgat.robustbench.images import corrupted_images, load_images, missing_data
@@ -206,51 +204,33 @@ def test_files_of_cifar_with_another_checksum_are_not_unpickled(protocol, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["cifar-10-batches-py"]
 
 
-def entry(content):
-    """An entry with the right checksum: whoever writes the file can write that too."""
-    return "UPDATE entry SET content = ?, sha256 = ?", [content, hashlib.sha256(content).hexdigest()]
-
-
-def noted(notes):
-    """The tensors of an entry with other notes."""
-    text = torch.frombuffer(bytearray(notes), dtype=torch.uint8)
-    return save({"0 rows": torch.arange(3), "0 x_adv": torch.zeros(3, 2), "notes": text})
-
-
 EVIL = pickle.dumps(Calls(os.system, "touch marker"))
+ROWS = {"rows": torch.arange(3), "x_adv": torch.zeros(3, 2), "flags": {}, "seconds": 0.5}
 STATES = {
-    "content": [entry(EVIL)],
-    "notes": [entry(noted(EVIL))],
-    "no notes": [entry(save({"0 rows": torch.arange(3), "0 x_adv": torch.zeros(3, 2)}))],
-    "notes of a list": [entry(noted(b"[1]"))],
-    "flags of a list": [entry(noted(b'[null, {"0": [[1], 0.5]}]'))],
-    "seconds": [entry(noted(b'[null, {"0": [{}, "soon"]}]'))],
-    "another place": [entry(pack({1: Entry(torch.arange(3), torch.zeros(3, 2), {}, 0.5)}))],
-    "numbers": [("UPDATE entry SET content = 3", [])],
-    "identity": [("UPDATE identity SET json = ?", [EVIL])],
-    "identity of a list": [("UPDATE identity SET json = '[1]'", [])],
-    "no identity": [("DELETE FROM identity", [])],
-    "no entries": [("DROP TABLE entry", [])],
-    "a view": [("ALTER TABLE entry RENAME TO t", []), ("CREATE VIEW entry AS SELECT * FROM t", [])],
-    "a trigger": [("CREATE TRIGGER t AFTER INSERT ON entry BEGIN DELETE FROM entry; END", [])],
+    "a pickle": ("natural/step-000000000.safetensors", EVIL),
+    "tensors without a header": ("natural/step-000000000.safetensors", save({"rows": torch.arange(3)})),
+    "other fields": ("natural/step-000000000.safetensors", {**ROWS, "more": 1}),
+    "a run that is a pickle": ("run.json", EVIL),
+    "a run that is a list": ("run.json", b"[1]"),
 }
 
 
-@pytest.mark.parametrize("case", STATES)
-def test_state_files(case, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "content"), STATES.values(), ids=STATES)
+def test_state_files(name, content, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "state"
     with Record(path, {"a": 1}) as record:
         record.add("natural", Entry(torch.arange(3), torch.zeros(3, 2), {"flag": "text"}, 0.5))
-    with contextlib.closing(sqlite3.connect(path)) as database, database:
-        for statement, values in STATES[case]:
-            database.execute(statement, values)
+    if isinstance(content, dict):
+        write_checkpoint((path / name).parent, 0, content, {})
+    else:
+        (path / name).write_bytes(content)
 
     def read():
         with Record(path, {"a": 1}) as record:
             record.get("natural")
 
-    with pytest.raises((ValueError, OSError), match=r"state_path: .*state (is damaged|cannot be used)"):
+    with pytest.raises(ValueError, match=r"state_path: .*state"):
         read()
     assert list(tmp_path.iterdir()) == [path]
 

@@ -88,7 +88,7 @@ def test_files_of_a_study_stay_in_its_folder(tmp_path):
 
 
 def test_a_path_with_nul(tmp_path):
-    with pytest.raises(ValueError, match=r"^state_path: expected the path of a file, got '.*\\x00b'"):
+    with pytest.raises(ValueError, match=r"^state_path: expected a path, got '.*\\x00b'"):
         Record(f"{tmp_path}/a\0b", {})
     with pytest.raises(ValueError, match=r"^path: expected a path, got '.*\\x00b'"):
         Recipe.read(f"{tmp_path}/a\0b")

@@ -43,10 +43,8 @@ def test_workflows_have_few_rights_fixed_actions_and_an_end(path):
     workflow = read(path)
     assert workflow["permissions"] == {"contents": "read"}
     for name, job in workflow["jobs"].items():
-        assert job.get("permissions", {}) in (
-            {},
-            {"id-token": "write"} if (path.stem, name) == ("release", "publish") else {},
-        )
+        publishes = (path.stem, name) == ("release", "publish")
+        assert job.get("permissions", {}) == ({"id-token": "write"} if publishes else {})
         assert job["timeout-minutes"] <= 90
         for step in job["steps"]:
             if "uses" in step:
@@ -85,26 +83,7 @@ def test_the_release_is_built_by_one_job_and_sent_by_another_without_a_token():
 
 def test_the_oldest_versions_are_the_bounds_of_the_package():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    bounds = {
-        (found := Requirement(text)).name.lower(): Version(next(iter(found.specifier)).version) for text in declared
-    }
+    bounds = {each.name.lower(): Version(next(iter(each.specifier)).version) for each in map(Requirement, declared)}
     lines = [line for line in (GITHUB / "oldest.txt").read_text().splitlines() if not line.startswith("#")]
     oldest = {name: Version(version) for name, _, version in (line.partition("==") for line in lines)}
     assert {name: oldest.get(name) for name in bounds} == bounds
-
-
-@pytest.mark.parametrize("path", sorted((GITHUB / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda p: p.name)
-def test_issue_forms_are_forms(path):
-    form = read(path)
-    if path.name == "config.yml":
-        assert all({"name", "url", "about"} == set(link) for link in form["contact_links"])
-        return
-    assert {"name", "description", "body"} <= set(form)
-    fields = [field for field in form["body"] if field["type"] != "markdown"]
-    assert len({field["id"] for field in fields}) == len(fields)
-    assert any(field.get("validations", {}).get("required") for field in fields)
-    for field in form["body"]:
-        assert field["type"] in ("markdown", "textarea", "input", "dropdown", "checkboxes")
-        assert "value" in field["attributes"] if field["type"] == "markdown" else "label" in field["attributes"]
-    for page in re.findall(r"docs/[\w-]+\.md|[A-Z]+\.md", path.read_text()):
-        assert (ROOT / page).exists(), page

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,18 +23,13 @@ if TYPE_CHECKING:
     from art_lbgat.runs import Run
 
 _PAGE_IMAGES = 1000
-_BOARDS = (("cifar10", "Linf"), ("cifar10", "L2"), ("cifar100", "Linf"))
-_NORMS = {"Linf": "inf", "L2": "2"}
 TARGET = "The directory of a run, a checkpoint or weights in it, a name of RobustBench's zoo, or module:function."
 _EXPECTED = TARGET[:-1].replace("The directory", "the directory")
 
 
 def evaluate(
     target: Annotated[str, typer.Argument(help=TARGET)],
-    attack: Annotated[
-        list[str] | None,
-        typer.Option(help="natural, fgsm, pgd-20, cw-20, autoattack, worst, ...; repeat for several."),
-    ] = None,
+    attack: Annotated[list[str] | None, typer.Option(help="pgd-20, cw-20, autoattack, ...; repeatable.")] = None,
     eps: Annotated[float | None, typer.Option(help="Radius; that of the run or the leaderboard if left out.")] = None,
     norm: Annotated[str | None, typer.Option(help="inf or 2; that of the run or the leaderboard if left out.")] = None,
     n: Annotated[int | None, typer.Option(help="Images, the same number of each class; all if left out.")] = None,
@@ -45,7 +40,7 @@ def evaluate(
     dataset: Annotated[str, typer.Option(help="Data set of a zoo name.")] = "cifar10",
     threat_model: Annotated[str, typer.Option(help="Threat model of a zoo name: Linf, L2, corruptions.")] = "Linf",
     model_dir: Annotated[Path, typer.Option(help="Directory of the zoo's weights.")] = Path("models"),
-    batch_size: Annotated[int, typer.Option(help="Images judged together.")] = 250,
+    batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 250,
     seed: Annotated[int, typer.Option(help="Seed of every attack.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     csv: Annotated[Path | None, typer.Option(help="Write the table to this new file.")] = None,
@@ -53,11 +48,12 @@ def evaluate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")] = False,
     json_lines: Annotated[bool, typer.Option("--json-lines", help="Print a JSON object for each row.")] = False,
 ) -> None:
-    """Judge a classifier: natural accuracy and PGD-20, or the attacks that are named; every x_adv is verified."""
+    """Evaluate a classifier: natural accuracy and PGD-20, or the attacks that are named; every x_adv is verified."""
     from art_lbgat.checks import check_choice
     from art_lbgat.evaluation.attacks import plan_attacks
     from art_lbgat.files import write_text
     from art_lbgat.processes import is_main_process
+    from art_lbgat.runs import evaluate_images, evaluation_images
 
     reporter = make_reporter(quiet=quiet, json_lines=json_lines)
     new_file(csv, "csv")
@@ -74,19 +70,19 @@ def evaluate(
     if radius is None:
         raise ValueError("eps: expected a radius (--eps), since the target names none.")
     kind = (found.norm or "inf") if norm is None else check_choice(norm, "norm", ("inf", "2"))
-    how = judging(radius, kind, n=n, n_autoattack=n_autoattack, batch_size=batch_size, seed=seed)
-    x, y = judged_images(found.load_data(data, root), n, part)
+    how: dict[str, Any] = {"eps": radius, "norm": kind, "batch_size": batch_size, "seed": seed}
+    x, y = evaluation_images(found.load_data(data, root), n, part)
     sources = {"guide": found.guide} if found.guide is not None and "transfer" in attacks else None
-    table = judge(found.classifier, x, y, n_autoattack, attacks=tuple(attacks), sources=sources, **how)
+    table = evaluate_images(found.classifier, x, y, n_autoattack, attacks=attacks, sources=sources, **how)
     if csv is not None and is_main_process():
         write_text(csv, table.to_csv(index=False))
     title = f"{found.name}, {part} images"
     reporter.table(title, table)
     if output is not None:
-        own = data in (None, found.data)
+        own = found.run if data in (None, found.data) else None
         write_page(
-            output, found.classifier, x, y, table, name=found.name, title=title, data=found.data if own else data,
-            guide=found.guide, class_names=found.run.class_names if own and found.run else (),
+            output, found.classifier, x, y, table, name=found.name, title=title, data=data or found.data,
+            guide=found.guide, class_names=own.class_names if own else (),
             config=found.run.config.as_toml() if found.run else None, **how,
         )  # fmt: skip
         reporter.say(f"saved in {output}")
@@ -101,6 +97,7 @@ def predict(
     """Classify image files: the class that is predicted for each, and its probability (softmax) in percent."""
     import numpy as np
     import pandas
+    from scipy.special import softmax
 
     from art_lbgat.data import read_images
 
@@ -110,9 +107,7 @@ def predict(
     if len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2]:
         raise ValueError(f"target: expected a classifier of square RGB images, got input_shape {shape}.")
     x = read_images(image, shape[1], "image").astype(np.float32) / np.float32(255)
-    logits = found.classifier.predict(x).astype(np.float64)
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
+    shares = softmax(found.classifier.predict(x).astype(np.float64), axis=1)
     names = found.run.class_names if found.run else []
     table = pandas.DataFrame(
         {
@@ -129,21 +124,18 @@ def predict(
 def report(
     directory: Annotated[Path, typer.Argument(help="Directory of a run of art-lbgat train.")],
     output: Annotated[Path | None, typer.Option(help="The HTML file; DIRECTORY/report.html if left out.")] = None,
-    baseline: Annotated[
-        list[Path] | None, typer.Option(help="Directory of another run, to be shown beside it; repeat for several.")
-    ] = None,
+    baseline: Annotated[list[Path] | None, typer.Option(help="Directory of another run; repeatable.")] = None,
     n: Annotated[int | None, typer.Option(help="Images, the same number of each class; all if left out.")] = None,
     n_autoattack: Annotated[int, typer.Option(help="AutoAttack too, on so many of them; 0 for none.")] = 0,
-    root: Annotated[
-        Path | None, typer.Option(help="Where the data lies; where it lay in training if left out.")
-    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Where the data lies; as in training if left out.")] = None,
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Make the page of a run again: results, curves, pictures, decision regions, sanity checks, provenance."""
     import pandas
 
-    from art_lbgat.runs import CONFIG, HISTORY, PAGE, load
+    from art_lbgat.recipes.build import load_recipe_data
+    from art_lbgat.runs import CONFIG, HISTORY, PAGE, evaluate_images, evaluation_images, load
 
     baselines = baseline or []
     for option, path in (("directory", directory), *(("baseline", path) for path in baselines)):
@@ -159,19 +151,18 @@ def report(
         other = load(path, device_type)
         named = (other.name, f"{other.name} ({path.name})", f"{other.name} ({path})")
         runs[next(each for each in named if each not in runs)] = other
-    how = judging(found.eps, found.norm, n=n, n_autoattack=n_autoattack, seed=found.config.seed)
-    data = Target(found.name, found.classifier, run=found, data=found.recipe.data).load_data(None, root)
-    x, y = judged_images(data, n)
+    data = load_recipe_data(found.recipe, root or found.config.root, seed=found.config.seed)
+    x, y = evaluation_images(data, n)
     models = {name: run.classifier for name, run in runs.items()}
-    results = judge(models if baselines else found.classifier, x, y, n_autoattack, **how)
+    how: dict[str, Any] = {"eps": found.eps, "norm": found.norm, "seed": found.config.seed}
+    results = evaluate_images(models if baselines else found.classifier, x, y, n_autoattack, **how)
     epochs = {name: run.recipe.nb_epochs for name, run in runs.items()}
     budgets = f"Trained for different numbers of epochs: {', '.join(f'{name} {k}' for name, k in epochs.items())}."
     histories = {name: run.directory / HISTORY for name, run in runs.items()}
     place = output or directory / PAGE
     write_page(
-        place, found.classifier, x, y, results, name=found.name, title=title or found.config.title,
-        baselines={name: model for name, model in models.items() if name != found.name} or None,
-        guide=found.guides[0] if found.guides else None,
+        place, models.pop(found.name), x, y, results, name=found.name, title=title or found.config.title,
+        baselines=models or None, guide=found.guides[0] if found.guides else None,
         history={name: pandas.read_csv(path) for name, path in histories.items() if path.is_file()},
         notes=[budgets] if len(set(epochs.values())) > 1 else [], data=found.recipe.data, class_names=data.class_names,
         config=found.config.as_toml(), **how,
@@ -179,71 +170,19 @@ def report(
     say(f"saved in {place}")
 
 
-def judging(
-    eps: float, norm: str, *, n: int | None, n_autoattack: int, batch_size: int = 250, seed: int = 0
-) -> dict[str, Any]:
-    """What ``evaluate`` takes of a command's options, all of them checked."""
-    from art_lbgat.checks import check_count
-
-    if n is not None:
-        check_count(n, "n")
-    check_count(n_autoattack, "n_autoattack", minimum=0)
-    check_count(batch_size, "batch_size")
-    return {"eps": eps, "norm": math.inf if norm == "inf" else 2, "batch_size": batch_size, "seed": seed}
-
-
-def judged_images(data: DataSet, n: int | None, part: str = "test") -> tuple[Any, Any]:
-    """The images that are judged, in an order in which every beginning has the same number of each class."""
-    from art_lbgat.data import balanced_order
-
-    images = data.test_images if part == "test" else data.validation_images
-    x, y = images.subset(balanced_order(images.y, 0)[:n]).arrays()
-    return x, y
-
-
-def judge(
-    classifier: PyTorchClassifier | Mapping[str, PyTorchClassifier],
-    x: Any,
-    y: Any,
-    n_autoattack: int = 0,
-    attacks: Sequence[str] = ("natural", "pgd-20"),
-    sources: Mapping[str, PyTorchClassifier] | None = None,
-    **how: Any,
-) -> pandas.DataFrame:
-    """The table of ``evaluate``, with AutoAttack on the first images where that is asked for."""
-    import pandas
-
-    from art_lbgat.evaluation import evaluate as measure
-
-    tables = [measure(classifier, x, y, attacks=tuple(attacks), sources=sources, **how)]
-    if n_autoattack:
-        tables.append(measure(classifier, x[:n_autoattack], y[:n_autoattack], attacks=("autoattack",), **how))
-    return pandas.concat(tables, ignore_index=True)
-
-
-def published_rows(data: str | None, norm: float | str) -> pandas.DataFrame | None:
+def published_rows(data: str | None, norm: str) -> pandas.DataFrame | None:
     """RobustBench's leaderboard of a data set and norm, or None where there is none."""
-    threat_model = "Linf" if norm in ("inf", math.inf) else "L2"
-    if (data, threat_model) not in _BOARDS:
-        return None
     from art_lbgat.robustbench import leaderboard
 
-    return leaderboard(str(data), threat_model)
+    with suppress(ValueError):
+        return leaderboard(str(data), "Linf" if norm == "inf" else "L2")
+    return None
 
 
 def write_page(
-    path: Path,
-    classifier: PyTorchClassifier,
-    x: Any,
-    y: Any,
-    results: pandas.DataFrame,
-    *,
-    name: str,
-    data: str | None,
-    norm: float,
-    notes: Sequence[str] = (),
-    **more: Any,
-) -> None:
+    path: Path, classifier: PyTorchClassifier, x: Any, y: Any, results: pandas.DataFrame, *, name: str,
+    data: str | None, norm: str, notes: Sequence[str] = (), **more: Any,
+) -> None:  # fmt: skip
     """The page about a classifier: its numbers are those of ``results``, its curves and pictures of some images.
 
     All processes have to come here, as attacks are shared; the main one writes.
@@ -255,18 +194,18 @@ def write_page(
 
     n = min(len(x), _PAGE_IMAGES)
     content = evaluate_for_report(
-        classifier, x[:n], y[:n], name=name, norm=norm, attacks=("natural", "pgd-20"), commands=[typed()],
-        leaderboard=published_rows(data, norm), **more,
+        classifier, x[:n], y[:n], name=name, norm="inf" if norm == "inf" else 2, attacks=("natural", "pgd-20"),
+        commands=[typed()], leaderboard=published_rows(data, norm), **more,
     )  # fmt: skip
     named = results if "model" in results else results.assign(model=name)
-    named = named[["model", *(column for column in named.columns if column != "model")]]
+    named = named[["model", *named.columns.drop("model")]]
     if is_main_process():
         write_report(path, replace(content, results=named, attacks=named, threat="", notes=notes))
 
 
 @dataclass(frozen=True)
 class Target:
-    """A classifier that a command line names, and what is known of how it is to be judged."""
+    """A classifier that a command line names, and what is known of how it is to be evaluated."""
 
     name: str
     classifier: PyTorchClassifier
@@ -281,48 +220,52 @@ class Target:
         return self.run.guides[0] if self.run is not None and self.run.guides else None
 
     def load_data(self, name: str | None, root: Path | None) -> DataSet:
-        """The images that it is judged on: ``name``, or its own, from ``root``, or from where they lay in training."""
+        """Its data set, or that of another name, from ``root``, or from where it lay in training."""
         from art_lbgat.data import load_data
         from art_lbgat.recipes.build import load_recipe_data
 
-        own = name in (None, self.data)
-        name = self.data if name is None else name
+        if self.run is not None and name in (None, self.data):
+            return load_recipe_data(self.run.recipe, root or self.run.config.root, seed=self.run.config.seed)
+        name = name or self.data
         if name is None:
             raise ValueError("data: expected the name of a data set (--data), since the target names none.")
-        if self.run is None or not own:
-            return load_data(name, root)
-        return load_recipe_data(self.run.recipe, root or self.run.config.root, seed=self.run.config.seed)
+        return load_data(name, root)
 
 
 def find_target(
-    text: str,
-    dataset: str = "cifar10",
-    threat_model: str = "Linf",
-    model_dir: Path = Path("models"),
+    text: str, dataset: str = "cifar10", threat_model: str = "Linf", model_dir: Path = Path("models"),
     device_type: str | None = None,
-) -> Target:
-    """The classifier that a path, ``module:function`` (called without arguments) or a name of the zoo stands for.
-
-    :raises FileNotFoundError: If there is no such path, or weights of the zoo are missing.
-    :raises TypeError: If the function does not return a ``PyTorchClassifier``.
-    :raises ValueError: If it names nothing, or weights that do not fit.
-    """
-    from art_lbgat.runs import load
-
+) -> Target:  # fmt: skip
+    """The classifier that a path, ``module:function`` (called without arguments) or a name of the zoo stands for."""
     path = Path(text)
     if path.exists():
-        try:
+        from art_lbgat.runs import load
+
+        with _as_target("path: "):
             run = load(path, device_type)
-        except (TypeError, ValueError, OSError) as error:
-            if not str(error).startswith("path: "):
-                raise
-            raise type(error)(f"target: {str(error).removeprefix('path: ')}") from error
         return Target(run.name, run.classifier, run.eps, run.norm, run.recipe.data, run)
     if path.suffix in (".safetensors", ".pt", ".toml") or len(path.parts) > 1:
         raise FileNotFoundError(f"target: there is no file or directory {text}; expected {_EXPECTED}.")
     if ":" in text:
         return _of_function(text)
-    return _of_zoo(text, dataset, threat_model, model_dir, device_type)
+    from art_lbgat.robustbench import load_classifier
+    from art_lbgat.robustbench.result import EPS
+
+    with _as_target("name: ", "no path, and no name: "):
+        classifier = load_classifier(text, dataset, threat_model, model_dir, device_type=device_type)
+    radius, norm = EPS.get((dataset, threat_model)), {"Linf": "inf", "L2": "2"}.get(threat_model)
+    return Target(text, classifier, None if radius is None else radius.value, norm, dataset)
+
+
+@contextmanager
+def _as_target(argument: str, before: str = "") -> Iterator[None]:
+    """An error about an argument of the function that is called is one about the target."""
+    try:
+        yield
+    except (TypeError, ValueError, OSError) as error:
+        if not str(error).startswith(argument):
+            raise
+        raise type(error)(f"target: {before}{str(error).removeprefix(argument)}") from error
 
 
 def _of_function(text: str) -> Target:
@@ -333,9 +276,8 @@ def _of_function(text: str) -> Target:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the code of a user raises
-        raise ValueError(
-            f"target: the module of {text!r} cannot be imported ({type(error).__name__}: {error})."
-        ) from error
+        what = f"the module of {text!r} cannot be imported ({type(error).__name__}: {error})"
+        raise ValueError(f"target: {what}.") from error
     finally:
         sys.path.remove("")
     function = getattr(module, function_name, None)
@@ -344,33 +286,15 @@ def _of_function(text: str) -> Target:
     try:
         classifier = function()
     except Exception as error:  # likewise
-        raise ValueError(
-            f"target: {text}, called without arguments, failed ({type(error).__name__}: {error})."
-        ) from error
+        what = f"{text}, called without arguments, failed ({type(error).__name__}: {error})"
+        raise ValueError(f"target: {what}.") from error
     if not isinstance(classifier, PyTorchClassifier):
         raise TypeError(f"target: {text} returned {type(classifier).__name__}; expected a PyTorchClassifier.")
     return Target(function_name, classifier)
 
 
-def _of_zoo(name: str, dataset: str, threat_model: str, model_dir: Path, device_type: str | None) -> Target:
-    from art_lbgat.robustbench import load_classifier
-    from art_lbgat.robustbench.result import EPS
-
-    try:
-        classifier = load_classifier(name, dataset, threat_model, model_dir, device_type=device_type)
-    except ValueError as error:
-        if not str(error).startswith("name: "):
-            raise
-        raise ValueError(f"target: no path, and no name: {str(error).removeprefix('name: ')}") from error
-    radius = EPS.get((dataset, threat_model))
-    return Target(name, classifier, None if radius is None else radius.value, _NORMS.get(threat_model), dataset)
-
-
 def choose_device(device: str) -> str | None:
-    """What ``device_type`` is for ``auto``, ``cpu`` or ``cuda``; with torchrun each process takes its own GPU.
-
-    :raises ValueError: Another name, or ``cuda`` where there is none.
-    """
+    """What ``device_type`` is for ``auto``, ``cpu`` or ``cuda``; with torchrun each process takes its own GPU."""
     import torch
 
     from art_lbgat.checks import check_choice

@@ -65,18 +65,16 @@ def benchmark(
     data_dir: Annotated[Path, typer.Option(help="Where the images lie.")] = Path("data"),
     corruptions_data_dir: Annotated[Path | None, typer.Option(help="Where corrupted images lie.")] = None,
     model_dir: Annotated[Path, typer.Option(help="Directory of the zoo's weights.")] = Path("models"),
-    attack: Annotated[
-        list[str] | None, typer.Option(help="Only this attack of AutoAttack, which is no standard; repeat for several.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images judged together.")] = 250,
+    attack: Annotated[list[str] | None, typer.Option(help="Only this attack of AutoAttack; repeatable.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 250,
     seed: Annotated[int, typer.Option(help="Seed of every attack.")] = 0,
-    state: Annotated[Path | None, typer.Option(help="File of finished batches, to go on from after a stop.")] = None,
+    state: Annotated[Path | None, typer.Option(help="Directory of finished batches, to resume from.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the result to this new JSON file.")] = None,
     name: Annotated[str | None, typer.Option(help="What to call the model.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")] = False,
 ) -> None:
-    """Judge a classifier by RobustBench's standard, say what differs from it, and where it would stand."""
+    """Evaluate a classifier by RobustBench's standard, say what differs from it, and where it would stand."""
     import sys
 
     from art_lbgat.processes import is_main_process
@@ -88,21 +86,10 @@ def benchmark(
     check_board(dataset, threat_model)
     found = find_target(target, dataset, threat_model, model_dir, choose_device(device))
     result = measure(
-        found.classifier,
-        dataset,
-        threat_model,
-        eps,
-        n,
-        data_dir=data_dir,
-        corruptions_data_dir=corruptions_data_dir,
-        attacks=attack or "standard",
-        batch_size=batch_size,
-        seed=seed,
-        state_path=state,
-        model_name=name or found.name,
-        architecture=found.run.recipe.model if found.run else None,
-        verbose=sys.stderr.isatty() and not quiet,
-    )
+        found.classifier, dataset, threat_model, eps, n, data_dir=data_dir, corruptions_data_dir=corruptions_data_dir,
+        attacks=attack or "standard", batch_size=batch_size, seed=seed, state_path=state, model_name=name or found.name,
+        architecture=found.run.recipe.model if found.run else None, verbose=sys.stderr.isatty() and not quiet,
+    )  # fmt: skip
     if not is_main_process():
         return
     if save is not None:

@@ -32,7 +32,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     help="Boundary guided adversarial training for the Adversarial Robustness Toolbox.",
-    epilog="Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted (the same command goes on).",
+    epilog="Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted (the same command resumes).",
 )
 
 
@@ -87,27 +87,22 @@ def one_message(command: Callable[..., Any]) -> Callable[..., None]:
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
-            debug = logging.getLogger("art_lbgat").level == logging.INFO
             bad_input = isinstance(error, (TypeError, ValueError, OSError)) and not isinstance(error, ArithmeticError)
-            if debug:
-                traceback.print_exc()
-            say(f"{_process()}error: {_text(error, bad_input, debug)}", err=True)
+            say(_text(error, bad_input), err=True)
             raise typer.Exit(BAD_INPUT if bad_input else FAILED) from None
 
     return run
 
 
-def _text(error: Exception, bad_input: bool, debug: bool) -> str:
-    text = str(error) or type(error).__name__
+def _text(error: Exception, bad_input: bool) -> str:
+    """The message of an error, with its kind where that is unexpected, and the process where it is not the main one."""
+    text, rank = str(error) or type(error).__name__, os.environ.get("RANK", "0")
     expected = bad_input or isinstance(error, (RuntimeError, ImportError, ArithmeticError))
+    debug = logging.getLogger("art_lbgat").level == logging.INFO
     hint = "" if expected or debug else " (art-lbgat --debug ... shows where)"
-    return f"{text if expected else f'{type(error).__name__}: {text}'}{hint}"
-
-
-def _process() -> str:
-    """Which of several processes speaks, if it is not the main one."""
-    rank = os.environ.get("RANK", "0") if os.environ.get("WORLD_SIZE", "1") != "1" else "0"
-    return "" if rank == "0" else f"process {rank}: "
+    process = "" if rank == "0" or os.environ.get("WORLD_SIZE", "1") == "1" else f"process {rank}: "
+    named = text if expected else f"{type(error).__name__}: {text}"
+    return f"{traceback.format_exc() if debug else ''}{process}error: {named}{hint}"
 
 
 for each in (demo, train, evaluate, predict, benchmark, leaderboard, compare, report, recipes, study, doctor):

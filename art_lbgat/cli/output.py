@@ -16,9 +16,7 @@ import typer
 if TYPE_CHECKING:
     import pandas
 
-_SHOWN = 5  # names in an error
 _PIPE_WIDTH = 220  # in a pipe there is no width to fit into
-_NO_TERMS = ("fit", "epoch", "step_in_epoch")
 _ACCURACIES = {
     "train_natural_accuracy": "train natural",
     "train_robust_accuracy": "train robust",
@@ -46,7 +44,7 @@ class Reporter:
             say(text)
 
     def progress(self, text: str) -> None:
-        """A line for people about work that goes on: on stderr, above the bar where there is one."""
+        """A line for people about work under way: on stderr, above the bar where there is one."""
         if self.kind == "lines":
             from tqdm import tqdm
 
@@ -61,16 +59,13 @@ class Reporter:
     def table(self, title: str, frame: pandas.DataFrame) -> None:
         """The table of an evaluation; for programs an event ``"result"`` for each row."""
         if self.kind == "lines":
-            print_results(title, frame)
+            print_table(title, *result_cells(frame), left=("model", "attack", "flags"))
         for row in frame.to_dict("records"):
             self.event("result", **{str(name): value for name, value in row.items()})
 
 
 def make_reporter(*, quiet: bool, json_lines: bool) -> Reporter:
-    """The reporter that the options ask for; processes beside the main one say nothing.
-
-    :raises ValueError: Both options.
-    """
+    """The reporter that the options ask for; processes beside the main one say nothing."""
     from art_lbgat.processes import is_main_process
 
     if quiet and json_lines:
@@ -95,7 +90,7 @@ class ProgressTracker:
         if run["epoch"] > run["nb_epochs"]:
             self._reporter.progress(f"{self._title}: all {run['nb_epochs']} epochs are done")
         elif run["epoch"] > 1 or run["history"]:
-            self._reporter.progress(f"{self._title}: goes on in epoch {run['epoch']} of {run['nb_epochs']}")
+            self._reporter.progress(f"{self._title}: resumes in epoch {run['epoch']} of {run['nb_epochs']}")
 
     def log(self, values: Mapping[str, Any], step: int, epoch: int) -> None:
         """See :class:`~art_lbgat.engine.trackers.Tracker`."""
@@ -113,13 +108,13 @@ class ProgressTracker:
 def summary(values: Mapping[str, Any]) -> str:
     """Loss, its terms (what stands before ``"loss"``) and accuracies of a row of the history as one text."""
     names = list(values)
-    end = names.index("loss") + 1 if "loss" in names else 0
-    terms = {name: float(values[name]) for name in names[:end] if name not in _NO_TERMS}
-    loss = terms.pop("loss", math.nan)
-    parts = f" ({', '.join(f'{name} {value:.4g}' for name, value in terms.items())})" if len(terms) > 1 else ""
+    before = names[: names.index("loss")] if "loss" in names else []
+    terms = [f"{k} {float(values[k]):.4g}" for k in before if k not in ("fit", "epoch", "step_in_epoch")]
+    shown = [f"loss {float(values.get('loss', math.nan)):.4g}" + (f" ({', '.join(terms)})" if len(terms) > 1 else "")]
     found = {word: values.get(name) for name, word in _ACCURACIES.items()}
-    shown = [f"{word} {100 * float(v):.1f} %" for word, v in found.items() if v is not None and v == v]
-    return ", ".join([f"loss {loss:.4g}{parts}", *shown])
+    return ", ".join(
+        shown + [f"{word} {v:.1%}".replace("%", " %") for word, v in found.items() if v is not None and v == v]
+    )
 
 
 def duration(seconds: float) -> str:
@@ -129,28 +124,21 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{whole // 60} min {whole % 60:02} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
 def print_table(
-    title: str,
-    headers: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    left: Collection[str] = (),
+    title: str, headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: Collection[str] = (),
     whole: Collection[str] = (),
-) -> None:
+) -> None:  # fmt: skip
     """A table on stdout: numbers to the right; columns of ``left`` are text, folded unless they are in ``whole``."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
     for header in headers:
-        text = header in left
-        no_wrap = not text or header in whole
-        table.add_column(header, justify="left" if text else "right", overflow="fold", no_wrap=no_wrap)
+        justify: Literal["left", "right"] = "left" if header in left else "right"
+        table.add_column(header, justify=justify, overflow="fold", no_wrap=header not in left or header in whole)
     for row in rows:
         table.add_row(*row)
     width = None if Console().is_terminal else _PIPE_WIDTH
@@ -163,31 +151,18 @@ def print_frame(title: str, frame: pandas.DataFrame) -> None:
         ["" if str(v) in ("nan", "<NA>") else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row]
         for row in frame.itertuples(index=False)
     ]
-    left = [str(name) for name in frame.columns if frame[name].dtype.kind not in "fi"]
-    print_table(title, [str(name) for name in frame.columns], rows, left=left)
+    print_table(title, list(frame.columns), rows, left=frame.select_dtypes(exclude="number").columns)
 
 
 def result_cells(table: pandas.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of the table of ``evaluate``: accuracies in percent with their 95 % intervals."""
-    headers = [*(["model"] if "model" in table else []), "attack", "eps", "n", "accuracy %", "95 % interval", "flags"]
+    models = ["model"] if "model" in table else []
     rows = [
-        [
-            *([str(row["model"])] if "model" in row else []),
-            str(row["attack"]),
-            f"{row['eps']:.4g}",
-            str(row["n"]),
-            f"{100 * row['accuracy']:.2f}",
-            f"{100 * row['low']:.2f} to {100 * row['high']:.2f}",
-            "" if row["flags"] != row["flags"] else str(row["flags"]),
-        ]
-        for row in table.to_dict("records")
-    ]
-    return headers, rows
-
-
-def print_results(title: str, table: pandas.DataFrame) -> None:
-    """The table of an evaluation on stdout."""
-    print_table(title, *result_cells(table), left=("model", "attack", "flags"))
+        [*(str(row[name]) for name in models), str(row["attack"]), f"{row['eps']:.4g}", str(row["n"]),
+         f"{100 * row['accuracy']:.2f}", f"{100 * row['low']:.2f} to {100 * row['high']:.2f}", str(row["flags"])]
+        for row in table.fillna({"flags": ""}).to_dict("records")
+    ]  # fmt: skip
+    return [*models, "attack", "eps", "n", "accuracy %", "95 % interval", "flags"], rows
 
 
 def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[str]) -> str:
@@ -202,11 +177,7 @@ def typed() -> str:
 
 
 def new_file(path: Path | None, option: str) -> None:
-    """Refuse a file that is there, or whose directory is not, before anything long is done.
-
-    :raises ValueError: If it is there already.
-    :raises FileNotFoundError: If its directory is not there.
-    """
+    """Refuse a file that is there, or whose directory is not, before anything long is done."""
     if path is None:
         return
     if path.exists():
@@ -217,13 +188,10 @@ def new_file(path: Path | None, option: str) -> None:
 
 
 def refuse_other_things(directory: Path, besides: str = "") -> None:
-    """Refuse a directory that is not empty; ``besides`` ends the sentence of what is expected.
-
-    :raises ValueError: If there is anything in it.
-    """
+    """Refuse a directory that is not empty; ``besides`` ends the sentence of what is expected."""
     there = sorted(each.name for each in directory.iterdir()) if directory.is_dir() else []
     if there:
-        names = ", ".join(there[:_SHOWN]) + (", ..." if len(there) > _SHOWN else "")
+        names = ", ".join(there[:5]) + (", ..." if len(there) > 5 else "")
         raise ValueError(
             f"output: {directory} holds other things ({names}); expected a new or an empty directory{besides}."
         )
@@ -235,8 +203,7 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
-    if hasattr(value, "item"):
-        value = value.item()
+    value = value.item() if hasattr(value, "item") else value
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):

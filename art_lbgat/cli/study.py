@@ -45,136 +45,124 @@ def study(
     output: Annotated[Path, typer.Option(help="Folder of the study; given again, only missing runs are run.")],
     recipe: Annotated[
         list[str] | None,
-        typer.Option(help="Id of a recipe, or a TOML file; repeat for several.", autocompletion=complete_recipe),
+        typer.Option(help="Id of a recipe, or a TOML file; repeatable.", autocompletion=complete_recipe),
     ] = None,
-    ablation: Annotated[
-        str | None, typer.Option(help="An ablation: guidance, alpha, guide-depth, ensemble, regularizer.")
-    ] = None,
+    ablation: Annotated[str | None, typer.Option(help="guidance, alpha, guide-depth, ensemble or regularizer.")] = None,
     base: Annotated[str, typer.Option(help="The recipe that the ablation varies.")] = "digits-lbgat",
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 3,
     root: Annotated[Path | None, typer.Option(help="Where the data lies; not needed for the digits.")] = None,
     limit: Annotated[int | None, typer.Option(help="Use only so many training images.")] = None,
     nb_epochs: Annotated[int | None, typer.Option(help="Epochs of every run, milestones in proportion.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="field=value in every recipe; repeat for several.")
-    ] = None,
-    part: Annotated[str, typer.Option(help="What is judged: test, or validation to choose settings by.")] = "test",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="field=value of every recipe; repeatable.")] = None,
+    part: Annotated[str, typer.Option(help="What is evaluated: test, or validation to choose settings by.")] = "test",
     n_test: Annotated[int | None, typer.Option(help="Images for natural accuracy and PGD-20; all if left out.")] = None,
-    n_autoattack: Annotated[int, typer.Option(help="Images that AutoAttack judges, per seed; 0 for none.")] = 100,
+    n_autoattack: Annotated[int, typer.Option(help="Images for AutoAttack, per seed; 0 for none.")] = 100,
     workers: Annotated[int | None, typer.Option(help="Processes; one per core if left out.")] = None,
 ) -> None:
-    """Train and judge recipes with several seeds; one table of means, intervals and differences to the first recipe."""
-    from art_lbgat.study import StudyOptions, first_data, run_study, summarize
+    """Train and evaluate recipes with several seeds; one table of means, intervals, differences to the first recipe."""
+    from art_lbgat.recipes import ablation as vary
+    from art_lbgat.study import StudyOptions
 
-    arms = _study_arms(recipe, ablation, base, set_ or [])
+    if bool(recipe) == (ablation is not None):
+        raise ValueError("recipe: expected either --recipe or --ablation.")
+    changes = read_settings(set_ or [])
+    found = [find_recipe(name) for name in recipe or []]
+    arms = {each.id: each for each in found} if ablation is None else vary(ablation, find_recipe(base))
+    if recipe and len(arms) < len(found):
+        raise ValueError(f"recipe: expected different ids, got {[each.id for each in found]}.")
+    arms = {label: each.override(**changes) for label, each in arms.items()}
     options = StudyOptions(
-        arms,
-        seeds=tuple(range(seeds)),
-        root=root,
-        limit=limit,
-        nb_epochs=nb_epochs,
+        arms, seeds=tuple(range(seeds)), root=root, limit=limit, nb_epochs=nb_epochs, n_test=n_test,
         part=part,  # type: ignore[arg-type]  # checked there
-        n_test=n_test,
-        n_autoattack=n_autoattack,
-        workers=workers,
-    )
-    start = time.perf_counter()
-    with study_directory(output):
-        runs = run_study(options, output, _progress_lines())
-    seconds = time.perf_counter() - start
-    summary = summarize(runs, baseline=next(iter(arms)) if len(arms) > 1 else None)
-    data = next(iter(arms.values())).data
-    save_study(output, options, runs, summary, seconds)
-    print_study(data, summary, runs)
-    saved = f"{len(runs)} runs; {seconds:.0f} s; saved in {output}"
+        n_autoattack=n_autoattack, workers=workers,
+    )  # fmt: skip
+    data, baseline = next(iter(arms.values())).data, next(iter(arms)) if len(arms) > 1 else None
+    tables, saved = _run([options], output, data, "ci", baseline)
     if len({(each.eps, each.norm) for each in arms.values()}) > 1:
         say(f"{saved}; no page, since the recipes differ in eps or norm")
         return
-    say("making the page", err=True)
-    images, page = first_data(options), output / "report.html"
-    keep_models(options, output, runs, images)
-    write_study_page(page, options, output, runs, images, title=f"Study on {data}")
-    say(f"{saved}; open {page}")
-
-
-def _study_arms(recipes: list[str] | None, ablation: str | None, base: str, settings: list[str]) -> dict[str, Recipe]:
-    from art_lbgat.recipes import ablation as vary
-
-    if bool(recipes) == (ablation is not None):
-        raise ValueError("recipe: expected either --recipe or --ablation.")
-    changes = read_settings(settings)
-    if ablation is not None:
-        arms = vary(ablation, find_recipe(base))
-    else:
-        found = [find_recipe(name) for name in recipes or []]
-        arms = {each.id: each for each in found}
-        if len(arms) < len(found):
-            raise ValueError(f"recipe: expected different ids, got {[each.id for each in found]}.")
-    return {label: each.override(**changes) for label, each in arms.items()}
+    _, pages = _show([options], output, tables, f"Study on {data}")
+    say(f"{saved}; open {pages[0]}")
 
 
 def demo(
-    output: Annotated[
-        Path, typer.Option(help="Folder for the runs, tables and page; given again, only missing runs are run.")
-    ] = Path("results/demo"),
-    root: Annotated[
-        Path | None, typer.Option(help="Your own images, <class>/<image> or train/ and test/ of such; else the digits.")
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="With --root: images are cropped and resized to this square. [default: 32]")
-    ] = None,
-    eps: Annotated[
-        list[float] | None,
-        typer.Option(help="Radius of the Linf ball, of inputs in [0, 1]; repeat for several. [default: 0.3; 8/255]"),
-    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder of runs and page; given again, missing runs are run.")] = Path(
+        "results/demo"
+    ),
+    root: Annotated[Path | None, typer.Option(help="Your images: <class>/<image>, or train/ and test/.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="With --root: size of images. [default: 32]")] = None,
+    eps: Annotated[list[float] | None, typer.Option(help="Linf radius; repeatable. [default: 0.3; 8/255]")] = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 2,
-    method: Annotated[list[str] | None, typer.Option(help="Only this method; repeat for several.")] = None,
-    part: Annotated[str, typer.Option(help="What is judged: test, or validation to choose settings by.")] = "test",
+    method: Annotated[list[str] | None, typer.Option(help="Only this method; repeatable.")] = None,
+    part: Annotated[str, typer.Option(help="What is evaluated: test, or validation to choose settings by.")] = "test",
     guide_ce_weight: Annotated[float | None, typer.Option(help="LBGAT: weight of the guide's cross-entropy.")] = None,
     nb_epochs: Annotated[int | None, typer.Option(help="Epochs of every method.")] = None,
-    n_autoattack: Annotated[int, typer.Option(help="Test images that AutoAttack judges, per seed.")] = 100,
+    n_autoattack: Annotated[int, typer.Option(help="Test images for AutoAttack, per seed.")] = 100,
     workers: Annotated[int | None, typer.Option(help="Processes; one per core if left out.")] = None,
 ) -> None:
-    """Train a guide, the baselines, BGAT and LBGAT on real digits or your images, judge all with AutoAttack."""
-    import pandas
-
-    from art_lbgat.study import StudyOptions, first_data, run_study, summarize
+    """Train a guide, the baselines, BGAT and LBGAT on real digits or your images, evaluate all with AutoAttack."""
+    from art_lbgat.study import StudyOptions
 
     if root is None and image_size is not None:
         raise ValueError(f"image_size: expected it with --root alone, got {image_size}.")
     family = "digits" if root is None else "folder"
-    radii = eps or [EPS[family]]
-    options = [
+    studies = [
         StudyOptions(
-            _demo_arms(family, radius, method, guide_ce_weight, image_size),
-            seeds=tuple(range(seeds)),
-            root=root,
-            nb_epochs=nb_epochs,
-            part=part,  # type: ignore[arg-type]  # checked there
-            n_autoattack=n_autoattack,
-            workers=workers,
+            _demo_arms(family, radius, method, guide_ce_weight, image_size), seeds=tuple(range(seeds)), root=root,
+            nb_epochs=nb_epochs, part=part,  # type: ignore[arg-type]  # checked there
+            n_autoattack=n_autoattack, workers=workers,
         )
-        for radius in radii
-    ]
-    start, report = time.perf_counter(), _progress_lines()
-    with study_directory(output):
-        tables = [run_study(each, output, report) for each in options]
-    runs = pandas.concat(tables, ignore_index=True)
-    seconds = time.perf_counter() - start
-    summary = summarize(runs)
-    save_study(output, options[0], runs, summary, seconds, "std")
+        for radius in eps or [EPS[family]]
+    ]  # fmt: skip
     title = "Digits (real 8x8 images)" if root is None else f"Photos in {root.resolve().name}"
-    print_study(f"{title}, Linf", summary, runs, "std")
-    say("making the page", err=True)
-    data, several = first_data(options[0]), len(radii) > 1
-    models: list[Path] = []
-    pages: list[Path] = []
-    for radius, each, table in zip(radii, options, tables, strict=True):
-        models += keep_models(each, output, table, data, f" eps {radius:.4g}" if several else "")
-        pages.append(output / (f"report-eps{radius:.4g}.html" if several else "report.html"))
-        write_study_page(pages[-1], each, output, table, data, title=title)
-    say(f"{len(runs)} runs in {seconds:.0f} s; saved in {output}; open {' and '.join(map(str, pages))}")
+    tables, saved = _run(studies, output, f"{title}, Linf", "std")
+    models, pages = _show(studies, output, tables, title)
+    say(f"{saved}; open {' and '.join(map(str, pages))}")
     say(f"to use a model: art-lbgat evaluate {models[-1]}, or predict, report; in Python see docs/models.md")
+
+
+def _run(
+    studies: list[StudyOptions], output: Path, title: str, spread: Spread, baseline: str | None = None
+) -> tuple[list[pandas.DataFrame], str]:
+    """Run studies that differ in eps, save and print them; the table of each, and what was saved."""
+    import pandas
+
+    from art_lbgat.study import run_study, summarize
+
+    start = time.perf_counter()
+
+    def report(done: int, total: int, row: Mapping[str, Any]) -> None:
+        line = (
+            f"[{done:>2}/{total}] {time.perf_counter() - start:4.0f} s  {row['recipe']:<20} eps {row['eps']:.3g} "
+            f"seed {row['seed']}: natural {row['natural']:.1%}, PGD-20 {row['pgd-20']:.1%}"
+        )
+        say(line + (f", AutoAttack {row['autoattack']:.1%}" if "autoattack" in row else ""), err=True)
+
+    with study_directory(output):
+        tables = [run_study(each, output, report) for each in studies]
+    runs, seconds = pandas.concat(tables, ignore_index=True), time.perf_counter() - start
+    summary = summarize(runs, baseline=baseline)
+    save_study(output, studies[0], runs, summary, seconds, spread)
+    print_study(title, summary, runs, spread)
+    return tables, f"{len(runs)} runs in {seconds:.0f} s; saved in {output}"
+
+
+def _show(
+    studies: list[StudyOptions], output: Path, tables: list[pandas.DataFrame], title: str
+) -> tuple[list[Path], list[Path]]:
+    """Keep the networks of the first seed and write a page for each study; the directories and the pages."""
+    from art_lbgat.report import write_report
+    from art_lbgat.study import first_data, study_content
+
+    say("making the page", err=True)
+    data, models, pages = first_data(studies[0]), [], []
+    for study_options, table in zip(studies, tables, strict=True):
+        eps = f"{table['eps'].iloc[0]:.4g}" if len(studies) > 1 else ""
+        models += keep_models(study_options, output, table, data, f" eps {eps}" if eps else "")
+        pages.append(output / (f"report-eps{eps}.html" if eps else "report.html"))
+        content = study_content(study_options, output, table, title=title, commands=[typed()], data=data)
+        write_report(pages[-1], content)
+    return models, pages
 
 
 def _demo_arms(
@@ -203,10 +191,14 @@ def recipes(
     save: Annotated[Path | None, typer.Option(help="Write the recipe to this new TOML file instead.")] = None,
 ) -> None:
     """List the recipes: id, data, model, objective, eps, passes per step, published natural / AutoAttack, source."""
+    from art_lbgat.recipes import RECIPES
+
+    if recipe is None and save is not None:
+        raise ValueError("save: expected the id of one recipe beside it.")
     if recipe is None:
-        if save is not None:
-            raise ValueError("save: expected the id of one recipe beside it.")
-        _print_recipes()
+        headers = ("id", "data", "model", "objective", "eps", "passes per step", "natural", "AutoAttack", "source")
+        title = "Recipes; published accuracies in percent, PGD-20 marked *"
+        print_table(title, headers, map(_recipe_cells, RECIPES.values()), left=headers, whole=("id",))
         return
     found = find_recipe(recipe)
     if save is not None:
@@ -215,51 +207,24 @@ def recipes(
         say(f"saved in {save}")
         return
     values = found.as_dict()
-    for name, value in {**values, **values.pop("run")}.items():
+    for name, value in {**values, **values["run"], "passes per step": found.cost}.items():
         if name != "run":
             say(f"{name}: {value}")
-    say(f"passes per step: {found.cost}")
 
 
-def _print_recipes() -> None:
-    from art_lbgat.recipes import RECIPES
-
-    headers = ("id", "data", "model", "objective", "eps", "passes per step", "natural", "AutoAttack", "source")
-    rows = []
-    for recipe in RECIPES.values():
-        natural = robust = ""
-        result = recipe.published
-        if result is not None:
-            natural = f"{result.natural:.2f}"
-            robust = f"{result.autoattack:.2f}" if result.autoattack is not None else f"{result.pgd_20:.2f}*"
-        source = recipe.source if result is None else result.source
-        eps = f"{round(recipe.eps * 255)}/255" if abs(recipe.eps * 255 % 1) < 1e-9 else f"{recipe.eps:g}"
-        named = (recipe.id, recipe.data, recipe.model, recipe.objective)
-        rows.append((*named, eps, str(recipe.cost), natural, robust, source))
-    title = "Recipes; published accuracies in percent, PGD-20 marked *"
-    print_table(title, headers, rows, left=headers, whole=("id",))
-
-
-def _progress_lines() -> Any:
-    """A report for ``run_study`` that prints a line per run to stderr."""
-    start = time.perf_counter()
-
-    def report(done: int, total: int, row: Mapping[str, Any]) -> None:
-        line = (
-            f"[{done:>2}/{total}] {time.perf_counter() - start:4.0f} s  {row['recipe']:<20} eps {row['eps']:.3g} "
-            f"seed {row['seed']}: natural {row['natural']:.1%}, PGD-20 {row['pgd-20']:.1%}"
-        )
-        say(line + (f", AutoAttack {row['autoattack']:.1%}" if "autoattack" in row else ""), err=True)
-
-    return report
+def _recipe_cells(recipe: Recipe) -> list[str]:
+    result, source, natural, robust = recipe.published, recipe.source, "", ""
+    if result is not None:
+        natural, source = f"{result.natural:.2f}", result.source
+        robust = f"{result.autoattack:.2f}" if result.autoattack is not None else f"{result.pgd_20:.2f}*"
+    eps = f"{round(recipe.eps * 255)}/255" if abs(recipe.eps * 255 % 1) < 1e-9 else f"{recipe.eps:g}"
+    named = [recipe.id, recipe.data, recipe.model, recipe.objective]
+    return [*named, eps, str(recipe.cost), natural, robust, source]
 
 
 @contextmanager
 def study_directory(output: Path) -> Iterator[None]:
-    """Make the directory of a study; if what is done in it fails before there is a file, it is as if never made.
-
-    :raises ValueError: It holds other things, but no study.
-    """
+    """Make the directory of a study; if what is done in it fails before there is a file, it is removed again."""
     made = not output.exists()
     if not (output / "runs").exists():
         refuse_other_things(output, ", or that of a study")
@@ -276,14 +241,16 @@ def study_directory(output: Path) -> Iterator[None]:
 def print_study(title: str, summary: pandas.DataFrame, runs: pandas.DataFrame, spread: Spread = "ci") -> None:
     """The table of a study on the terminal, and what AutoAttack warned of."""
     for eps, part in summary.groupby("eps", sort=False):
-        headers, rows = _cells(part, runs, spread)
-        whole = [i for i, header in enumerate(headers) if not header.endswith(_VERSUS)]
-        shown = [header.removesuffix(_VERSUS).replace(" (", "\n(") for header in headers]
+        whole = _texts(part, runs, spread)
+        differences = [name for name in map(str, whole) if name.endswith(_VERSUS)]
         caption = f"{title}, eps = {eps:.4g}: mean ± {_SPREADS[spread]} over seeds"
-        _print_columns(caption, shown, rows, whole)
-        if len(whole) < len(headers):  # two narrow tables fit into 80 columns where a wide one would cut names off
-            differences = [0, *(i for i in range(len(headers)) if i not in whole)]
-            _print_columns(f"{title}: difference to {rows[0][0]}, in points", shown, rows[1:], differences)
+        tables = {caption: whole.drop(columns=differences)}
+        if differences:  # two narrow tables fit into 80 columns where a wide one would cut names off
+            caption = f"{title}: difference to {whole['method'].iloc[0]}, in points"
+            tables[caption] = whole[["method", *differences]].iloc[1:]
+        for caption, shown in tables.items():
+            headers = [name.removesuffix(_VERSUS).replace(" (", "\n(") for name in map(str, shown)]
+            print_table(caption, headers, shown.to_numpy().tolist(), left=("method",))
     for label in _labels(runs):
         say(label)
     # The same warning with other percentages is one line, with the number of runs that it was raised in.
@@ -292,49 +259,39 @@ def print_study(title: str, summary: pandas.DataFrame, runs: pandas.DataFrame, s
         say(f"AutoAttack warns in {count} of {len(runs)} runs (see runs.csv): {flag}")
 
 
-def _print_columns(title: str, headers: list[str], rows: list[list[str]], columns: list[int]) -> None:
-    print_table(title, [headers[i] for i in columns], [[row[i] for i in columns] for row in rows], left=("method",))
+def _texts(summary: pandas.DataFrame, runs: pandas.DataFrame, spread: Spread) -> pandas.DataFrame:
+    """Accuracies, their differences to the first arm and seconds as texts, a column under each heading."""
+    import pandas
 
+    from art_lbgat.study import COUNTS, cell
 
-def _cells(summary: pandas.DataFrame, runs: pandas.DataFrame, spread: Spread) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows: accuracies, their differences to the first arm, seconds."""
-    from art_lbgat.study import COUNTS, MEASURES, cell
-
-    names = [name for name in MEASURES if f"{name}_mean" in summary]
-    compared = [name for name in names if f"{name}_diff" in summary]
-    headers = ["method", *(f"{_TITLES[name]} % (n={int(runs[COUNTS[name]].max())})" for name in names),
-               *(f"{_TITLES[name]}{_VERSUS}" for name in compared), "training s"]  # fmt: skip
-    rows = [
-        [str(row["arm"]), *(cell(row[f"{name}_mean"], row[f"{name}_{spread}"]) for name in names),
-         *(cell(row[f"{name}_diff"], row[f"{name}_diff_ci"]) for name in compared), f"{row['train_seconds']:.0f}"]
-        for row in summary.to_dict("records")
-    ]  # fmt: skip
-    return headers, rows
+    columns = {"method": summary["arm"].tolist()}
+    for end, width in (("mean", spread), ("diff", "diff_ci")):
+        for name in (each for each in _TITLES if f"{each}_{end}" in summary):
+            title = (
+                f"{_TITLES[name]} % (n={int(runs[COUNTS[name]].max())})" if end == "mean" else _TITLES[name] + _VERSUS
+            )
+            columns[title] = list(map(cell, summary[f"{name}_{end}"], summary[f"{name}_{width}"]))
+    columns["training s"] = [f"{seconds:.0f}" for seconds in summary["train_seconds"]]
+    return pandas.DataFrame(columns)
 
 
 def _labels(runs: pandas.DataFrame) -> list[str]:
     """What makes the numbers other than standard ones on the test set."""
     lines = []
-    if "validation" in set(runs.get("part", ())):
-        lines.append("Judged on the validation part, to choose settings by; these are no test results.")
-    chosen = runs[runs["selection"] == "test"] if "selection" in runs else runs[:0]
+    if "validation" in set(runs["part"]):
+        lines.append("Evaluated on the validation part, to choose settings by; these are no test results.")
+    chosen = runs.loc[runs["selection"] == "test", "arm"].unique()
     if len(chosen):
-        names = ", ".join(dict.fromkeys(chosen["arm"]))
-        lines.append(f"Epoch chosen on the test set (a reproduction, not a fair result): {names}.")
-    kinds = sorted({kind for kind in runs.get("autoattack_kind", ()) if kind != "autoattack (standard)"})
-    if kinds:
-        lines.append(f"AutoAttack is not the standard one: {', '.join(map(str, kinds))}.")
-    return lines
+        lines.append(f"Epoch chosen on the test set (a reproduction, not a fair result): {', '.join(chosen)}.")
+    kinds = sorted({str(kind) for kind in runs.get("autoattack_kind", ()) if kind != "autoattack (standard)"})
+    return [*lines, f"AutoAttack is not the standard one: {', '.join(kinds)}."] if kinds else lines
 
 
 def save_study(
-    output: Path,
-    options: StudyOptions,
-    runs: pandas.DataFrame,
-    summary: pandas.DataFrame,
-    seconds: float,
-    spread: Spread = "ci",
-) -> None:
+    output: Path, options: StudyOptions, runs: pandas.DataFrame, summary: pandas.DataFrame, seconds: float,
+    spread: Spread,
+) -> None:  # fmt: skip
     """``runs.csv``, ``summary.csv``, ``table.md`` and ``results.json`` (all of it, with settings and versions)."""
     import art
     import torch
@@ -344,16 +301,12 @@ def save_study(
     runs.to_csv(output / "runs.csv", index=False)
     summary.to_csv(output / "summary.csv", index=False)
     settings = {name: value for name, value in vars(options).items() if name not in ("arms", "root")}
+    versions = {"art_lbgat": __version__, "art": art.__version__, "torch": torch.__version__}
     record = {
         "command": typed(),
         "options": {**settings, "seeds": list(options.seeds)},
         "arms": {arm: options.recipe(arm).as_dict() for arm in options.arms},
-        "versions": {
-            "art_lbgat": __version__,
-            "art": art.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": {**versions, "python": platform.python_version()},
         "seconds": seconds,
         "summary": json.loads(summary.to_json(orient="records")),
         "runs": json.loads(runs.to_json(orient="records")),
@@ -361,31 +314,19 @@ def save_study(
     (output / "results.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     parts = []
     for eps, part in summary.groupby("eps", sort=False):
-        table = markdown(*_cells(part, runs, spread), left=("method",))
+        shown = _texts(part, runs, spread)
+        table = markdown([*map(str, shown)], shown.to_numpy().tolist(), left=("method",))
         parts.append(f"eps = {eps:.4g}, mean ± {_SPREADS[spread]} over seeds\n\n{table}")
     text = "\n".join([*parts, *(f"{line}\n" for line in _labels(runs))])
     (output / "table.md").write_text(text, encoding="utf-8")
 
 
-def write_study_page(
-    path: Path, options: StudyOptions, output: Path, runs: pandas.DataFrame, data: DataSet, *, title: str
-) -> None:
-    """The page of a study."""
-    from art_lbgat.report import write_report
-    from art_lbgat.study import study_content
-
-    write_report(path, study_content(options, output, runs, title=title, commands=[typed()], data=data))
-
-
 def keep_models(
     options: StudyOptions, output: Path, runs: pandas.DataFrame, data: DataSet, suffix: str = ""
 ) -> list[Path]:
-    """Write ``<output>/models/<arm>`` for each arm, with the network of the first seed: as a training leaves it.
-
-    ``suffix`` ends each name, to tell studies in one directory apart.
-    """
+    """Write ``<output>/models/<arm><suffix>`` for each arm, with the first seed's network as training leaves it."""
     from art_lbgat.runs import HISTORY, WEIGHTS, Config, guide_file
-    from art_lbgat.study import plan_runs
+    from art_lbgat.study import evaluation_rows, plan_runs
 
     seed, folder, made = options.seeds[0], output / "runs", []
     root = None if options.root is None else str(options.root)
@@ -400,33 +341,7 @@ def keep_models(
         for index, path in enumerate(guides):
             if path.is_file():
                 shutil.copyfile(path, directory / guide_file(index))
-        run = runs[(runs["arm"] == arm) & (runs["seed"] == seed)].iloc[0]
-        write_results(directory, _as_evaluation(run, task.recipe))
+        run = runs[(runs["arm"] == arm) & (runs["seed"] == seed)]
+        write_results(directory, evaluation_rows(dict(run.iloc[0]), task.recipe.norm))
         made.append(directory)
     return made
-
-
-def _as_evaluation(run: Any, recipe: Recipe) -> pandas.DataFrame:
-    """The row of a run as the table of ``evaluate``."""
-    import pandas
-
-    from art_lbgat.evaluation.results import Accuracy
-    from art_lbgat.study import COUNTS, MEASURES
-
-    rows = []
-    for measure in (each for each in MEASURES if each in run):
-        n, strong = int(run[COUNTS[measure]]), measure == "autoattack"
-        low, high = Accuracy(round(run[measure] * n), n).interval
-        rows.append(
-            {
-                "attack": run["autoattack_kind"] if strong else measure,
-                "norm": recipe.norm,
-                "eps": 0.0 if measure == "natural" else recipe.eps,
-                "n": n,
-                "accuracy": run[measure],
-                "low": low,
-                "high": high,
-                "flags": run["flags"] if strong else "",
-            }
-        )
-    return pandas.DataFrame(rows)

@@ -124,8 +124,9 @@ class PerImage:
 
     def __call__(self, x: Tensor, generator: torch.Generator, /) -> Tensor:
         """See :class:`Augmentation`."""
-        name, shape = type(self.transform).__name__, tuple(x.shape[1:])
+        name = type(self.transform).__name__
         _check_images(x, name)
+        shape = tuple(x.shape[1:])
         # Not min() and max() alone: NaN is not in [0, 1] either.
         if self.as_bytes and not bool(((x >= 0) & (x <= 1)).all()):
             raise ValueError(

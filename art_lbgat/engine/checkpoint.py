@@ -43,13 +43,18 @@ class Checkpoint(NamedTuple):
     facts: dict[str, Any]
 
 
+def checkpoint_path(root: Path, step: int) -> Path:
+    """The file of the checkpoint after so many steps."""
+    return root / f"step-{step:09d}.safetensors"
+
+
 def write_checkpoint(root: Path, step: int, state: Mapping[str, Any], facts: Mapping[str, Any]) -> Path:
     """Write a checkpoint: on the disk when this returns, and nothing of it is left if it cannot be written."""
     tensors, tree = pack(state)
     # Clones, since the format takes neither shared memory nor other memory formats.
     plain = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     header = {"format": FORMAT, "step": str(step), "state": json.dumps(tree), "facts": json.dumps(dict(facts))}
-    path = root / f"step-{step:09d}.safetensors"
+    path = checkpoint_path(root, step)
     write_bytes(path, save(plain, {**header, "sha256": _sha256(header, plain)}))
     return path
 
@@ -69,7 +74,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if _sha256(header, tensors) != expected:
             raise ValueError(f"{path} is damaged: its SHA-256 is not the one in its header.")
         step = int(header["step"])
-        if path.name != f"step-{step:09d}.safetensors":
+        if path != checkpoint_path(path.parent, step):
             raise ValueError(f"{path} holds step {step}; it was renamed.")
         return Checkpoint(path, step, unpack(json.loads(header["state"]), tensors), json.loads(header["facts"]))
     except OSError as error:
@@ -280,7 +285,7 @@ def prune(root: Path, keep: int) -> None:
 
 
 @contextmanager
-def locked(root: Path) -> Iterator[None]:
+def locked(root: Path, name: str = "checkpoint_dir") -> Iterator[None]:
     """A directory for one run alone, made if it is not there; a run that was killed leaves no lock."""
     from filelock import FileLock, Timeout
 
@@ -289,8 +294,8 @@ def locked(root: Path) -> Iterator[None]:
         tempfile.TemporaryFile(dir=root, prefix=".step-").close()
         lock = FileLock(root / ".lock", timeout=0).acquire()
     except Timeout as error:
-        raise BlockingIOError(f"checkpoint_dir: another run is using {root}.") from error
+        raise BlockingIOError(f"{name}: another run is using {root}.") from error
     except OSError as error:
-        raise PermissionError(f"checkpoint_dir: {root} cannot be written to ({error.strerror}).") from error
+        raise PermissionError(f"{name}: {root} cannot be written to ({error.strerror}).") from error
     with lock:
         yield

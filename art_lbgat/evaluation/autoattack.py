@@ -79,7 +79,7 @@ def auto_attack(
         fewer than 10 classes there are fewer targets, with 3 untargeted APGD-DLR, with 2 no DLR; this is flagged.
     :param batch_size: Samples attacked together; random starts depend on it.
     :param seed: Seed of every batch.
-    :param state_path: A file for finished batches, from which any number of processes resume. None keeps nothing.
+    :param state_path: A directory for finished batches, from which any number of processes resume. None keeps nothing.
     :param verbose: Whether a progress bar is shown for each attack, by the main process.
     :return: The examples in raw input units, what withstood, and the warnings.
     :raises ValueError: Bad arguments, no or non-uniform ``clip_values``, too few classes or too small images for an
@@ -324,8 +324,8 @@ class _Batches:
         tolerance = 1e-3 * float(recorded.abs().max())
         if logits.shape != recorded.shape or not torch.allclose(logits, recorded, rtol=0, atol=tolerance):
             raise ValueError(
-                "state_path: it belongs to another run, so going on would mix two: the model gives other logits for "
-                "the same images than it recorded. Take another path, or delete the file."
+                "state_path: it belongs to another run, so to resume it would mix two: the model gives other logits "
+                "for the same images than it recorded. Take another path, or delete the directory."
             )
 
     def attack(self, name: str, left: Tensor, place: int) -> Entry:

@@ -1,29 +1,28 @@
-"""What a long evaluation has finished: kept in one SQLite file, a transaction a batch, and shared by its processes."""
+"""What a long evaluation has finished: kept in a directory, a file a batch, and shared by its processes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from art_lbgat.checks import check_path
 from art_lbgat.classifier import TensorView
+from art_lbgat.engine.checkpoint import checkpoint_path, locked, read_checkpoint, write_checkpoint
+from art_lbgat.files import write_text
 from art_lbgat.fingerprint import module_layout
 from art_lbgat.processes import Processes, join_processes
 
 T = TypeVar("T")
-_APPLICATION = 0x4C424741  # "LBGA", at the place where SQLite files say whose they are
-_FORMAT = 2
+_IDENTITY = "run.json"
 _ERRORS: dict[str, type[Exception]] = {
     kind.__name__: kind
     for kind in (ValueError, TypeError, OSError, FileNotFoundError, PermissionError, BlockingIOError, ImportError)
@@ -91,121 +90,69 @@ class Entry(NamedTuple):
 Found = Mapping[int, Entry]  # by the place of the batch
 
 
-def pack(found: Found, failure: tuple[str, str] | None = None) -> bytes:
-    """Entries, and the kind and text of an error, as bytes that run nothing when they are read."""
-    tensors = {}
-    for place, entry in found.items():
-        tensors[f"{place} rows"] = entry.rows.detach().to("cpu", torch.int64).contiguous()
-        tensors[f"{place} x_adv"] = entry.x_adv.detach().cpu().contiguous()
-    notes = {str(place): [dict(entry.flags), entry.seconds] for place, entry in found.items()}
-    text = json.dumps([failure, notes]).encode()
-    return save({**tensors, "notes": torch.frombuffer(bytearray(text), dtype=torch.uint8)})
-
-
-def unpack(packed: bytes) -> tuple[dict[int, Entry], tuple[str, str] | None]:
-    """What was packed; one of several errors if it is something else."""
-    tensors = load(packed)
-    failure, notes = json.loads(bytes(tensors["notes"].numpy()))
-    found = {
-        int(place): Entry(tensors[f"{place} rows"], tensors[f"{place} x_adv"], dict(flags), float(seconds))
-        for place, (flags, seconds) in notes.items()
-    }
-    return found, failure
-
-
 class Record(AbstractContextManager["Record"]):
-    """Entries by part and place; in memory without a path. A file in use, damaged or of another run is refused."""
+    """Entries by part and place: files of a checkpoint's format, ``<path>/<part>/step-<place>.safetensors``.
+
+    In memory without a path. A directory in use or of another run is refused, a damaged file when it is read.
+    """
 
     def __init__(self, path: str | os.PathLike[str] | None, identity: Mapping[str, Any]) -> None:
-        self._path = None if path is None else Path(path)
-        if self._path is not None and not self._path.parent.is_dir():
-            raise FileNotFoundError(f"state_path: there is no directory {self._path.parent} for {self._path.name}.")
-        with self._named_errors("used"):
-            try:
-                self._database = sqlite3.connect(self._path or ":memory:", timeout=0, isolation_level=None)
-            except ValueError as error:  # NUL
-                raise ValueError(f"state_path: expected the path of a file, got {str(path)!r} ({error}).") from error
-            try:
-                self._open(json.loads(json.dumps(identity)))
-            except BaseException:
-                self._database.close()
-                raise
-
-    def _open(self, identity: dict[str, Any]) -> None:
-        execute = self._database.execute
-        execute("PRAGMA trusted_schema = OFF")  # what a file of another's defines calls nothing
-        execute("PRAGMA locking_mode = EXCLUSIVE")
-        execute("BEGIN EXCLUSIVE")  # takes the lock, which is then held until the file is closed
-        (application,) = execute("PRAGMA application_id").fetchone()
-        (version,) = execute("PRAGMA user_version").fetchone()
-        if application == 0 and not execute("SELECT name FROM sqlite_master").fetchall():
-            execute(f"PRAGMA application_id = {_APPLICATION}")
-            execute(f"PRAGMA user_version = {_FORMAT}")
-            execute("CREATE TABLE identity (json TEXT NOT NULL)")
-            execute(
-                "CREATE TABLE entry (part TEXT, place INTEGER, content BLOB, sha256 TEXT, PRIMARY KEY (part, place))"
-            )
-            execute("INSERT INTO identity VALUES (?)", [json.dumps(identity)])
-        elif application != _APPLICATION:
-            raise ValueError(f"state_path: {self._path} is a database of something else.")
-        elif version != _FORMAT:
-            raise ValueError(f"state_path: {self._path} has format {version}, this version reads format {_FORMAT}.")
-        execute("COMMIT")
-        (damage,) = execute("PRAGMA quick_check").fetchone()
-        if damage != "ok":
-            raise sqlite3.DatabaseError(damage)
-        others = {kind for (kind,) in execute("SELECT type FROM sqlite_master")} - {"table", "index"}
-        if others:  # a view or a trigger would run what another wrote
-            raise sqlite3.DatabaseError(f"it holds a {min(others)}")
-        execute("SELECT content, sha256 FROM entry LIMIT 0")
-        try:
-            found = dict(json.loads(execute("SELECT json FROM identity").fetchone()[0]))
-        except (ValueError, TypeError) as error:
-            raise sqlite3.DatabaseError(str(error)) from error
-        if changes := _changes(found, identity, "recorded {!r}, now {!r}"):
-            raise ValueError(
-                f"state_path: {self._path} belongs to another run, so going on would mix two ({changes}). Take another "
-                "path, or delete the file."
-            )
+        self._memory: dict[tuple[str, int], Entry] = {}
+        self._root, self._lock = None if path is None else check_path(path, "state_path"), ExitStack()
+        if self._root is not None:
+            if self._root.is_file():
+                raise ValueError(f"state_path: expected a directory, got the file {self._root}.")
+            if not self._root.parent.is_dir():
+                raise FileNotFoundError(f"state_path: there is no directory {self._root.parent} for {self._root.name}.")
+            with self._lock:  # left with the lock held where nothing is refused
+                self._lock.enter_context(locked(self._root, "state_path"))
+                _check_run(self._root, json.loads(json.dumps(identity)))
+                self._lock = self._lock.pop_all()
 
     def get(self, part: str, place: int = 0) -> Entry | None:
         """The entry at a place of a part, or None if it was not finished."""
-        with self._named_errors("read"):
-            row = self._database.execute(
-                "SELECT content, sha256 FROM entry WHERE part = ? AND place = ?", [part, place]
-            ).fetchone()
-            if row is None:
-                return None
-            try:
-                if hashlib.sha256(row[0]).hexdigest() != row[1]:
-                    raise ValueError("other bytes than were written")
-                return unpack(row[0])[0][place]
-            except (ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
-                raise sqlite3.DatabaseError(f"at {part} {place}: {error}") from error
+        if self._root is None:
+            return self._memory.get((part, place))
+        path = checkpoint_path(self._root / part, place)
+        if not path.exists():
+            return None
+        try:
+            return Entry(**read_checkpoint(path).state)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"state_path: {path}: {error} Delete it to have its batch evaluated again.") from error
 
     def add(self, part: str, entry: Entry, place: int = 0) -> Entry:
         """Keep a finished entry; when this returns it is on disk. OSError if it is not, what was there is intact."""
-        content = pack({place: entry})
-        with self._named_errors("written"):
-            values = [part, place, content, hashlib.sha256(content).hexdigest()]
-            self._database.execute("INSERT INTO entry VALUES (?, ?, ?, ?)", values)
+        if self._root is None:
+            self._memory[part, place] = entry
+            return entry
+        try:
+            (self._root / part).mkdir(exist_ok=True)
+            write_checkpoint(self._root / part, place, entry._asdict(), {})
+        except OSError as error:
+            raise OSError(f"state_path: {self._root} cannot be written ({error}).") from error
         return entry
 
     def __exit__(self, *error: object) -> None:
-        self._database.close()
+        self._lock.close()
 
-    @contextmanager
-    def _named_errors(self, done: str) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise BlockingIOError(f"state_path: another run has {self._path} open.") from error
-            raise OSError(f"state_path: {self._path} cannot be {done} ({error}).") from error
-        except sqlite3.DatabaseError as error:
-            raise ValueError(
-                f"state_path: {self._path} is damaged or no record of a run ({error}); delete it to start anew."
-            ) from error
+
+def _check_run(root: Path, identity: Mapping[str, Any]) -> None:
+    """Write down which run a new directory is of; refuse that of another."""
+    path = root / _IDENTITY
+    if not path.exists():
+        if any(root.glob("[!.]*")):
+            raise ValueError(f"state_path: {root} holds something else; expected a new or empty directory.")
+        write_text(path, json.dumps(identity))
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"state_path: {path} is damaged ({error}); delete {root} to start anew.") from error
+    if changes := _changes(found, identity, "recorded {!r}, now {!r}"):
+        raise ValueError(
+            f"state_path: {root} belongs to another run, so to resume it would mix two ({changes}). Take another "
+            "path, or delete the directory."
+        )
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any], form: str) -> str:
@@ -225,13 +172,13 @@ def sharing(device: torch.device) -> Iterator[Sharing]:
 class Sharing:
     """What several processes do together: what one of them cannot do, none does. One process exchanges nothing."""
 
-    def __init__(self, processes: Processes, gathered: Callable[[bytes], list[bytes]]) -> None:
+    def __init__(self, processes: Processes, gathered: Callable[[Any], list[Any]]) -> None:
         self.rank, self.world, self.is_main = processes.rank, processes.world, processes.is_main
         self._gathered = gathered
 
     def agree(self, facts: Mapping[str, Any]) -> None:
-        """ValueError in every process, unless all run the same thing in the same way, as these facts (JSON) say."""
-        everyones = [json.loads(each) for each in self._gathered(json.dumps(facts).encode())]
+        """ValueError in every process, unless all run the same thing in the same way, as these facts say."""
+        everyones = self._gathered(dict(facts))
         for rank, theirs in enumerate(everyones):
             if changes := _changes(everyones[0], theirs, "{!r} and {!r}"):
                 raise ValueError(
@@ -241,14 +188,13 @@ class Sharing:
 
     def each(self, work: Callable[[], Found]) -> dict[int, Entry]:
         """What the work of each process found, known to all; where it raises in one, an error says so in all."""
-        if self.world == 1:
-            return dict(work())
         raised: Exception | None = None
+        mine: dict[int, Entry] = {}
         try:
-            mine = pack(work())
+            mine = dict(work())
         except Exception as error:
-            raised, mine = error, pack({}, (type(error).__name__, str(error)))
-        everyones = [unpack(each) for each in self._gathered(mine)]
+            raised = error
+        everyones = self._gathered((mine, None if raised is None else (type(raised).__name__, str(raised))))
         if raised is not None:
             raise raised
         for rank, (_, failure) in enumerate(everyones):

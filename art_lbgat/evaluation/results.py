@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from art_lbgat.checks import check_count, check_number
+
 if TYPE_CHECKING:
     import pandas
 
@@ -24,7 +26,12 @@ def wilson_interval(share: float, n: int) -> tuple[float, float]:
 
     :param share: ``p``, in [0, 1]; it need not be a whole number of samples (a mean over seeds).
     :param n: Samples, at least 1.
+    :raises TypeError: A value of the wrong type.
+    :raises ValueError: A value outside its range.
     """
+    if check_number(share, "share") > 1:
+        raise ValueError(f"share: expected a number in [0, 1], got {share!r}.")
+    check_count(n, "n")
     scale = 2 * (n + _Z**2)
     centre = (2 * n * share + _Z**2) / scale
     half = _Z / scale * math.sqrt(4 * n * share * (1 - share) + _Z**2)

@@ -32,7 +32,7 @@ from art_lbgat.diagnostics.plots import class_title
 from art_lbgat.evaluation import robustness_curve, sanity_checks
 from art_lbgat.evaluation.attacks import Threat, check_threat, make_examples, plan_attacks, verify
 from art_lbgat.evaluation.record import data_sha256, weights_sha256
-from art_lbgat.evaluation.results import Row, as_table, norm_name
+from art_lbgat.evaluation.results import Row, as_table, check_columns, norm_name
 from art_lbgat.evaluation.subject import Subject, make_subject, predict
 from art_lbgat.evaluation.suite import run_suite
 
@@ -41,23 +41,22 @@ if TYPE_CHECKING:
 
 MAX_PICTURES = 12
 NORMS = {"inf": "Linf", "2": "L2"}
-OVER_IMAGES = "95 % interval over images (Wilson)"
-OVER_SEEDS = "95 % interval of the mean over seeds (Student's t)"
 _ACCURACIES = ["natural", "natural_low", "natural_high", "robust", "robust_low", "robust_high", "n", "n_natural"]
 _EXPECTED = (
     "columns model, natural, robust (as BenchmarkResult.to_frame has them), or the table of evaluate (attack, "
     "accuracy, with a row 'natural' and another attack for each model), or that of summarize (arm, natural_mean, ...)"
 )
-_NEEDED = {
-    "attacks": ("attack", "accuracy"),
-    "leaderboard": ("model_id", "clean_acc", "robust_acc", "dataset", "threat_model"),
-    "curve": ("eps", "accuracy"),
-    "per_class": ("class",),
-    "slices": ("model", "u", "v", "predicted", "confidence"),
-    "sanity": ("check", "passed"),
+_TABLES = {
+    "attacks": ("evaluate", ("attack", "accuracy")),
+    "leaderboard": ("leaderboard", ("model_id", "clean_acc", "robust_acc", "dataset", "threat_model")),
+    "curve": ("robustness_curve", ("eps", "accuracy")),
+    "per_class": ("accuracies per class", ("class",)),
+    "slices": ("decision_slices", ("model", "u", "v", "predicted", "confidence")),
+    "sanity": ("sanity_checks", ("check", "passed")),
 }
 _PICTURED = "pgd-20"
-_LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "pyautoattack", "robustbench")
+_LIBRARIES = ("adversarial-robustness-toolbox", "torch", "torchvision", "numpy", "pandas", "pyautoattack",
+              "robustbench")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,15 +154,16 @@ class ReportContent:
             if isinstance(getattr(self, name), str):
                 raise TypeError(f"{name}: expected a sequence of texts, got the text {getattr(self, name)!r}.")
         as_results(self.results, self.ours)
-        for name, columns in _NEEDED.items():
-            if getattr(self, name) is not None:
-                _check_table(getattr(self, name), name, columns)
-        for name, frame in self.histories.items():
-            _check_table(frame, f"history[{name!r}]", ("epoch",))
+        tables = [(getattr(self, name), name, *known) for name, known in _TABLES.items()]
+        tables += [(each, f"history[{name!r}]", "trainer.history", ("epoch",)) for name, each in self.histories.items()]
+        for table, name, source, columns in tables:
+            if table is not None:
+                check_columns(table, name, source, columns)
+                if table.empty:
+                    raise ValueError(f"{name}: expected the table of {source}, got no rows.")
         if self.pictures is not None:
             check_kind(self.pictures, "pictures", Pictures)
-        if not isinstance(self.provenance, Mapping):
-            raise TypeError(f"provenance: expected a mapping, got {type(self.provenance).__name__}.")
+        check_kind(self.provenance, "provenance", Mapping)  # type: ignore[type-abstract]
 
     @property
     def histories(self) -> dict[str, pandas.DataFrame]:
@@ -206,20 +206,19 @@ def as_results(table: Any, ours: Sequence[str] = ()) -> Results:
         raise TypeError(f"results: expected a DataFrame with {_EXPECTED}, got {type(table).__name__}.")
     if len(table) == 0:
         raise ValueError(f"results: expected {_EXPECTED}, got no rows.")
-    columns = set(table.columns)
-    interval, attack = OVER_IMAGES, ""
+    columns, attack, interval = set(table.columns), "", "95 % interval over images (Wilson)"
     if {"attack", "accuracy"} <= columns:
         rows, attack = _of_evaluate(table)
     elif {"arm", "natural_mean"} <= columns and {"autoattack_mean", "pgd-20_mean"} & columns:
-        rows, attack, interval = *_of_summary(table), OVER_SEEDS
+        rows, attack = _of_summary(table)
+        interval = "95 % interval of the mean over seeds (Student's t)"
     elif {"model", "natural", "robust"} <= columns:
         rows = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
     else:
         raise ValueError(f"results: expected {_EXPECTED}, got columns {sorted(map(str, columns))}.")
     made = pandas.DataFrame(rows)
     made = made.assign(**{name: math.nan for name in _ACCURACIES if name not in made})
-    if "flags" not in made:
-        made["flags"] = ""
+    made["flags"] = made["flags"].fillna("") if "flags" in made else ""
     made["ours"] = made["model"].isin(list(ours)) if ours or "ours" not in made else made["ours"].astype(bool)
     _check_results(made, ours)
     made = made.sort_values(["robust", "natural"], ascending=False, ignore_index=True, kind="stable")
@@ -253,7 +252,7 @@ def evaluate_for_report(
     batch_size: int = 250,
     seed: int = 0,
 ) -> ReportContent:
-    """Judge classifiers, measure curves and slices, make pictures, check the attacks, note what was judged with what.
+    """Evaluate classifiers, measure curves and slices, make pictures, check the attacks, note what was run on what.
 
     ``robust`` is the worst case over the attacks, or the one attack there is. Smaller parts are balanced over classes
     and the same for every model. The guide is no model of the table (name it in ``baselines`` too if it is to be one).
@@ -281,88 +280,91 @@ def evaluate_for_report(
     :param config: Settings to be written down, such as those of the training.
     :param commands: What made this, as typed.
     :param batch_size: Samples per batch.
-    :param seed: Seed of every random draw; the global generators are left as found.
+    :param seed: Seed of every random draw; the global generators are unchanged.
     :return: What :func:`~art_lbgat.report.write_report` takes.
-    :raises TypeError: Arguments of the wrong type.
     :raises ValueError: Bad arguments, natural logits with NaN or Inf, or an ``x_adv`` that leaves the threat model.
     """
     threat = check_threat(check_number(eps, "eps", exclusive=True), norm)
+    names, others, seed = _attack_names(attacks), dict(baselines or {}), check_seed(seed)
+    _check_parts(name, others, classifier.nb_classes, class_names, n_curve, n_sanity, n_pictures, resolution)
+    models, x, labels = {name: classifier, **others}, as_array(x, "x"), check_labels(y, classifier.nb_classes)
+    subjects, rows = run_suite(models, x, labels, threat, names, None, autoattack, batch_size, seed)
+    table, order = as_table(rows), balanced_order(labels, seed)
+    how: dict[str, Any] = {"norm": norm, "batch_size": batch_size, "seed": seed}
+    radii = [eps * k for k in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)] if curve_eps is None else list(curve_eps)
+    part, few = order[:n_curve], order[:n_sanity]
+    source = guide if guide is not None else next(iter(others.values()), None)
+    return ReportContent(
+        title, table, (name,), _threat_text(table, threat), table, leaderboard, class_names=tuple(class_names),
+        history={name: history} if isinstance(history, pandas.DataFrame) else history,
+        curve=robustness_curve(models, x[part], labels[part], radii, **how) if radii else None,
+        per_class=_per_class(labels, subjects, rows, names),
+        pictures=_pictures(subjects[name], order, n_pictures, threat, name, class_names),
+        slices=_slices(models, guide, x, labels, order[:3], resolution, batch_size, name, class_names),
+        sanity=sanity_checks(classifier, x[few], labels[few], eps=eps, source=source, autoattack=sanity_attacks, **how)
+        .assign(model=name) if n_sanity else None,
+        provenance=_provenance(subjects, threat, names, autoattack, len(part), len(few), config, commands),
+    )  # fmt: skip
+
+
+def _check_parts(
+    name: str, others: Mapping[str, Any], nb_classes: int, class_names: Sequence[str], n_curve: int, n_sanity: int,
+    n_pictures: int, resolution: int,
+) -> None:  # fmt: skip
+    if name in others:
+        raise ValueError(f"baselines: expected names other than {name!r}, which is that of classifier, got it too.")
     check_count(n_curve, "n_curve")
     check_count(n_sanity, "n_sanity", minimum=0)
     if check_count(n_pictures, "n_pictures", minimum=0) > MAX_PICTURES:
         raise ValueError(f"n_pictures: expected at most {MAX_PICTURES}, got {n_pictures}.")
     if check_count(resolution, "resolution", minimum=0) == 1:
         raise ValueError("resolution: expected 0 or at least 2, got 1.")
-    seed = check_seed(seed)
-    if name in (baselines or {}):
-        raise ValueError(f"baselines: expected names other than {name!r}, which is that of classifier, got it too.")
-    models = {name: classifier, **(baselines or {})}
-    x, labels = as_array(x, "x"), check_labels(y, classifier.nb_classes)
-    names = _attack_names(attacks)
-    if class_names and len(class_names) != classifier.nb_classes:
-        raise ValueError(f"class_names: expected {classifier.nb_classes} names, got {len(class_names)}.")
-    subjects, rows = run_suite(models, x, labels, threat, names, None, autoattack, batch_size, seed)
-    table, subject = as_table(rows), subjects[name]
-    order = balanced_order(labels, seed)
-    shared = {"norm": norm, "batch_size": batch_size, "seed": seed}
-    curve = sanity = slices = None
-    radii = [eps * k for k in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)] if curve_eps is None else list(curve_eps)
-    if radii:
-        part = order[:n_curve]
-        curve = robustness_curve(models, x[part], labels[part], radii, **shared)  # type: ignore[arg-type]
-    if n_sanity:
-        part, source = order[:n_sanity], guide if guide is not None else next(iter((baselines or {}).values()), None)
-        sanity = sanity_checks(classifier, x[part], labels[part], eps=eps, source=source, autoattack=sanity_attacks,
-                               **shared).assign(model=name)  # type: ignore[arg-type]  # fmt: skip
-    if resolution and len(order) >= 3:
-        anchors = [f"image {i}, class {class_title(int(labels[k]), class_names)}" for i, k in enumerate(order[:3], 1)]
-        drawn = {**({} if guide is None else {f"guide of {name}": guide}), **models}
-        slices = decision_slices(drawn, x[order[:3]], names=anchors, resolution=resolution, batch_size=batch_size)
-    right = subject.right.numpy()[order]
-    pictured = np.concatenate([order[right], order[~right]])[:n_pictures]  # an attack on what is wrong shows nothing
-    attacked = [each for each in names if each not in ("natural", "worst")]
-    return ReportContent(
-        title=title,
-        results=table,
-        ours=(name,),
-        threat=_threat_text(table, threat),
-        attacks=table,
-        leaderboard=leaderboard,
-        history={name: history} if history is not None and not isinstance(history, Mapping) else history,
-        curve=curve,
-        per_class=_per_class(labels, subjects, rows).assign(attack=" and ".join(attacked)),
-        pictures=_pictures(subject, pictured, threat, name, class_names) if n_pictures else None,
-        slices=slices,
-        class_names=tuple(class_names),
-        sanity=sanity,
-        provenance={
-            "settings": {
-                "eps": threat.eps, "norm": norm_name(threat.norm), "attacks": names, "autoattack": autoattack,
-                "images": len(labels), "images of the curve": min(n_curve, len(labels)),
-                "images of the checks": min(n_sanity, len(labels)),
-                "batch size": batch_size, "seed": seed, "device": str(subject.view.device),
-            },
-            **({"configuration": dict(config)} if config else {}),
-            "SHA-256": {
-                "images and labels": data_sha256(subject.x, subject.y),
-                **{f"weights of {key}": weights_sha256(each.view.module) for key, each in subjects.items()},
-            },
-            "versions": {
-                "art_lbgat": art_lbgat.__version__, "Python": platform.python_version(), "system": platform.system(),
-                **{each: version(each) for each in ("adversarial-robustness-toolbox", *_LIBRARIES)},
-            },
-            "commands": list(commands),
+    if class_names and len(class_names) != nb_classes:
+        raise ValueError(f"class_names: expected {nb_classes} names, got {len(class_names)}.")
+
+
+def _slices(
+    models: Mapping[str, PyTorchClassifier], guide: PyTorchClassifier | None, x: NDArray[Any], labels: NDArray[Any],
+    chosen: NDArray[np.int64], resolution: int, batch_size: int, name: str, class_names: Sequence[str],
+) -> pandas.DataFrame | None:  # fmt: skip
+    if not resolution or len(chosen) < 3:
+        return None
+    anchors = [f"image {i}, class {class_title(int(labels[k]), class_names)}" for i, k in enumerate(chosen, 1)]
+    drawn = {**({} if guide is None else {f"guide of {name}": guide}), **models}
+    return decision_slices(drawn, x[chosen], names=anchors, resolution=resolution, batch_size=batch_size)
+
+
+def _provenance(
+    subjects: Mapping[Any, Subject], threat: Threat, attacks: Sequence[str], autoattack: str | Sequence[str],
+    n_curve: int, n_checks: int, config: Mapping[str, Any] | None, commands: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
+    subject, own = next(iter(subjects.values())), {"art_lbgat": art_lbgat.__version__}
+    own |= {"Python": platform.python_version(), "system": platform.system()}
+    return {
+        "settings": {
+            "eps": threat.eps, "norm": norm_name(threat.norm), "attacks": attacks, "autoattack": autoattack,
+            "images": len(subject.x), "images of the curve": n_curve, "images of the checks": n_checks,
+            "batch size": subject.batch_size, "seed": subject.seed, "device": str(subject.view.device),
         },
-    )  # fmt: skip
+        **({"configuration": dict(config)} if config else {}),
+        "SHA-256": {
+            "images and labels": data_sha256(subject.x, subject.y),
+            **{f"weights of {name}": weights_sha256(each.view.module) for name, each in subjects.items()},
+        },
+        "versions": own | {name: version(name) for name in _LIBRARIES},
+        "commands": list(commands),
+    }  # fmt: skip
 
 
 def _pictures(
-    subject: Subject, chosen: NDArray[np.int64], threat: Threat, name: str, class_names: Sequence[str]
+    subject: Subject, order: NDArray[np.int64], n: int, threat: Threat, name: str, class_names: Sequence[str]
 ) -> Pictures | None:
-    """Some images with their PGD-20 examples; None where inputs are no images or have no range."""
+    """Some images with their PGD-20 examples; None where none are wanted, inputs are no images or have no range."""
     bounds, shape = subject.bounds(), tuple(subject.x.shape[1:])
-    if bounds is None or len(shape) != 3 or shape[0] not in (1, 3):
+    if not n or bounds is None or len(shape) != 3 or shape[0] not in (1, 3):
         return None
+    right = subject.right.numpy()[order]
+    chosen = np.concatenate([order[right], order[~right]])[:n]  # an attack on what is wrong shows nothing
     few = make_subject(subject.view, subject.x[chosen], subject.y[chosen].numpy(), subject.batch_size, subject.seed)
     (plan,) = plan_attacks(_PICTURED)
     made = make_examples(few, plan, threat, torch.ones_like(few.right))
@@ -379,9 +381,8 @@ def _pictures(
 
 def pareto_front(x: Sequence[float], y: Sequence[float]) -> list[int]:
     """Indices, ``x`` rising, of the points that no other is at least as good as in both and better in one; no NaN."""
-    order = sorted(
-        (i for i in range(len(x)) if math.isfinite(x[i]) and math.isfinite(y[i])), key=lambda i: (-x[i], -y[i])
-    )
+    known = (i for i in range(len(x)) if math.isfinite(x[i]) and math.isfinite(y[i]))
+    order = sorted(known, key=lambda i: (-x[i], -y[i]))
     front: list[int] = []
     for i in order:
         if not front or y[i] > y[front[-1]]:
@@ -417,9 +418,8 @@ def _of_summary(table: pandas.DataFrame) -> tuple[list[dict[str, Any]], str]:
         row: dict[str, Any] = {"model": f"{each['arm']}, eps {each['eps']:.4g}" if several else str(each["arm"])}
         for kind, source in (("natural", "natural"), ("robust", robust)):
             mean, half = each[f"{source}_mean"] / 100, each.get(f"{source}_ci", math.nan) / 100
-            low, high = max(0.0, mean - half), min(1.0, mean + half)
-            ends = (math.nan, math.nan) if math.isnan(half) else (low, high)
-            row |= {kind: mean, f"{kind}_low": ends[0], f"{kind}_high": ends[1]}
+            low, high = np.clip([mean - half, mean + half], 0, 1).tolist()
+            row |= {kind: mean, f"{kind}_low": low, f"{kind}_high": high}
         rows.append(row | {name: each[name] for name in ("n", "n_natural", "flags") if name in each})
     radius = "several eps" if several else f"eps {table['eps'].iloc[0]:.4g}"
     return rows, f"{'AutoAttack' if robust == 'autoattack' else 'PGD-20'}, {radius}"
@@ -438,15 +438,6 @@ def _check_results(made: pandas.DataFrame, ours: Sequence[str]) -> None:
             raise ValueError(f"results: expected {kind} in [0, 1], got {values[~values.between(0, 1)].tolist()}.")
 
 
-def _check_table(frame: Any, name: str, columns: Sequence[str]) -> None:
-    if not isinstance(frame, pandas.DataFrame):
-        raise TypeError(f"{name}: expected a DataFrame, got {type(frame).__name__}.")
-    missing = [column for column in columns if column not in frame]
-    if missing or len(frame) == 0:
-        found = f"no columns {missing}" if missing else "no rows"
-        raise ValueError(f"{name}: expected a table with the columns {list(columns)}, got {found}.")
-
-
 def _attack_names(attacks: Any) -> list[str]:
     if isinstance(attacks, str) or not isinstance(attacks, Sequence):
         raise TypeError(f"attacks: expected a sequence of names, got {attacks!r}.")
@@ -463,14 +454,15 @@ def _threat_text(table: pandas.DataFrame, threat: Threat) -> str:
 
 
 def _per_class(
-    labels: NDArray[Any], subjects: Mapping[Any, Subject], rows: Mapping[Any, Sequence[Row]]
+    labels: NDArray[Any], subjects: Mapping[Any, Subject], rows: Mapping[Any, Sequence[Row]], names: Sequence[str]
 ) -> pandas.DataFrame:
-    made = []
+    """Accuracy of each class and model, naturally and under all attacks together."""
+    attacks, parts = " and ".join(each for each in names if each not in ("natural", "worst")), []
     for name, subject in subjects.items():
         robust = torch.stack([row.right for row in rows[name]]).all(dim=0).numpy()
-        for label in np.unique(labels):
-            at = labels == label
-            made.append({"model": name, "class": int(label), "n": int(at.sum()),
-                         "natural": float(subject.right.numpy()[at].mean()),
-                         "robust": float(robust[at].mean())})  # fmt: skip
-    return pandas.DataFrame(made)
+        right = pandas.DataFrame({"class": labels, "natural": subject.right.numpy(), "robust": robust})
+        found = right.groupby("class").agg(
+            n=("natural", "size"), natural=("natural", "mean"), robust=("robust", "mean")
+        )
+        parts.append(found.reset_index().assign(model=name, attack=attacks))
+    return pandas.concat(parts, ignore_index=True)

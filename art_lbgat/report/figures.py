@@ -84,14 +84,9 @@ class Drawing(NamedTuple):
 
 @mpl_style.context(_DRAWN)
 def lines(
-    key: str,
-    series: Sequence[Series],
-    *,
-    x_label: str,
-    y_label: str,
-    y_bounds: tuple[float, float] = (-math.inf, math.inf),
-    whole_x: bool = False,
-) -> Drawing:
+    key: str, series: Sequence[Series], *, x_label: str, y_label: str,
+    y_bounds: tuple[float, float] = (-math.inf, math.inf), whole_x: bool = False,
+) -> Drawing:  # fmt: skip
     """Lines with markers over ``x``, and bands where there are intervals; ``key`` begins every id in it."""
     y_ticks = _ticks((v for s in series for v in (*s.y, *s.low, *s.high)), y_bounds)
     x = sorted({v for s in series for v in s.x if math.isfinite(v)}) or [0.0]
@@ -112,16 +107,11 @@ def lines(
 
 @mpl_style.context(_DRAWN)
 def scatter(
-    key: str,
-    series: Sequence[Series],
-    *,
-    x_label: str,
-    y_label: str,
-    backdrop: Series | None = None,
+    key: str, series: Sequence[Series], *, x_label: str, y_label: str, backdrop: Series | None = None,
     front: Series | None = None,
-) -> Drawing:
+) -> Drawing:  # fmt: skip
     """Points in percent with error bars, over small circles (``backdrop``) and the border of what is dominated."""
-    everything = [*series, *([] if backdrop is None else [backdrop])]
+    everything = [*series, *filter(None, [backdrop])]
     x_ticks = _ticks((v for s in everything for v in (*s.x, *s.x_low, *s.x_high)), PERCENT)
     y_ticks = _ticks((v for s in everything for v in (*s.y, *s.low, *s.high)), PERCENT)
     figure, ax = _axes(x_ticks, (x_ticks[0], x_ticks[-1]), y_ticks, x_label, y_label)
@@ -185,9 +175,7 @@ def model_look(style: int) -> dict[str, Any]:
 
 def thin(n: int) -> list[int]:
     """At most ``LIMIT`` of ``n`` indices, evenly spread, the first and the last among them."""
-    if n <= LIMIT:
-        return list(range(n))
-    return sorted({round(k * (n - 1) / (LIMIT - 1)) for k in range(LIMIT)})
+    return list(range(n)) if n <= LIMIT else [round(k * (n - 1) / (LIMIT - 1)) for k in range(LIMIT)]
 
 
 def png_uri(image: NDArray[Any]) -> str:
@@ -281,23 +269,17 @@ def _attributes(element: ElementTree.Element, tag: str, key: str) -> Iterator[tu
     for qualified, value in element.items():
         name = qualified.rpartition("}")[2]
         if name == "style":
-            for declaration in filter(None, value.split(";")):
-                prop, _, setting = (part.strip() for part in declaration.partition(":"))
-                short = re.match(r"(?:(\d+) )?([\d.]+px)", setting) if prop == "font" else None
-                if short:  # older versions of matplotlib: "700 12px 'DejaVu Sans'"
-                    yield from (("font-weight", short[1] or "400"), ("font-size", short[2]))
-                elif prop != "font-family":
-                    yield prop, _OF_THE_PAGE.get(setting, setting)
+            found = dict(re.findall(r"([\w-]+):\s*([^;]+)", value))
+            short = re.match(r"(?:(\d+) )?([\d.]+px)", found.pop("font", ""))
+            if short:  # older versions of matplotlib: "700 12px 'DejaVu Sans'"
+                yield from (("font-weight", short[1] or "400"), ("font-size", short[2]))
+            yield from ((k, _OF_THE_PAGE.get(v.strip(), v.strip())) for k, v in found.items() if k != "font-family")
         elif name == "href" and value.startswith("#"):
             yield name, f"#{key}-{value[1:]}"
         elif name == "id" and tag == "path":  # of a marker; groups have ids that nobody refers to
             yield name, f"{key}-{value}"
-        elif name not in ("id", "clip-path") and not value.startswith("rotate(-0 "):
-            yield name, _shorter(value) if name in ("d", "x", "y", "transform") else value
-
-
-def _shorter(numbers: str) -> str:
-    """The same with two decimals, and no line breaks."""
-    return re.sub(
-        r"-?\d+\.\d+", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), " ".join(numbers.split())
-    )
+        elif name in ("d", "x", "y", "transform") and not value.startswith("rotate(-0 "):
+            numbers = " ".join(value.split())  # without line breaks
+            yield name, re.sub(r"-?\d+\.\d+", lambda n: f"{float(n[0]):.2f}".rstrip("0").rstrip("."), numbers)
+        elif name not in ("id", "clip-path", "transform"):
+            yield name, value

@@ -2,7 +2,7 @@
 
 A complete use::
 
-    result = benchmark(classifier, "cifar10", "Linf", state_path="run.sqlite")  # killed, the same call resumes
+    result = benchmark(classifier, "cifar10", "Linf", state_path="state")  # killed, the same call resumes
     print(result, compare(result))
     guide = load_classifier("Rice2020Overfitting", "cifar10", "Linf")  # an ART classifier
 """

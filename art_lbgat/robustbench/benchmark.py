@@ -76,12 +76,12 @@ def benchmark(
     :param attacks: ``"standard"`` or a list of AutoAttack's attacks, which is labelled.
     :param batch_size: Images evaluated together; random starts of AutoAttack depend on it.
     :param seed: Seed of each batch of each attack.
-    :param state_path: A file for finished batches, from which the same call resumes when killed; None keeps nothing.
+    :param state_path: A directory for finished batches, from which the same call resumes when killed; None keeps none.
     :param model_name: What to call the model; None for its class. A name of the zoo decides the ImageNet preprocessing.
     :param architecture: What to call its architecture; None for its class.
     :param verbose: Whether progress bars are shown, with the accuracy so far and the time left.
     :return: The numbers with their intervals, and whether they are RobustBench standard.
-    :raises ValueError: Bad arguments; a classifier that does not fit; logits not finite; a state file of another run.
+    :raises ValueError: Bad arguments; a classifier that does not fit; logits not finite; a state of another run.
     :raises FileNotFoundError: If the images are not there and cannot be fetched, with what to put where.
     """
     check_path(data_dir, "data_dir")
@@ -241,7 +241,7 @@ def _under_corruptions(
                 entry = record.add(kind, Entry(rows, torch.empty(len(x), 0), {"data": digest}, took), severity)
             elif entry.flags["data"] != digest:
                 wrong = f"the images of {kind}, severity {severity}, are not those that were recorded"
-                raise ValueError(f"state_path: {wrong}. Take another path, or delete the file.")
+                raise ValueError(f"state_path: {wrong}. Take another path, or delete the directory.")
             counts.setdefault(kind, []).append(Accuracy(len(entry.rows), len(entry.x_adv)))
             seconds[kind] = seconds.get(kind, 0.0) + entry.seconds
             bar.set_postfix_str(f"{kind} {counts[kind][-1].value:.2%}")

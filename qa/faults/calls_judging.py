@@ -120,6 +120,8 @@ def _evaluation() -> Iterator[Call]:
     )
     table = pd.DataFrame({"check": ["a"], "passed": [True], "observed": [0.0], "expected": ["<= 0"], "detail": [""]})
     tables = [*wrong.kind(), each(pd.DataFrame, lambda: table.drop(columns="passed"), lambda: table["passed"])]
+    interval = {"share": wrong.number(maximum=1.0), "n": wrong.count()}
+    yield Call("wilson_interval", lambda: (evaluation.wilson_interval, {"share": 0.5, "n": 10}), interval)
     yield Call("masking_report", lambda: (evaluation.masking_report, {"checks": table.copy()}), {"checks": tables})
 
     def attack() -> tuple[Any, ...]:

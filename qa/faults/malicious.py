@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save
 
 from art_lbgat.classifier import TensorView
 from art_lbgat.data import load_data, load_npz, read_npz_images
@@ -120,22 +117,15 @@ def _state_file(folder: Path, write: Write, _: pytest.MonkeyPatch) -> Trap:
     return Trap(lambda: auto_attack(view, x, y, 0.1, state_path=folder / "state"), str(folder / "state"))
 
 
-def _state_blob(notes: bool) -> Place:
-    """In a cell of a state file, or in the notes of its tensors, with the checksum that fits."""
+def _state_blob(name: str) -> Place:
+    """In place of a file of a state directory."""
 
     def place(folder: Path, write: Write, _: pytest.MonkeyPatch) -> Trap:
         path = folder / "state"
         with Record(path, {}) as record:
             record.add("natural", Entry(torch.arange(2), torch.zeros(2, 2), {}, 0.0))
-        write(folder / "blob")
-        data = (folder / "blob").read_bytes()
-        if notes:
-            text = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            data = save({"0 rows": torch.arange(2), "0 x_adv": torch.zeros(2, 2), "notes": text})
-        database = sqlite3.connect(path)
-        database.execute("UPDATE entry SET content = ?, sha256 = ?", [data, hashlib.sha256(data).hexdigest()])
-        database.commit()
-        database.close()
+        (path / name).unlink()
+        write(path / name)
 
         def load() -> None:
             with Record(path, {}) as record:
@@ -212,8 +202,8 @@ PLACES: dict[str, Place] = {
     "checkpoint of a submission": _submission,
     "result of a benchmark": _result,
     "state file of an evaluation": _state_file,
-    "content of a state file": _state_blob(notes=False),
-    "notes in a state file": _state_blob(notes=True),
+    "batch of a state directory": _state_blob("natural/step-000000000.safetensors"),
+    "run of a state directory": _state_blob("run.json"),
     "state file of the published AutoAttack": _published_state,
     "recipe": _recipe,
     "npz data": _npz(lambda path: load_npz(path)),

@@ -1,21 +1,13 @@
 """Wrong use: the table of docs/cli.md is what the commands say, each with one message and its exit code."""
 
-import importlib.util
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("cli_errors", ROOT / "scripts" / "cli_errors.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = load_script()
+script = SimpleNamespace(**runpy.run_path(str(ROOT / "scripts" / "cli_errors.py")))
 DOCUMENTED = {
     line.split("`")[1]: line
     for line in (ROOT / "docs" / "cli.md").read_text().splitlines()

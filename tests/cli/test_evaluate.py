@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -49,15 +48,13 @@ def test_radius_and_part_are_those_of_the_run_unless_given(run):
     written = pd.read_csv(run / "results.csv")
     assert [row["accuracy"] for row in rows] == list(written.accuracy)
     assert rows[1]["eps"] == 0.3
-    held = done(
-        "evaluate", run, "--part", "validation", "--norm", "2", "--eps", "0.5", "--json-lines"
-    ).stdout.splitlines()
+    held = done(*f"evaluate {run} --part validation --norm 2 --eps 0.5 --json-lines".split()).stdout.splitlines()
     n = len(load_digits(seed=0).validation_images.y)
     assert json.loads(held[1]) | {"n": n, "norm": "2", "eps": 0.5} == json.loads(held[1])
 
 
 @pytest.mark.parametrize("what", ["directory", "weights", "config", "checkpoint", "newest"])
-def test_every_name_of_a_run_gives_its_weights(run, tmp_path, what):
+def test_every_name_of_a_run_gives_its_weights(run, tmp_path, what, caplog):
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
     checkpoint = next(copied.glob("checkpoints/fit-001/step-*"))
@@ -68,8 +65,8 @@ def test_every_name_of_a_run_gives_its_weights(run, tmp_path, what):
     assert states_equal(found.classifier.model.state_dict(), load_file(run / "model.safetensors"))
     named = f"LBGAT, {checkpoint.name}" if what == "checkpoint" else "LBGAT"
     assert (found.name, found.eps, found.norm, found.data) == (named, 0.3, "inf", "digits")
-    guide = found.guide
-    assert states_equal(guide.model.state_dict(), load_file(run / "guide-0.safetensors"))
+    assert ("has not ended: these are its weights after step-000000017" in caplog.text) == (what == "newest")
+    assert states_equal(found.guide.model.state_dict(), load_file(run / "guide-0.safetensors"))
 
 
 def test_weights_beside_a_configuration_are_those_that_are_judged(run, tmp_path):
@@ -88,16 +85,16 @@ def test_weights_beside_a_configuration_are_those_that_are_judged(run, tmp_path)
 def test_a_function_of_a_module_in_this_directory(tmp_path, monkeypatch):
     (tmp_path / "my_model_of_a_test.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
-    rows = done(
-        "evaluate", "my_model_of_a_test:build", "--data", "digits", "--eps", "0.1", "--n", "20", "--json-lines"
-    ).stdout
+    words = "--data digits --eps 0.1 --n 20"
+    rows = done("evaluate", "my_model_of_a_test:build", *words.split(), "--json-lines").stdout
     assert json.loads(rows.splitlines()[0])["n"] == 20
-    for missing in ("--data", "--eps"):
-        given = {"--data": "digits", "--eps": "0.1"}
-        del given[missing]
-        result = invoke("evaluate", "my_model_of_a_test:build", *np.ravel(list(given.items())))
+    (tmp_path / "failing_of_a_test.py").write_text("def build():\n    raise RuntimeError('no weights here')\n")
+    for wrong, message in (("my_model_of_a_test:build --eps 0.1", "error: data: expected"),
+                           ("my_model_of_a_test:build --data digits", "error: eps: expected"),
+                           ("failing_of_a_test:build --data digits --eps 0.1", "called without arguments, failed (RuntimeError: no")):  # fmt: skip
+        result = invoke("evaluate", *wrong.split())
         assert result.exit_code == 2
-        assert f"error: {missing[2:]}: expected" in result.output
+        assert message in " ".join(result.output.split())
 
 
 def test_a_name_of_the_zoo(tmp_path, monkeypatch):
@@ -128,13 +125,10 @@ def test_report_makes_the_page_again_with_a_baseline(run, tmp_path):
     done("train", "digits-madry", *SHORT, "--limit", "100", "--output", other)
     before = sorted(path.name for path in run.iterdir())
     page = tmp_path / "page.html"
-    assert (
-        str(page)
-        in done("report", run, "--baseline", other, "--n", "30", "--title", "Two of them", "--output", page).stdout
-    )
+    said = done("report", run, "--baseline", other, "--n", "30", "--title", "Two of them", "--output", page).stdout
+    assert str(page) in said
     text = page.read_text()
-    for word in ("Two of them", "PGD-AT", "LBGAT", "guide_ce_weight"):
-        assert word in text
+    assert all(word in text for word in ("Two of them", "PGD-AT", "LBGAT", "guide_ce_weight"))
     assert sorted(path.name for path in run.iterdir()) == before
     done("report", other, "--n", "30")
     assert (other / "report.html").exists()
@@ -161,12 +155,8 @@ def test_benchmark_passes_everything_on_prints_and_saves(run, tmp_path, monkeypa
     assert asked["args"] == ("cifar10", "Linf", 0.03, 100)
     assert asked["attacks"] == ["apgd-ce", "square"]
     assert asked["state_path"] == tmp_path / "s"
-    assert (asked["batch_size"], asked["seed"], asked["model_name"], asked["architecture"]) == (
-        50,
-        3,
-        "mine",
-        "small-cnn",
-    )
+    found = [asked[name] for name in ("batch_size", "seed", "model_name", "architecture")]
+    assert found == [50, 3, "mine", "small-cnn"]
     assert states_equal(asked["classifier"].model.state_dict(), load_file(run / "model.safetensors"))
     assert "not RobustBench standard: 100 images instead of 10,000" in shown.stdout
     assert str(compare(result())) in shown.stdout
@@ -209,16 +199,6 @@ def test_load_gives_a_run(run):
         load("/")
 
 
-def test_a_run_that_has_not_ended_is_said_to_be_so(run, tmp_path, caplog):
-    copied = tmp_path / "run"
-    shutil.copytree(run, copied)
-    find_target(str(copied), device_type="cpu")
-    assert not caplog.records
-    (copied / "model.safetensors").unlink()
-    find_target(str(copied), device_type="cpu")
-    assert "has not ended: these are its weights after step-000000017" in caplog.text
-
-
 def test_baselines_of_one_name_are_all_shown_and_one_run_is_not_its_own_baseline(run, tmp_path):
     for place in ("x", "y"):
         shutil.copytree(run, tmp_path / place / "run")
@@ -235,21 +215,8 @@ def test_baselines_of_one_name_are_all_shown_and_one_run_is_not_its_own_baseline
     assert (again.exit_code, "exists already" in again.output) == (2, True)
 
 
-@pytest.mark.parametrize(
-    ("data", "norm", "rows"), [("cifar10", "inf", True), ("cifar100", "2", False), ("digits", "inf", False)]
-)
-def test_the_leaderboard_is_drawn_where_there_is_one(data, norm, rows):
+@pytest.mark.parametrize(("data", "norm", "there"), [("cifar10", "inf", True), ("cifar100", "2", False),
+                                                     ("digits", "inf", False)])  # fmt: skip
+def test_the_leaderboard_is_drawn_where_there_is_one(data, norm, there):
     found = published_rows(data, norm)
-    assert (found is not None) == rows
-    if rows:
-        assert "Cui2020Learnable_34_20" in set(found.model_id)
-
-
-def test_a_function_that_fails_is_the_targets_fault(tmp_path, monkeypatch):
-    (tmp_path / "failing_of_a_test.py").write_text("def build():\n    raise RuntimeError('no weights here')\n")
-    monkeypatch.chdir(tmp_path)
-    result = invoke("evaluate", "failing_of_a_test:build", "--data", "digits", "--eps", "0.1")
-    assert result.exit_code == 2
-    assert "target: failing_of_a_test:build, called without arguments, failed (RuntimeError: no weights here)" in (
-        " ".join(result.output.split())
-    )
+    assert ("Cui2020Learnable_34_20" in set(found.model_id)) if there else found is None

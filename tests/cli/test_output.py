@@ -41,7 +41,7 @@ def test_lines_say_what_is_left(capsys, monkeypatch):
     tracker.log({**ROW, "epoch": 3}, 30, 3)
     shown = capsys.readouterr()
     lines = shown.err.splitlines()
-    assert lines[0] == "LBGAT: goes on in epoch 2 of 4"
+    assert lines[0] == "LBGAT: resumes in epoch 2 of 4"
     assert lines[1].endswith("640 images/s, 6.0 s left")
     assert lines[2].endswith("640 images/s, 3.0 s left")
     assert shown.out == ""

@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import art_lbgat
 from art_lbgat.data import read_images
 from art_lbgat.models import create_classifier
 from art_lbgat.recipes import RECIPES, Recipe
-from tests.cli.conftest import invoke
+from tests.cli.conftest import done, invoke
 from tests.data.cases import write_tree
 
 
@@ -39,19 +38,13 @@ def test_help_and_version_import_neither_torch_nor_art():
     assert done.stdout.strip() == "[]"
 
 
-def test_the_module_is_the_command():
-    done = subprocess.run([sys.executable, "-m", "art_lbgat", "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"art-lbgat {art_lbgat.__version__}\n"
-
-
 def test_demo_trains_judges_prints_and_saves(tmp_path):
     """A small one, as a process of its own: two methods that share a guide, one epoch."""
     output = tmp_path / "out"
     words = "demo --seeds 2 --nb-epochs 1 --n-autoattack 3 --method PGD-AT --method BGAT --eps 0.1 --workers 2 --output"
     command = [sys.executable, "-m", "art_lbgat", *words.split(), output]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert all(text in done.stdout for text in ("PGD-AT", "BGAT", "eps = 0.1"))
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert all(text in said for text in ("PGD-AT", "BGAT", "eps = 0.1"))
     runs = pd.read_csv(output / "runs.csv")
     assert runs.groupby("arm").size().to_dict() == {"BGAT": 2, "PGD-AT": 2}
     assert all(runs[name].between(0, 1).all() for name in ("natural", "pgd-20", "autoattack"))
@@ -60,26 +53,21 @@ def test_demo_trains_judges_prints_and_saves(tmp_path):
     record = json.loads((output / "results.json").read_text())
     assert (record["arms"]["BGAT"]["eps"], record["arms"]["BGAT"]["nb_epochs"]) == (0.1, 1)
     assert record["versions"]["torch"]
+    assert record["command"].startswith("art-lbgat demo --seeds 2")
     assert len(record["runs"]) == 4
     shown = f"{summary.natural_mean['BGAT']:.1f} ± {summary.natural_std['BGAT']:.1f}"
     assert f"| {shown} |" in (output / "table.md").read_text()
-    assert shown in done.stdout
+    assert shown in said
     page = (output / "report.html").read_text(encoding="utf-8")
     assert "means over 2 seeds" in page
-    assert f"open {output / 'report.html'}" in " ".join(done.stdout.split())
-    again = subprocess.run(command, capture_output=True, text=True, check=False)  # everything is there
-    assert again.returncode == 0, again.stderr
-    assert pd.read_csv(output / "runs.csv").equals(runs)
+    assert f"open {output / 'report.html'}" in " ".join(said.split())
 
 
 def test_demo_on_a_folder_of_images_is_one_command(tmp_path):
     write_tree(tmp_path / "photos", parts=("",), n=10, size=12)
     output = tmp_path / "out"
-    result = invoke(
-        "demo", "--root", str(tmp_path / "photos"), "--image-size", "8", "--output", str(output), "--seeds", "1",
-        "--nb-epochs", "1", "--n-autoattack", "0", "--method", "PGD-AT", "--method", "LBGAT", "--workers", "1",
-    )  # fmt: skip
-    assert result.exit_code == 0, result.output
+    words = "--image-size 8 --seeds 1 --nb-epochs 1 --n-autoattack 0 --method PGD-AT --method LBGAT --workers 1"
+    result = done("demo", "--root", tmp_path / "photos", "--output", output, *words.split())
     assert pd.read_csv(output / "runs.csv").arm.tolist() == ["PGD-AT", "LBGAT"]
     record = json.loads((output / "results.json").read_text())
     assert (record["arms"]["LBGAT"]["eps"], record["arms"]["LBGAT"]["image_size"]) == (8 / 255, 8)
@@ -89,30 +77,28 @@ def test_demo_on_a_folder_of_images_is_one_command(tmp_path):
     assert len(list((output / "runs").glob("*.guide.safetensors"))) == 1
     model = output / "models" / "lbgat"
     assert f"art-lbgat evaluate {model}" in " ".join(result.output.split())
-    again = invoke("evaluate", str(model), "--csv", str(tmp_path / "again.csv"))
-    assert again.exit_code == 0, again.output
+    done("evaluate", model, "--csv", tmp_path / "again.csv")
     runs = pd.read_csv(output / "runs.csv").set_index("arm")
-    assert pd.read_csv(tmp_path / "again.csv").accuracy.tolist() == runs.loc["LBGAT", ["natural", "pgd-20"]].tolist()
-    assert pd.read_csv(model / "results.csv").accuracy.tolist() == runs.loc["LBGAT", ["natural", "pgd-20"]].tolist()
-    assert invoke("report", str(model), "--baseline", str(output / "models" / "pgd-at"), "--n", "4").exit_code == 0
-    study = invoke("evaluate", str(output))
+    for path in (tmp_path / "again.csv", model / "results.csv"):
+        assert pd.read_csv(path).accuracy.tolist() == runs.loc["LBGAT", ["natural", "pgd-20"]].tolist()
+    done("report", model, "--baseline", output / "models" / "pgd-at", "--n", "4")
+    study = invoke("evaluate", output)
     assert study.exit_code == 2
     assert f"it is a study, expected one of {model}" in " ".join(study.output.split())
     photos = sorted((tmp_path / "photos" / "dog").iterdir())[:3]
-    said = invoke("predict", str(model), *map(str, photos), "--csv", str(tmp_path / "said.csv"))
-    assert said.exit_code == 0, said.output
+    done("predict", model, *photos, "--csv", tmp_path / "said.csv")
     classifier = create_classifier("small-cnn", 2, (3, 8, 8), device_type="cpu", weights=model / "model.safetensors")
     best = classifier.predict(read_images(photos, 8).astype("float32") / np.float32(255)).argmax(axis=1)
     table = pd.read_csv(tmp_path / "said.csv")
     assert table["class"].tolist() == [("cat", "dog")[k] for k in best]
     assert table["probability %"].between(50, 100).all()
-    assert invoke("predict", str(model), "no.jpg").exit_code == 2
+    assert invoke("predict", model, "no.jpg").exit_code == 2
 
 
 @pytest.mark.parametrize("command", [["demo"], ["study", "--recipe", "digits-madry"]])
 def test_a_study_writes_into_no_other_directory(command, tmp_path):
     (tmp_path / "config.toml").write_text("eps = 1\n")
-    result = invoke(*command, "--output", str(tmp_path))
+    result = invoke(*command, "--output", tmp_path)
     assert result.exit_code == 2
     assert "holds other things (config.toml); expected a new or an empty directory" in " ".join(result.output.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.toml"]
@@ -144,10 +130,11 @@ def test_bad_options_end_with_code_2_and_one_message(command, message, tmp_path,
 
 def without_page(monkeypatch):
     """Runs that are replaced leave no networks to show; the paths of the pages that were asked for."""
-    monkeypatch.setattr("art_lbgat.cli.study.keep_models", lambda *args: [Path("models/one")])
-    monkeypatch.setattr("art_lbgat.study.first_data", lambda options: None)
     pages = []
-    monkeypatch.setattr("art_lbgat.cli.study.write_study_page", lambda path, *_, **__: pages.append(path) or path)
+    monkeypatch.setattr("art_lbgat.cli.study.keep_models", lambda *args: [Path("models/one")])
+    for name in ("first_data", "study_content"):
+        monkeypatch.setattr(f"art_lbgat.study.{name}", lambda *_, **__: None)
+    monkeypatch.setattr("art_lbgat.report.write_report", lambda path, content: pages.append(path))
     return pages
 
 
@@ -155,10 +142,9 @@ def test_recipes_of_several_radii_have_a_table_and_no_page(tmp_path, monkeypatch
     monkeypatch.setattr("art_lbgat.study.run_study", lambda options, output, report: rows(list(options.arms)))
     pages = without_page(monkeypatch)
     RECIPES["digits-madry"].override(id="near", eps=0.1).save(tmp_path / "near.toml")
-    command = ["--recipe", "digits-madry", "--recipe", str(tmp_path / "near.toml")]
-    result = invoke("study", *command, "--output", str(tmp_path / "o"))
-    assert result.exit_code == 0, result.output
-    assert "no page, since the recipes differ in eps or norm" in " ".join(result.output.split())
+    recipes = ["--recipe", "digits-madry", "--recipe", tmp_path / "near.toml"]
+    said = " ".join(done("study", *recipes, "--output", tmp_path / "o").output.split())
+    assert "no page, since the recipes differ in eps or norm" in said
     assert pages == []
 
 
@@ -173,8 +159,7 @@ def test_an_ablation_is_one_command(ablation, tmp_path, monkeypatch):
 
     monkeypatch.setattr("art_lbgat.study.run_study", fake)
     without_page(monkeypatch)
-    result = invoke("study", "--ablation", ablation, "--seeds", "2", "--set", "eps=0.2", "--output", str(tmp_path))
-    assert result.exit_code == 0, result.output
+    done("study", "--ablation", ablation, "--seeds", "2", "--set", "eps=0.2", "--output", tmp_path)
     arms = seen["options"].arms
     assert len(arms) >= 3
     assert all(recipe.eps == 0.2 for recipe in arms.values())
@@ -185,27 +170,16 @@ def test_an_ablation_is_one_command(ablation, tmp_path, monkeypatch):
 
 
 def test_recipes_prints_the_table_one_recipe_and_a_file(tmp_path):
-    result = invoke("recipes")
-    assert result.exit_code == 0
-    line = next(line for line in result.output.splitlines() if "lbgat6-cifar100-wrn34-10" in line)
-    for text in (
-        "cifar100",
-        "wrn-34-10",
-        "LBGAT + TRADES (a=6)",
-        "0.031",
-        "27 F + 3 Fg",
-        "60.64",
-        "29.33",
-        "RobustBench",
-    ):
-        assert text in line
-    for name in RECIPES:
-        assert name in result.output
-    one = invoke("recipes", "lbgat9-awp-cifar100-wrn34-10")
-    assert "awp_gamma: 0.005" in one.output
-    assert "passes per step: 33 F + 3 Fg" in one.output
+    shown = done("recipes").output
+    line = next(line for line in shown.splitlines() if "lbgat6-cifar100-wrn34-10" in line)
+    expected = "cifar100,wrn-34-10,LBGAT + TRADES (a=6),0.031,27 F + 3 Fg,60.64,29.33,RobustBench"
+    assert all(text in line for text in expected.split(","))
+    assert all(name in shown for name in RECIPES)
+    one = done("recipes", "lbgat9-awp-cifar100-wrn34-10").output
+    assert "awp_gamma: 0.005" in one
+    assert "passes per step: 33 F + 3 Fg" in one
     path = tmp_path / "mine.toml"
-    assert invoke("recipes", "digits-lbgat", "--save", str(path)).exit_code == 0
+    done("recipes", "digits-lbgat", "--save", path)
     assert Recipe.read(path) == RECIPES["digits-lbgat"]
     for arguments in (["digits-lbgat", "--save", path], ["--save", tmp_path / "b.toml"],
                       ["digits-lbgat", "--save", tmp_path / "b.yaml"], ["digits-lbga"]):  # fmt: skip
@@ -217,8 +191,8 @@ def test_recipes_prints_the_table_one_recipe_and_a_file(tmp_path):
 def rows(arms=("PGD-AT", "BGAT"), seeds=(0, 1), eps=(0.1, 0.2)):
     return pd.DataFrame([
         {"arm": a, "recipe": "r", "eps": e, "seed": s, "natural": 0.9 + 0.02 * s, "pgd-20": 0.5,
-         "autoattack": 0.25 + 0.1 * s, "n": 599, "n_autoattack": 64,
-         "flags": f"Square has gained {s}.5%" if a == "BGAT" else "", "train_seconds": 3.0, "judge_seconds": 4.0}
+         "autoattack": 0.25 + 0.1 * s, "autoattack_kind": "autoattack (standard)", "n": 599, "n_autoattack": 64,
+         "flags": f"Square has gained {s}.5%" if a == "BGAT" else "", "part": "test", "selection": "none", "train_seconds": 3.0, "judge_seconds": 4.0}
         for e in eps for a in arms for s in seeds
     ])  # fmt: skip
 
@@ -230,8 +204,7 @@ def test_table_shows_mean_and_spread_for_each_eps_and_counts_warnings(tmp_path, 
     monkeypatch.setattr("art_lbgat.study.run_study", fake)
     pages = without_page(monkeypatch)
     command = "demo --eps 0.1 --eps 0.2 --method PGD-AT --method BGAT --output"
-    result = invoke(*command.split(), tmp_path)
-    assert result.exit_code == 0
+    result = done(*command.split(), tmp_path)
     assert result.output.count("91.0 ± 1.4") == 4
     assert result.output.count("30.0 ± 7.1") == 4
     for eps in ("0.1", "0.2"):
@@ -248,9 +221,9 @@ def test_what_is_no_standard_number_is_said_under_the_table(tmp_path, monkeypatc
 
     monkeypatch.setattr("art_lbgat.study.run_study", fake)
     without_page(monkeypatch)
-    result = invoke("study", "--recipe", "digits-madry", "--output", str(tmp_path))
+    result = done("study", "--recipe", "digits-madry", "--output", tmp_path)
     for text in (re.sub(r"\s+", " ", result.output), (tmp_path / "table.md").read_text()):
-        assert "Judged on the validation part" in text
+        assert "Evaluated on the validation part" in text
         assert "Epoch chosen on the test set (a reproduction, not a fair result): digits-madry" in text
         assert "AutoAttack is not the standard one: autoattack (custom)" in text
 

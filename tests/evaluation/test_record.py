@@ -1,12 +1,12 @@
-"""The file of what a long evaluation has finished: what it gives back, and what it refuses."""
+"""The directory of what a long evaluation has finished: what it gives back, and what it refuses."""
 
 import resource
-import sqlite3
 
 import pytest
 import torch
 from torch import nn
 
+from art_lbgat.engine.checkpoint import write_checkpoint
 from art_lbgat.evaluation.record import Entry, Record, weights_sha256
 
 
@@ -28,58 +28,50 @@ def test_a_record_gives_back_what_was_added(tmp_path):
     assert (found.flags, found.seconds) == (entry.flags, entry.seconds)
 
 
+BATCH = "apgd-ce/step-000000008.safetensors"
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def flip(path):
-    with sqlite3.connect(path) as database:
-        content = database.execute("SELECT content FROM entry").fetchone()[0]
-        database.execute("UPDATE entry SET content = ?", [content[:-1] + bytes([content[-1] ^ 1])])
-
-
-def newer(path):
-    with sqlite3.connect(path) as database:
-        database.execute("PRAGMA user_version = 3")
-
-
-def foreign(path):
-    path.unlink()
-    with sqlite3.connect(path) as database:
-        database.execute("CREATE TABLE mine (a)")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
 DAMAGE = {
-    "truncated": (truncate, "is damaged or no record"),
-    "text": (lambda path: path.write_text("not a database" * 100), "is damaged or no record"),
-    "a flipped bit": (flip, "is damaged .*at apgd-ce 8: .*; delete it"),
-    "newer format": (newer, "has format 3, this version reads format 2"),
-    "another program's": (foreign, "is a database of something else"),
+    "truncated": (BATCH, truncate, "is damaged.*Delete it"),
+    "a flipped bit": (BATCH, flip, "is damaged: its SHA-256.*Delete it"),
+    "another batch's": (BATCH, lambda p: write_checkpoint(p.parent, 8, {"rows": 1}, {}), "Delete it"),
+    "no run": ("run.json", lambda path: path.write_text("[1]"), "run.json is damaged"),
+    "another program's": ("run.json", lambda path: path.rename(path.with_name("mine")), "holds something else"),
 }
 
 
-@pytest.mark.parametrize(("damage", "match"), DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_record_is_named_and_left_alone(damage, match, tmp_path):
+@pytest.mark.parametrize(("name", "damage", "match"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_record_is_named_and_left_alone(name, damage, match, tmp_path):
     path = tmp_path / "state"
     make_record(path)
-    damage(path)
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match=match) as error, Record(path, {"eps": 0.1}) as kept:
+    damage(path / name)
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    with pytest.raises(ValueError, match=f"state_path: .*{match}") as error, Record(path, {"eps": 0.1}) as kept:
         kept.get("apgd-ce", 8)
     assert str(path) in str(error.value)
-    assert path.read_bytes() == before
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 
 def test_a_record_that_is_in_use_is_locked_and_free_afterwards(tmp_path):
     path = tmp_path / "state"
     make_record(path)
     for _ in range(2):  # the second time nothing is written, only read
-        with Record(path, {"eps": 0.1}), pytest.raises(BlockingIOError, match=r"another run has .*state open"):
+        with Record(path, {"eps": 0.1}), pytest.raises(BlockingIOError, match=r"another run is using .*state"):
             Record(path, {"eps": 0.1})
     with pytest.raises(FileNotFoundError, match="there is no directory"):
         Record(tmp_path / "none" / "state", {})
-    with pytest.raises(OSError, match="cannot be used"):
-        Record(tmp_path, {})
+    (tmp_path / "old.sqlite").write_text("as earlier versions wrote it")
+    with pytest.raises(ValueError, match=r"expected a directory, got the file .*old.sqlite"):
+        Record(tmp_path / "old.sqlite", {})
 
 
 def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path):
@@ -87,7 +79,7 @@ def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path):
     entry = make_record(path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with Record(path, {"eps": 0.1}) as kept:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, limits[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
         try:
             with pytest.raises(OSError, match=r"state_path: .*state cannot be written"):
                 kept.add("apgd-t", entry._replace(x_adv=torch.rand(3, 100, 100)))

@@ -1,4 +1,4 @@
-"""The page in headless Chromium: silent, alone, readable at two widths in light and dark, reachable by keyboard."""
+"""The page in headless Chromium: silent, alone, fitting at three widths in light and dark, reachable by keyboard."""
 
 import json
 import shutil
@@ -7,45 +7,6 @@ import pytest
 
 from art_lbgat.report import write_report
 from tests.report.cases import digits, full
-
-WIDTHS, SCHEMES = (390, 1280), ("light", "dark")
-# WCAG 2.2: relative luminance, and the contrast of a text with the first background under it that is not transparent.
-CONTRASTS = """
-const part = v => { v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; };
-const light = c => 0.2126 * part(c[0]) + 0.7152 * part(c[1]) + 0.0722 * part(c[2]);
-const numbers = text => text.match(/[\\d.]+/g).map(Number);
-const ground = e => { for (; e; e = e.parentElement) { const c = numbers(getComputedStyle(e).backgroundColor);
-  if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
-const ratio = (a, b) => { const [x, y] = [light(a), light(b)].sort((p, q) => q - p); return (x + 0.05) / (y + 0.05); };
-const found = {};
-for (const e of document.querySelectorAll(arguments[0])) {
-  const style = getComputedStyle(e), name = e.closest("svg") ? style.fill : style.color;
-  if (e.getAttribute("font-weight") || !e.textContent.trim()) continue;
-  found[e.tagName + " " + name] = ratio(numbers(name), ground(e));
-}
-return found;
-"""
-MARKS = """
-const found = {};
-for (const e of document.querySelectorAll(".chart path, .chart use"))
-  for (const name of ["fill", "stroke"]) if ((e.getAttribute(name) || "").match(/--(c|dot)|currentColor/))
-    found[e.getAttribute(name)] = getComputedStyle(e)[name];
-return [found, getComputedStyle(document.body).backgroundColor];
-"""
-OUTSIDE = """
-const bad = [];
-for (const svg of document.querySelectorAll("svg[role=img]")) {
-  const box = svg.getBoundingClientRect(), texts = [...svg.querySelectorAll("text")].map(t => [t.textContent, t.getBoundingClientRect()]);
-  for (const [text, r] of texts)
-    if (r.left < box.left - 1 || r.right > box.right + 1 || r.top < box.top - 1 || r.bottom > box.bottom + 1) bad.push("clipped: " + text);
-  const ticks = [...svg.querySelectorAll("text:not([font-weight])")].map(t => [t.textContent, t.getBoundingClientRect()]);
-  for (let i = 0; i < ticks.length; i++) for (let j = i + 1; j < ticks.length; j++) {
-    const [a, b] = [ticks[i][1], ticks[j][1]];
-    if (a.left < b.right && b.left < a.right && a.top + 3 < b.bottom && b.top + 3 < a.bottom) bad.push(ticks[i][0] + " over " + ticks[j][0]);
-  }
-}
-return bad;
-"""
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +46,8 @@ def show(browser, path, width, scheme):
     return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", [*WIDTHS, 360])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 390, 1280])
 @pytest.mark.parametrize("name", ["digits", "full"])
 def test_silent_alone_and_fitting(browser, pages, name, width, scheme):
     path = pages[name]
@@ -99,30 +60,8 @@ def test_silent_alone_and_fitting(browser, pages, name, width, scheme):
     for prepare in ("", "document.querySelectorAll('details').forEach(d => d.open = true);"):
         across, wide = browser.execute_script(prepare + page)
         assert across <= wide == width
-    assert browser.execute_script(OUTSIDE) == []
     style = "return getComputedStyle(document.querySelector('.answer')).borderLeftWidth"
     assert browser.execute_script(style) == "4px"  # the policy lets the page's own style in
-
-
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_texts_and_marks_stand_out(browser, pages, scheme):
-    show(browser, pages["full"], 1280, scheme)
-    found = browser.execute_script(CONTRASTS, "h1,h2,h3,p,a,th,td,caption,summary,figcaption,code,li,strong,svg text")
-    assert len(found) > 10
-    assert {name: round(ratio, 2) for name, ratio in found.items() if ratio < 4.5} == {}
-    marks, ground = browser.execute_script(MARKS)
-    assert len(marks) >= 4
-    luminance = {name: relative_luminance(colour) for name, colour in {**marks, "ground": ground}.items()}
-    base = luminance.pop("ground")
-    ratios = {name: (max(v, base) + 0.05) / (min(v, base) + 0.05) for name, v in luminance.items()}
-    assert {name: ratio for name, ratio in ratios.items() if ratio < 3} == {}
-    assert (base < 0.1) == (scheme == "dark")
-
-
-def relative_luminance(colour):
-    parts = [int(v) / 255 for v in colour[colour.index("(") + 1 : -1].split(",")[:3]]
-    r, g, b = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts)
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
 
 def test_the_keyboard_reaches_everything_and_opens_the_data(browser, pages):

@@ -53,7 +53,6 @@ def test_pictures_are_inside_the_ball_and_say_what_the_model_says(trained, data)
     assert 0 < np.abs(found.x_adv - found.x).max() <= EPS + 1e-6
     assert list(found.predicted_adv) == list(trained.predict(found.x_adv).argmax(1))
     assert list(found.predicted) == list(trained.predict(found.x).argmax(1))
-    assert found.class_names == tuple("abcd")
 
 
 def test_settings_hashes_versions_and_commands_are_noted(trained, data):
@@ -84,11 +83,8 @@ def test_parts_are_left_out_on_request_and_pictures_where_inputs_are_no_images(t
 
 def test_models_and_generators_are_left_as_found(trained, guide, data):
     trained.model.train()
-    before, torch_state, numpy_state = (
-        copied_state(trained.model),
-        torch.get_rng_state(),
-        np.random.get_state()[1].copy(),
-    )
+    before, torch_state = copied_state(trained.model), torch.get_rng_state()
+    numpy_state = np.random.get_state()[1].copy()
     first = evaluate_for_report(trained, *data, guide=guide, **QUICK)
     assert trained.model.training
     assert states_equal(before, trained.model.state_dict())

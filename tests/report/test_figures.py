@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from art_lbgat.report import figures
-from art_lbgat.report.figures import LARGEST, Series, amplified_difference, lines, png_uri, scatter
+from art_lbgat.report.figures import LARGEST, Series, amplified_difference, lines, png_uri
 from tests.report.cases import slices
 
 finite = st.floats(-1e7, 1e7).filter(lambda v: v == 0 or abs(v) > 1e-7)
@@ -77,22 +77,6 @@ def test_a_line_has_a_gap_where_a_value_is_missing():
     assert len(list(parsed(drawing).iter("use"))) >= 3
 
 
-def test_the_front_is_a_staircase_and_intervals_are_bars():
-    ours = Series("ours", [90], [50], [45], [55], [88], [92], True)
-    front = Series("f", [80, 95], [60, 40])
-    drawing = scatter("k", [ours, Series("base", [70], [20])], backdrop=Series("b", [80, 95, 70], [60, 40, 10]),
-                      front=front, x_label="x", y_label="y")  # fmt: skip
-    strong = {entry.name: entry.strong for entry in drawing.legend}
-    assert strong == {"f": False, "b": False, "base": False, "ours": True}
-    stairs = next(points for points in strokes(drawing, "currentColor") if len(points) > 2)
-    assert all(a[0] == b[0] or a[1] == b[1] for a, b in itertools.pairwise(stairs))
-    up, across = strokes(drawing, "var(--c0)")
-    assert up[0][0] == up[1][0] == pytest.approx(across[:, 0].mean(), abs=0.02)
-    assert across[0][1] == across[1][1] == pytest.approx(up[:, 1].mean(), abs=0.02)
-    circles = [use for use in parsed(drawing).iter("use") if use.get("stroke") == "var(--dot)"]
-    assert len(circles) == 3
-
-
 def test_what_is_drawn_needs_no_style_and_collides_with_no_other_figure():
     series = [Series("s", [1, 2], [1, 2], [0, 1], [2, 3])]
     one, other = (lines(key, series, **LABELS) for key in ("one", "other"))
@@ -134,13 +118,9 @@ def test_slices_have_regions_labels_and_images():
     assert {t.text for t in root.iter("text") if t.get("font-weight") == "700"} == {"zero", "o$n$e\ufffd", "日本"}
     (image,) = root.iter("image")
     pixels = np.asarray(decode(image.get("href")).convert("RGB"))
-    assert pixels.shape == (40, 40, 3)
     assert re.match(r"matrix\(\S+ 0 0 -", image.get("transform"))  # row 0 is the lowest
     assert (pixels[0, -1] == pixels[-1, 0]).all()  # upper left and lower right are both class 1
     assert (pixels[0, 0] != pixels[-1, -1]).any()
-    assert len([p for p in root.iter("path") if p.get("stroke") == "#ffffff"]) == 1  # the end of the valid images
-    without = figures.slices("k", slices().drop(columns="inside"), ())[0][0]
-    assert not [p for p in parsed(without).iter("path") if p.get("stroke") == "#ffffff"]
 
 
 def decode(uri):

@@ -191,7 +191,7 @@ def test_killed_it_goes_on_and_refuses_another_run(classifier, cifar, few_querie
     assert benchmark(classifier, **options) == whole
     for other, changed in (({"eps": 0.02}, "eps"), ({"n_examples": 10}, "data"),
                            ({"classifier": make_classifier(halves(scale=41.0))}, "weights")):  # fmt: skip
-        message = f"belongs to another run, so going on would mix two .*{changed}: recorded"
+        message = f"belongs to another run, so to resume it would mix two .*{changed}: recorded"
         with pytest.raises(ValueError, match=message):
             benchmark(**{"classifier": classifier, **options, **other})
 
