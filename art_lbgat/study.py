@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,6 +48,7 @@ _INDEX_SEED = 1000  # apart from the seeds of a study, so that two guides of one
 _GUIDED = ("bgat", "lbgat")
 _MOST_MODELS = 7  # of a page, with a marker of their own each
 _MOST_IMAGES = 500
+_GRACE = 7.0  # seconds for a worker to end, of the ten that schedulers and containers give
 _ENOUGH_SEEDS = 5  # for an interval over seeds; Student's t for two of them says nothing
 
 
@@ -200,6 +202,7 @@ def _run_all(
         if report is not None:
             report(len(rows), total, row)
 
+    others = multiprocessing.active_children()
     spawn, threads = multiprocessing.get_context("spawn"), max(1, cores // processes)
     with ProcessPoolExecutor(processes, mp_context=spawn, initializer=initialize, initargs=(threads,)) as pool:
         try:
@@ -215,8 +218,22 @@ def _run_all(
                     ended(futures[future], future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            _end([child for child in multiprocessing.active_children() if child not in others])
             raise
     return rows
+
+
+def _end(workers: Sequence[BaseProcess]) -> None:
+    """Ask workers to end, of which one that trains writes a checkpoint; after some seconds end them."""
+    until = time.monotonic() + _GRACE
+    try:
+        while time.monotonic() < until and any(worker.is_alive() for worker in workers):
+            for worker in workers:  # again and again, since one may begin the next run
+                worker.terminate()
+            time.sleep(0.1)
+    finally:
+        for worker in workers:
+            worker.kill()
 
 
 def initialize(threads: int) -> None:

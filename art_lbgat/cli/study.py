@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from art_lbgat.cli.output import markdown, new_file, print_table, refuse_other_things, say, typed
-from art_lbgat.cli.train import complete_recipe, find_recipe, read_settings, write_results
+from art_lbgat.cli.train import complete_recipe, find_recipe, read_settings, signals_as_interrupts, write_results
 
 if TYPE_CHECKING:
     import pandas
@@ -138,7 +138,7 @@ def _run(
         )
         say(line + (f", AutoAttack {row['autoattack']:.1%}" if "autoattack" in row else ""), err=True)
 
-    with study_directory(output):
+    with study_directory(output), signals_as_interrupts(f"the same command resumes what is in {output}"):
         tables = [run_study(each, output, report) for each in studies]
     runs, seconds = pandas.concat(tables, ignore_index=True), time.perf_counter() - start
     summary = summarize(runs, baseline=baseline)

@@ -188,7 +188,7 @@ def run_training(
     gpu = device_type != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
     join_processes(device).on_main(lambda: check_free(output, config, resume=resume))
-    with _signals_as_interrupts(f"the same command resumes what is in {output}"):
+    with signals_as_interrupts(f"the same command resumes what is in {output}"):
         data = load_recipe_data(config.recipe, config.root, seed=config.seed, limit=config.limit)
         config = config.for_data(data)
         experiment = _build(config, output, data, reporter, device_type)
@@ -265,7 +265,7 @@ def write_results(output: Path, table: pandas.DataFrame) -> None:
 
 
 @contextmanager
-def _signals_as_interrupts(message: str) -> Iterator[None]:
+def signals_as_interrupts(message: str) -> Iterator[None]:
     """SIGTERM and SIGUSR1 end the block as Ctrl-C does, wherever training does not handle them itself."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

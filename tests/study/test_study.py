@@ -177,6 +177,33 @@ def test_a_killed_study_goes_on_where_it_was(tmp_path):
     assert len(again) == 4
 
 
+TRAINING, EVALUATION = "runs/*.checkpoints/fit-001/step-*.safetensors", "runs/*.safetensors"
+ALONE = {
+    "demo": ("demo --method PGD-AT --method BGAT --nb-epochs 40", TRAINING, signal.SIGTERM),
+    "study of one worker, Ctrl-C": ("study --recipe digits-madry --recipe digits-alp --workers 1", TRAINING, signal.SIGINT),
+    "in the evaluation": ("study --recipe digits-madry --nb-epochs 1 --n-autoattack 300", EVALUATION, signal.SIGTERM),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "begun", "number"), ALONE.values(), ids=ALONE)
+def test_a_signal_to_a_study_alone_ends_it_in_ten_seconds(words, begun, number, tmp_path):
+    """As a scheduler or a container sends it: not to the workers, which have long runs before them."""
+    command = [sys.executable, "-m", "art_lbgat", *words.split(), "--seeds", "1", "--output", tmp_path]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    wait_until(lambda: list(tmp_path.glob(begun)))
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    start = time.monotonic()
+    os.kill(process.pid, number)
+    _, error = process.communicate(timeout=60)
+    assert time.monotonic() - start < 10
+    assert (process.returncode, b"interrupted: the same command resumes" in error) == (130, True)
+    assert children
+    wait_until(lambda: not any(map(running, children)), seconds=2)  # Python's own tracker of resources ends last
+    assert not list(tmp_path.glob("runs/*.json"))
+    if begun is TRAINING:  # the worker wrote where it was
+        assert list(tmp_path.glob("runs/*.checkpoints/fit-001/interrupted.json"))
+
+
 def test_summary_has_means_intervals_and_paired_differences():
     runs = pd.DataFrame(
         {"arm": ["a", "a", "b", "b"], "eps": 0.1, "seed": [0, 1, 1, 0], "natural": [0.9, 0.8, 0.5, 0.7], "pgd-20": 0.5,
