@@ -123,9 +123,7 @@ class Ascent:
         checks.check_count(self.restarts, "restarts")
         checks.check_choice(self.rule, "rule", ("published", "art"))
         if checks.check_flag(self.targeted, "targeted") and self.needs_natural:
-            raise ValueError(
-                f"targeted: expected False for objective {self.objective!r}, which has no labels, got True."
-            )
+            raise ValueError(f"targeted: expected False for {self.objective!r}, which takes no labels, got True.")
 
     @property
     def needs_natural(self) -> bool:
@@ -255,9 +253,10 @@ class TensorAttack(EvasionAttack):
     """
 
     attack_params: ClassVar[list[str]] = [
-        *EvasionAttack.attack_params, "norm", "eps", "eps_step", "max_iter", "batch_size", "verbose", "random_eps",
+        *EvasionAttack.attack_params, "norm", "eps", "eps_step", "max_iter", "batch_size", "verbose",
     ]  # fmt: skip
     _estimator_requirements = (BaseEstimator, LossGradientsMixin, PyTorchClassifier)
+    random_eps = False
 
     def __init__(
         self,
@@ -268,13 +267,10 @@ class TensorAttack(EvasionAttack):
         max_iter: int,
         batch_size: int = 128,
         verbose: bool = False,
-        targeted: bool = False,
-        random_eps: bool = False,
     ) -> None:
         super().__init__(estimator=estimator)
         self.norm, self.eps, self.eps_step, self.max_iter = norm, eps, eps_step, max_iter
         self.batch_size, self.verbose = batch_size, verbose
-        self._targeted, self.random_eps = targeted, random_eps
         self._view = TensorView(estimator, "estimator")
 
     @abc.abstractmethod
@@ -287,10 +283,8 @@ class TensorAttack(EvasionAttack):
 
     def _drawn(self, generator: torch.Generator | None = None) -> Ascent:
         """What one call runs: with ``random_eps`` in a share of the ball from N(0, 1/2), truncated to [0, 1]."""
-        if not self.random_eps:
-            return self.ascent()
-        share = torch.nn.init.trunc_normal_(torch.empty(()), 0.0, 0.5, 0.0, 1.0, generator)
-        return self.ascent().scaled(share.item())
+        share = torch.nn.init.trunc_normal_(torch.ones(()), 0, 0.5, 0, 1, generator) if self.random_eps else 1.0
+        return self.ascent().scaled(float(share))
 
     def generate(
         self, x: NDArray[Any], y: NDArray[Any] | None = None, mask: NDArray[Any] | None = None, **kwargs: Any
@@ -324,9 +318,8 @@ class TensorAttack(EvasionAttack):
                 part = ascent.rows(rows, len(inputs))
 
                 def logits(x_adv: Tensor, chunk: Tensor = chunk, rows: slice = rows) -> Tensor:
-                    return view.logits(
-                        x_adv if free is None else torch.where(free[rows].to(x_adv.device), x_adv, chunk)
-                    )
+                    kept = None if free is None else free[rows].to(view.device)
+                    return view.logits(x_adv if kept is None else torch.where(kept, x_adv, chunk))
 
                 result[rows] = ascend(part, logits, chunk, target, view.bounds(), units).cpu()
         return result.numpy()
@@ -367,17 +360,15 @@ class TensorAttack(EvasionAttack):
     def _check_params(self) -> None:
         checks.check_count(self.batch_size, "batch_size")
         checks.check_flag(self.verbose, "verbose")
-        checks.check_flag(self.random_eps, "random_eps")
         projections.check_scale(self.eps, self.ascent().norm, self._view)  # ``ascent`` checks all the rest
 
 
 def _free(mask: Any, shape: torch.Size) -> Tensor:
     """A mask of zeros and ones as bools of a shape."""
-    array = checks.as_array(mask, "mask")
-    fits = array.ndim <= len(shape) and all(n in (1, m) for n, m in zip(array.shape[::-1], shape[::-1], strict=False))
+    array, sizes = checks.as_array(mask, "mask"), tuple(shape)
+    fits = array.ndim <= len(sizes) and all(n in (1, m) for n, m in zip(array.shape[::-1], sizes[::-1], strict=False))
     if not fits or not np.isin(array, (0, 1)).all():
-        expected = f"zeros and ones that broadcast to {tuple(shape)}"
-        raise ValueError(f"mask: expected {expected}, got shape {array.shape}, values {np.unique(array)[:5]}.")
+        raise ValueError(f"mask: expected zeros and ones that broadcast to {sizes}, got shape {array.shape}.")
     return torch.from_numpy(array.astype(bool)).expand(shape)
 
 
@@ -406,7 +397,9 @@ class PGDAttack(TensorAttack):
     :raises ValueError: An argument outside its range.
     """
 
-    attack_params: ClassVar[list[str]] = [*TensorAttack.attack_params, "num_random_init", "objective", "targeted"]
+    attack_params: ClassVar[list[str]] = [
+        *TensorAttack.attack_params, "num_random_init", "objective", "targeted", "random_eps",
+    ]  # fmt: skip
 
     def __init__(
         self,
@@ -422,8 +415,9 @@ class PGDAttack(TensorAttack):
         targeted: bool = False,
         random_eps: bool = False,
     ) -> None:
-        super().__init__(estimator, norm, eps, eps_step, max_iter, batch_size, verbose, targeted, random_eps)
+        super().__init__(estimator, norm, eps, eps_step, max_iter, batch_size, verbose)
         self.num_random_init, self.objective = num_random_init, objective
+        self.targeted, self.random_eps = targeted, random_eps
         self._check_params()
 
     def ascent(self) -> Ascent:
@@ -434,6 +428,7 @@ class PGDAttack(TensorAttack):
     def _check_params(self) -> None:
         checks.check_count(self.num_random_init, "num_random_init", minimum=0)
         checks.check_choice(self.objective, "objective", ATTACK_LOSSES)
+        checks.check_flag(self.random_eps, "random_eps")
         if ATTACK_LOSSES[self.objective].target == "natural" and self.num_random_init == 0:
             raise ValueError(
                 f"num_random_init: expected >= 1 for objective {self.objective!r}, whose gradient is 0 at x itself, "
@@ -470,9 +465,8 @@ class TRADESAttack(TensorAttack):
         num_random_init: int = 1,
         batch_size: int = 128,
         verbose: bool = False,
-        random_eps: bool = False,
     ) -> None:
-        super().__init__(estimator, norm, eps, eps_step, max_iter, batch_size, verbose, random_eps=random_eps)
+        super().__init__(estimator, norm, eps, eps_step, max_iter, batch_size, verbose)
         self.start_std = 0.001 * self._view.value_range() if start_std is None else start_std
         self.num_random_init = num_random_init
         self._check_params()

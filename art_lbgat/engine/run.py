@@ -206,16 +206,14 @@ class Run:
         before = ["only_class" in row for row in self.history if row["fit"] == self.key.fit]
         if self._epoch < self.nb_epochs and before[-2:] not in ([True], [False, True]):
             return  # as a young model may, or said already
-        remedies = {
-            f"a learning rate below {rate:g}": True,
-            "max_grad_norm=1.0": self.options.max_grad_norm is None,
-            "eps_warmup_epochs": self.attack is not None and not self.options.eps_warmup_epochs,
-            "a larger guide_ce_weight": self.method.train_guides,
-        }
+        helps = [f"a learning rate below {rate:g}"]
+        helps += ["max_grad_norm=1.0"] if self.options.max_grad_norm is None else []
+        helps += ["eps_warmup_epochs"] if self.attack is not None and not self.options.eps_warmup_epochs else []
+        helps += ["a larger guide_ce_weight"] if self.method.train_guides else []
         logger.warning(
             "the robust model gave class %d for every sample of epoch %d: it has collapsed to a constant; %s may want "
             "%s.",
-            *(only, self._epoch, self.method.title, " or ".join(each for each, helps in remedies.items() if helps)),
+            *(only, self._epoch, self.method.title, " or ".join(helps)),
         )
 
     def _validated(self, validation: Validation) -> dict[str, Any]:

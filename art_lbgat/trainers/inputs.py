@@ -29,14 +29,11 @@ from art_lbgat.processes import FEWEST_ROWS, Processes
 logger = logging.getLogger(__name__)
 
 _ROWS = 1024  # rows looked at together
-_TO_ATTACK = "it belongs to the attack, attack=PGDAttack(classifier, eps=..., eps_step=..., max_iter=...)"
-_TO_MODEL = "BatchNorm layers learn as in train mode; put those that must not into eval mode before"
+_ART_ATTACK = "it belongs to the attack, attack=PGDAttack(classifier, eps=..., eps_step=..., max_iter=...)"
 #: Arguments of ART's trainers that have no place here, and what to write instead.
 _ARTS = {
-    **dict.fromkeys(("eps", "eps_step", "max_iter", "num_random_init"), _TO_ATTACK),
-    **dict.fromkeys(("update_batchnorm", "training_mode"), _TO_MODEL),
-    "nb_epochs": "it belongs to fit(x, y, nb_epochs=...)",
-    "batch_size": "it belongs to fit(x, y, batch_size=...)",
+    **dict.fromkeys(("eps", "eps_step", "max_iter", "num_random_init"), _ART_ATTACK),
+    **dict.fromkeys(("nb_epochs", "batch_size"), "it belongs to fit(x, y, nb_epochs=..., batch_size=...)"),
     "attacks": "write attack=..., which is one attack",
     "ratio": "every sample is attacked, as with ratio=1.0, which MadryTrainer takes",
     "beta": "only TRADESTrainer has it",
@@ -46,13 +43,13 @@ _ARTS = {
     "warmup": "write awp_start_epoch=warmup + 1",
     "use_amp": "write precision='bf16' or 'fp16'",
     "drop_last": "the last partial batch is trained too; give a DataLoader(..., drop_last=True) without",
+    "update_batchnorm": "BatchNorm layers learn; put those that must not into eval mode before",
 }
 
 
 def refuse_arts(given: Mapping[str, Any]) -> None:
     """Refuse arguments that only ART's trainers have, with what to write instead."""
-    told = [f"{name}: {_ARTS[name]}" for name in given if name in _ARTS]
-    if told:
+    if told := [f"{name}: {_ARTS[name]}" for name in given if name in _ARTS]:
         raise TypeError("; ".join(told) + " (see docs/howto-art-pipeline.md).")
 
 
@@ -60,10 +57,11 @@ def bar_of_fit(given: dict[str, Any], names: Sequence[str], verbose: bool) -> bo
     """Whether a fit shows its bar; of ART's keywords those are taken that ask for what is done anyway."""
     for name in ("verbose", "display_progress_bar"):
         verbose = check_flag(given.pop(name, verbose), name)
-    as_here = {"drop_last": False, "update_batchnorm": True, "training_mode": True}
-    left = [name for name, value in given.items() if name not in as_here or as_here[name] is not value]
-    refuse_arts(dict.fromkeys(left))
-    for name in left:
+    for name, value in (("drop_last", False), ("update_batchnorm", True)):
+        if given.get(name) is value:
+            del given[name]
+    refuse_arts(given)
+    for name in given:
         check_keyword(name, names)
     return verbose
 
@@ -84,15 +82,11 @@ def check_attack(attack: Any, view: TensorView) -> EvasionAttack:
         art = {list: "attacks", PyTorchClassifier: "proxy_classifier", int: "nb_epochs", float: "eps"}.get(type(attack))
         hint = f"; as {art} of ART's trainers: {_ARTS[art]}" if art else ""
         raise KindError(f"attack: expected an ART EvasionAttack, got {type(attack).__name__}{hint}.")
+    kind, pool = type(attack).__name__, getattr(attack, "parallel_pool_size", 0)
     if attack.targeted:
-        kind = type(attack).__name__
         raise UnsupportedError(f"attack: {kind} is targeted; adversarial training expects targeted=False.")
-    pool = getattr(attack, "parallel_pool_size", 0)
     if pool:
-        kind = type(attack).__name__
-        raise ValueError(
-            f"attack: parallel_pool_size of {kind} starts new processes in every step; expected 0, got {pool}."
-        )
+        raise ValueError(f"attack: parallel_pool_size of {kind} starts processes in each step; expected 0, got {pool}.")
     # AutoPGD with loss_type wraps the same module in a second estimator: the module decides.
     if getattr(attack.estimator, "model", None) is not view.module:
         raise ValueError(
@@ -250,7 +244,8 @@ def read_validation(data: Any, view: TensorView, batch_size: int) -> Any:
         if not batches:
             raise ValueError("x: no batch came; expected at least one.")
     except (TypeError, ValueError) as error:
-        raise type(error)(f"validation_data: {error}") from error
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"validation_data: {error}") from error
     soft = any(batch.y.ndim == 2 for batch in batches)
     y = [label_rows(batch.y, view.classifier.nb_classes) if soft else batch.y for batch in batches]
     return torch.cat([batch.x for batch in batches]), torch.cat(y)
@@ -300,10 +295,8 @@ def _pair(data: Any) -> tuple[Any, Any]:
     if isinstance(data, Images):
         return data, None
     if not isinstance(data, (tuple, list)) or len(data) != 2:
-        hint = f"; write batch_size={data}" if isinstance(data, int) else ""  # the third in ART's AdversarialTrainer
-        raise ValueError(
-            f"validation_data: expected a pair (x, y), a DataLoader or a Dataset, got {type(data).__name__}{hint}."
-        )
+        got = f"{type(data).__name__}{f'; write batch_size={data}' if isinstance(data, int) else ''}"  # as ART's third
+        raise ValueError(f"validation_data: expected a pair (x, y), a DataLoader or a Dataset, got {got}.")
     return data[0], data[1]
 
 

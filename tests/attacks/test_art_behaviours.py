@@ -54,8 +54,8 @@ PARAMETERS = [
 @BOTH
 @pytest.mark.parametrize(("name", "value", "error"), PARAMETERS)
 def test_wrong_parameters_raise_what_art_raises(kind, name, value, error):
-    if kind is TRADESAttack and name == "targeted":
-        pytest.skip("TRADES has no labels")
+    if kind is TRADESAttack and name in ("targeted", "random_eps"):
+        pytest.skip("PGDAttack alone has it")
     with pytest.raises(error, match=f"^{name}: expected"):
         kind(make_classifier(), **{name: value})
     with pytest.raises(error, match=f"^{name}: expected"):
@@ -127,11 +127,10 @@ def test_gives_what_arts_pgd_gives(art, settings, given):
     assert (found != X).any()
 
 
-@pytest.mark.parametrize("kind", [PGDAttack, TRADESAttack])
-def test_random_eps_draws_a_share_of_the_ball_for_each_call(kind):
+def test_random_eps_draws_a_share_of_the_ball_for_each_call():
     """ART: a normal number around 0 of eps / 2, truncated to [0, eps], with the step in proportion; mean 0.37 eps."""
     classifier = make_classifier(clip_values=None)
-    attack = kind(classifier, eps=0.1, eps_step=0.05, max_iter=4, random_eps=True)
+    attack = PGDAttack(classifier, eps=0.1, eps_step=0.05, max_iter=4, random_eps=True)
     sizes = []
     for seed in range(300):
         torch.manual_seed(seed)
@@ -206,13 +205,14 @@ REFUSED = {
     "arrays of two lengths": (
         lambda c: PGDAttack(c, eps=np.full(20, 0.1), eps_step=np.full(3, 0.1)).generate(X), ValueError, "eps_step: expected"),
     "negative arrays": (lambda c: PGDAttack(c, eps=np.array([-1])), ValueError, "eps: expected a finite number"),
+    "random_eps of TRADES": (lambda c: TRADESAttack(c, random_eps=True), TypeError, "random_eps"),
     "targeted TRADES": (lambda c: TRADESAttack(c, targeted=True), TypeError, "targeted"),
     "targeted TRADES, later": (lambda c: TRADESAttack(c).set_params(targeted=True), ValueError, "targeted. cannot be set"),
     "targeted KL": (lambda c: PGDAttack(c, objective="kl", targeted=True), ValueError, "targeted: expected False"),
     "targeted without labels": (lambda c: PGDAttack(c, targeted=True).generate(X), ValueError, "y: expected the labels"),
     "targeted training": (
         lambda c: MadryTrainer(c, PGDAttack(c, targeted=True)), NotImplementedError, "attack: PGDAttack is targeted"),
-    "mask of another shape": (lambda c: PGDAttack(c).generate(X, mask=np.ones((3, 8, 8))), ValueError, "mask: .*shape"),
+    "mask of another shape": (lambda c: PGDAttack(c).generate(X, mask=np.ones((3, 8, 8))), ValueError, "mask: expected zeros and ones .*shape"),
     "mask of shares": (lambda c: PGDAttack(c).generate(X, mask=MASK / 2), ValueError, "mask: expected zeros and ones"),
     "mask of text": (lambda c: PGDAttack(c).generate(X, mask="all"), TypeError, "mask: expected an array"),
 }  # fmt: skip

@@ -75,7 +75,7 @@ SCRIPTS = {
     "AWP.fit_generator without epochs": (
         madry, from_generator(HELD), madry, from_generator(nb_epochs=20, validation_data=HELD)),
     "keywords of PyTorchClassifier.fit": (
-        madry, fit(drop_last=False, training_mode=True, update_batchnorm=True, verbose=False), madry, fit()),
+        madry, fit(drop_last=False, update_batchnorm=True, verbose=False), madry, fit()),
 }  # fmt: skip
 
 
