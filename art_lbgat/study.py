@@ -105,12 +105,9 @@ class StudyOptions:
     def own_data(self) -> str | None:
         """SHA-256 of files of one's own, which may change between two calls; published ones do not."""
         kind, root = next(iter(self.arms.values())).data, Path(self.root or "")
-        if kind == "npz" and root.is_file():
-            return hashlib.sha256(root.read_bytes()).hexdigest()
         if kind == "folder" and self.root is not None:
-            found = [(part, each.label, each.content) for part, files in find_files(root).items() for each in files]
-            return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()
-        return None
+            return hashlib.sha256(repr(find_files(root)).encode()).hexdigest()
+        return hashlib.sha256(root.read_bytes()).hexdigest() if kind == "npz" and root.is_file() else None
 
     def recipe(self, arm: str) -> Recipe:
         """The recipe of an arm, for the number of epochs of this study.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _PAGE_IMAGES = 1000
 TARGET = "The directory of a run, a checkpoint or weights in it, a name of RobustBench's zoo, or module:function."
+AllowTrained = Annotated[bool, typer.Option("--allow-trained", help="Take images trained on too; flags say how many.")]
 _EXPECTED = TARGET[:-1].replace("The directory", "the directory")
 
 
@@ -43,9 +44,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 250,
     seed: Annotated[int, typer.Option(help="Seed of every attack.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    allow_trained: Annotated[
-        bool, typer.Option("--allow-trained", help="Judge on images that were trained on too; the flags say so.")
-    ] = False,
+    allow_trained: AllowTrained = False,
     csv: Annotated[Path | None, typer.Option(help="Write the table to this new file.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write a page to this new HTML file.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")] = False,
@@ -133,9 +132,7 @@ def report(
     n: Annotated[int | None, typer.Option(help="Images, the same number of each class; all if left out.")] = None,
     n_autoattack: Annotated[int, typer.Option(help="AutoAttack too, on so many of them; 0 for none.")] = 0,
     root: Annotated[Path | None, typer.Option(help="Where the data lies; as in training if left out.")] = None,
-    allow_trained: Annotated[
-        bool, typer.Option("--allow-trained", help="Judge on images that were trained on too; the flags say so.")
-    ] = False,
+    allow_trained: AllowTrained = False,
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -163,11 +160,10 @@ def report(
             raise ValueError(f"baseline: expected the classes {found.class_names}, got {run.class_names}.")
     data = found.matched(found.config.load_data(root))
     images = evaluation_images(data, n)
-    labels = [run.check_unseen(images, allow=allow_trained) for run in runs.values()]
+    label = "; ".join({run.check_unseen(images, allow=allow_trained): "" for run in runs.values()}).strip("; ")
     x, y = images.arrays()
     models = {name: run.classifier for name, run in runs.items()}
     how: dict[str, Any] = {"eps": found.eps, "norm": found.norm, "seed": found.config.seed}
-    label = "; ".join(dict.fromkeys(filter(None, labels)))
     results = evaluate_images(models if baselines else found.classifier, x, y, n_autoattack, label=label, **how)
     epochs = {name: run.recipe.nb_epochs for name, run in runs.items()}
     budgets = f"Trained for different numbers of epochs: {', '.join(f'{name} {k}' for name, k in epochs.items())}."

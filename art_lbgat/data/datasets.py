@@ -351,19 +351,20 @@ def load_image_folder(
         found["test"] = found.pop("validation")
         logger.warning("root: there is no test folder in %s; its validation folder is the test part.", folder)
     train = without_copies(found["train"], found["test"])
-    few = 0 if limit is None else max(1, round(validation * limit / len(classes)))
+    limited = limit is not None and limit < len(train)
     if "validation" in found:
-        held, few = without_copies(found["validation"], found["test"]), 0
+        held = without_copies(found["validation"], found["test"])
         train = without_copies(train, held)
     else:
         train, held = divided(train, validation, f"validation {seed}", 2)
-        held = lowest(held, "limit", dict.fromkeys(classes, few or len(held)))
-    if limit is not None:
-        if limit // len(classes) <= few:
-            raise ValueError(
-                f"limit: {limit} images of {len(classes)} classes are too few for training and validation."
-            )
-        train = lowest(train, "limit", dict.fromkeys(classes, limit // len(classes) - few))
+    if limit is not None and limited:
+        own = limit // len(classes)
+        few = len(held) if "validation" in found else max(1, round(validation * own))
+        left = own if "validation" in found else own - few
+        if left < 1:
+            raise ValueError(f"limit: {limit} images of {len(classes)} classes are too few to train and to validate.")
+        train = lowest(train, f"limit {seed}", dict.fromkeys(classes, left))
+        held = lowest(held, f"limit {seed}", dict.fromkeys(classes, few))
     parts = ([(each.path, classes.index(each.label)) for each in part] for part in (train, held, found["test"]))
     train_images, validation_images, test_images = (_read(part, size) for part in parts)
     return DataSet(name, train_images, validation_images, test_images, len(classes), tuple(classes))

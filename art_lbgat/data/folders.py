@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,20 +42,22 @@ class File(NamedTuple):
 class _Folder:
     path: Path
     direct: list[Path] = field(default_factory=list)
-    images: list[Path] = field(default_factory=list)  # those of the folders in it too
     inside: dict[str, _Folder] = field(default_factory=dict)
 
-    @property
+    @cached_property
+    def images(self) -> list[Path]:
+        """Those of the folders in it too."""
+        return [*self.direct, *(image for folder in self.inside.values() for image in folder.images)]
+
+    @cached_property
     def filled(self) -> dict[str, _Folder]:
         return {name: folder for name, folder in self.inside.items() if folder.images}
 
     @property
     def innermost(self) -> _Folder:
         """Itself, or what lies in it where it only wraps one folder of folders (as unpacked archives do)."""
-        found = self
-        while not found.direct and len(found.filled) == 1 and not next(iter(found.filled.values())).direct:
-            found = next(iter(found.filled.values()))
-        return found
+        only = next(iter(self.filled.values()), self)
+        return self if self.direct or only.direct or len(self.filled) != 1 else only.innermost
 
 
 def find_files(root: Path) -> dict[str, list[File]]:
@@ -93,12 +96,10 @@ def _read(path: Path, others: Counter[str]) -> _Folder:
             continue
         if each.is_dir():
             folder.inside[each.name] = _read(each, others)
-            folder.images += folder.inside[each.name].images
         elif is_image(each):
             folder.direct.append(each)
         else:
             others[each.suffix.lower() or "without an ending"] += 1
-    folder.images += folder.direct
     return folder
 
 
@@ -123,11 +124,10 @@ def _classes(folder: _Folder) -> list[File]:
     files = []
     for name, inner in folder.inside.items():
         if not inner.direct and all(map(_part, inner.filled)):
-            got = f"{place / name / next(iter(inner.filled))}"
-            raise ValueError(f"root: expected folders of classes in those of parts, got the part {got} in a class.")
-        label = unicodedata.normalize(
-            "NFC", check_utf8(name, f"root: in {place}")
-        )  # other systems write accents otherwise
+            part = place / name / next(iter(inner.filled))
+            raise ValueError(f"root: expected folders of classes in those of parts, got the part {part} in a class.")
+        # Systems write accents in different ways.
+        label = unicodedata.normalize("NFC", check_utf8(name, f"root: in {place}"))
         files += [File(label, path, _content(path)) for path in inner.images]
     return files
 
@@ -170,9 +170,8 @@ def _places(files: list[File], salt: str) -> dict[str, list[int]]:
 def without_copies(files: list[File], others: Iterable[File]) -> list[File]:
     """Files whose content is not among that of others, which are held out."""
     held = {each.content for each in others}
-    left = [each for each in files if each.content not in held]
-    if len(left) < len(files):
-        which = next(each.path for each in files if each.content in held)
-        why = "since a part that is held out has copies of them"
-        logger.warning("root: %d images are left out, %s, such as %s.", len(files) - len(left), why, which)
-    return left
+    copies = [str(each.path) for each in files if each.content in held]
+    if copies:
+        why = "since a part that is held out has copies of them, such as"
+        logger.warning("root: %d images are left out, %s %s.", len(copies), why, copies[0])
+    return [each for each in files if each.content not in held]

@@ -202,5 +202,6 @@ def test_small_folders_have_each_class_in_each_part_or_it_is_said_what_is_needed
         return
     data = load_image_folder(tmp_path)
     assert all(np.bincount(getattr(data, part)[1], minlength=10).all() for part in PARTS)
+    assert contents(load_image_folder(tmp_path, limit=10 * n), "train") == contents(data, "train")
     with pytest.raises(ValueError, match="limit: 10 images of 10 classes are too few"):
         load_image_folder(tmp_path, limit=10)
