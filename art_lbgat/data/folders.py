@@ -170,8 +170,11 @@ def _places(files: list[File], salt: str) -> dict[str, list[int]]:
 def without_copies(files: list[File], others: Iterable[File]) -> list[File]:
     """Files whose content is not among that of others, which are held out."""
     held = {each.content for each in others}
+    left = [each for each in files if each.content not in held]
+    if lost := sorted({each.label for each in files} - {each.label for each in left}):
+        raise ValueError(f"root: expected images of {lost} that are in one part alone, got copies of those held out.")
     copies = [str(each.path) for each in files if each.content in held]
     if copies:
         why = "since a part that is held out has copies of them, such as"
         logger.warning("root: %d images are left out, %s %s.", len(copies), why, copies[0])
-    return [each for each in files if each.content not in held]
+    return left

@@ -188,6 +188,10 @@ def test_copies_are_in_one_part(tmp_path, caplog):
         assert sum(len(contents(data, part)) for part in PARTS) == len(
             set.union(*(contents(data, part) for part in PARTS))
         )
+    for path in (tmp_path / "b" / "train" / "cat").iterdir():
+        shutil.copy(path, tmp_path / "b" / "test" / "dog")
+    with pytest.raises(ValueError, match=r"root: expected images of \['cat'\] that are in one part alone"):
+        load_image_folder(tmp_path / "b")
     assert "root: 1 images are left out, since a part that is held out has copies of them, such as" in caplog.text
 
 
