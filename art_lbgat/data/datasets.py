@@ -358,13 +358,11 @@ def load_image_folder(
     else:
         train, held = divided(train, validation, f"validation {seed}", 2)
     if limit is not None and limited:
-        own = limit // len(classes)
-        few = len(held) if "validation" in found else max(1, round(validation * own))
-        left = own if "validation" in found else own - few
-        if left < 1:
+        few = 0 if "validation" in found else max(1, round(validation * limit / len(classes)))
+        if limit // len(classes) <= few:
             raise ValueError(f"limit: {limit} images of {len(classes)} classes are too few to train and to validate.")
-        train = lowest(train, f"limit {seed}", dict.fromkeys(classes, left))
-        held = lowest(held, f"limit {seed}", dict.fromkeys(classes, few))
+        train = lowest(train, f"limit {seed}", dict.fromkeys(classes, limit // len(classes) - few))
+        held = lowest(held, f"limit {seed}", dict.fromkeys(classes, few or len(held)))
     parts = ([(each.path, classes.index(each.label)) for each in part] for part in (train, held, found["test"]))
     train_images, validation_images, test_images = (_read(part, size) for part in parts)
     return DataSet(name, train_images, validation_images, test_images, len(classes), tuple(classes))
