@@ -193,6 +193,13 @@ def check_path(value: Any, name: str) -> Path:
     return Path(value)
 
 
+def check_utf8(value: Any, name: str) -> str:
+    """A name that can be written down, as files of other systems may have others."""
+    if re.search("[\udc80-\udcff]", str(value)):
+        raise ValueError(f"{name}: expected names in UTF-8, got {os.fsencode(value)!r}.")
+    return str(value)
+
+
 def check_indices(y: Any, name: str = "y") -> NDArray[np.int64]:
     """Class indices ``(N,)`` of any number of classes, as int64."""
     array = as_array(y, name)

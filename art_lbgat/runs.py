@@ -8,17 +8,19 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas
 from art.estimators.classification import PyTorchClassifier
 
 from art_lbgat.checks import check_choice, check_count, check_kind, check_path, check_seed
-from art_lbgat.data import DataSet, balanced_order
+from art_lbgat.data import DataSet, Images, balanced_order
 from art_lbgat.engine.checkpoint import read_checkpoint, read_newest
 from art_lbgat.evaluation import evaluate
+from art_lbgat.files import write_text
 from art_lbgat.fingerprint import MAY_CHANGE, differences
 from art_lbgat.preserve import preserved_randomness
 from art_lbgat.recipes import Recipe
-from art_lbgat.recipes.build import recipe_classifier
+from art_lbgat.recipes.build import load_recipe_data, recipe_classifier, training_images
 from art_lbgat.recipes.recipe import read_toml, write_toml
 from art_lbgat.weights import load_weights
 
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 CONFIG, CHECKPOINTS, PAGE = "config.toml", "checkpoints", "report.html"
 HISTORY, RESULTS, TABLE, WEIGHTS = "history.csv", "results.csv", "table.md", "model.safetensors"
+TRAINED = "trained-on.txt"
 
 
 def guide_file(index: int, ending: str = ".safetensors") -> str:
@@ -66,6 +69,18 @@ class Config:
         """With the facts of a data set."""
         names = tuple(map(str, data.class_names or ()))
         return replace(self, input_shape=tuple(data.input_shape), nb_classes=data.nb_classes, class_names=names)
+
+    def load_data(self, root: str | Path | None = None) -> DataSet:
+        """The data as they are split in training, from another place if one is given."""
+        return load_recipe_data(self.recipe, root or self.root, seed=self.seed, limit=self.limit)
+
+    def write_with(self, data: DataSet, directory: Path) -> None:
+        """Write ``config.toml``, and a hash of every image that is trained on, except copies of those held out."""
+        self.for_data(data).write(directory)
+        trained = set(training_images(self.recipe, data).digests()) - set(data.test_images.digests())
+        if self.recipe.run.selection != "test":
+            trained -= set(data.validation_images.digests())
+        write_text(directory / TRAINED, "".join(f"{each}\n" for each in sorted(trained)))
 
     def as_toml(self) -> dict[str, Any]:
         """As it is written."""
@@ -128,6 +143,34 @@ class Run:
     def class_names(self) -> list[str]:
         """The names of the classes, or none where the data have none."""
         return list(self.config.class_names)
+
+    def matched(self, data: DataSet) -> DataSet:
+        """A data set with the classes of this run, by their names; those without names are called by their numbers."""
+        count = self.classifier.nb_classes
+        own = self.class_names or [str(i) for i in range(count)]
+        names = list(data.class_names) or [str(i) for i in range(data.nb_classes)]
+        if not data.class_names and data.nb_classes <= count and not all(map(str.isdecimal, own)):
+            return data
+        if not set(names) <= set(own):
+            raise ValueError(f"root: expected the classes that {self.directory} was trained on, {own}, got {names}.")
+        order = np.array([own.index(name) for name in names])
+        parts: dict[str, Any] = {name: Images(part.x, order[part.y], part.scale)
+                 for name, part in vars(data).items() if isinstance(part, Images)}  # fmt: skip
+        return replace(data, **parts, nb_classes=count, class_names=tuple(self.class_names))
+
+    def check_unseen(self, images: Images, *, allow: bool = False) -> str:
+        """Refuse images that it was trained on, or say how many there are."""
+        path, said = self.directory / TRAINED, ""
+        if path.is_file():
+            trained = set(path.read_text(encoding="utf-8").split())
+            count = sum(each in trained for each in images.digests())
+            said = f"{count} of {len(images)} images were trained on" if count else ""
+        elif self.recipe.data == "folder":
+            said = "it is not known which images were trained on"
+        if said and not allow:
+            expected = "expected others, or --allow-trained, which labels the results"
+            raise ValueError(f"root: {said} in {self.directory}; {expected}.")
+        return said
 
     @property
     def eps(self) -> float:
@@ -204,22 +247,28 @@ def _weights(path: Path, directory: Path) -> Path | Mapping[str, Any]:
     return dict(found.state["models"]["classifier"])
 
 
-def evaluation_images(data: DataSet, n: int | None = None, part: str = "test") -> tuple[Any, Any]:
-    """``n`` images of a part of the data, or all, and labels; every beginning has the same number of each class."""
+def evaluation_images(data: DataSet, n: int | None = None, part: str = "test") -> Images:
+    """``n`` images of a part of the data, or all; every beginning has the same number of each class."""
     check_count(1 if n is None else n, "n")
     images = data.test_images if part == "test" else data.validation_images
-    x, y = images.subset(balanced_order(images.y)[:n]).arrays()
-    return x, y
+    return images.subset(balanced_order(images.y)[:n])
 
 
 def evaluate_images(
     classifier: PyTorchClassifier | Mapping[str, PyTorchClassifier], x: Any, y: Any, n_autoattack: int = 0,
-    n: int | None = None, *, attacks: Sequence[str] = ("natural", "pgd-20"), norm: str = "inf", **how: Any,
+    n: int | None = None, *, attacks: Sequence[str] = ("natural", "pgd-20"), norm: str = "inf", label: str = "",
+    **how: Any,
 ) -> pandas.DataFrame:  # fmt: skip
-    """The table of ``evaluate`` of the first ``n`` images, with AutoAttack on the first ``n_autoattack``, if any."""
+    """The table of ``evaluate`` of the first ``n`` images, with AutoAttack on the first ``n_autoattack``, if any.
+
+    A ``label`` is put before the flags of every row.
+    """
     how["norm"] = "inf" if norm == "inf" else 2
     tables = [evaluate(classifier, x[:n], y[:n], attacks=tuple(attacks), **how)]
     if check_count(n_autoattack, "n_autoattack", minimum=0):
         how.pop("sources", None)
         tables.append(evaluate(classifier, x[:n_autoattack], y[:n_autoattack], attacks=("autoattack",), **how))
-    return pandas.concat(tables, ignore_index=True)
+    table = pandas.concat(tables, ignore_index=True)
+    if label:
+        table["flags"] = [f"{label}; {flags}" if flags else label for flags in table["flags"]]
+    return table

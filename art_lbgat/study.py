@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
@@ -26,6 +28,7 @@ from art_lbgat import __version__
 from art_lbgat.checks import check_choice, check_count, check_kind, check_path, check_seed, check_text
 from art_lbgat.data import DataSet
 from art_lbgat.data.datasets import LARGEST_SEED
+from art_lbgat.data.folders import find_files
 from art_lbgat.evaluation.results import wilson_interval
 from art_lbgat.files import write_text
 from art_lbgat.preserve import preserved_randomness
@@ -100,6 +103,14 @@ class StudyOptions:
         check_count(self.n_autoattack, "n_autoattack", minimum=0)
         check_choice(self.part, "part", ("test", "validation"))
 
+    @cached_property
+    def own_data(self) -> str | None:
+        """SHA-256 of files of one's own, which may change between two calls; published ones do not."""
+        kind, root = next(iter(self.arms.values())).data, Path(self.root or "")
+        if kind == "folder" and self.root is not None:
+            return hashlib.sha256(repr(find_files(root)).encode()).hexdigest()
+        return hashlib.sha256(root.read_bytes()).hexdigest() if kind == "npz" and root.is_file() else None
+
     def recipe(self, arm: str) -> Recipe:
         """The recipe of an arm, for the number of epochs of this study.
 
@@ -135,6 +146,7 @@ class Task:
         chosen = {name: getattr(options, name) for name in ("limit", "part", "n_test", "n_autoattack")}
         root = None if options.root is None else str(Path(options.root).resolve())
         own = {"root": root, "seed": self.seed, "index": self.index, "guides": list(self.guides)}
+        own |= {"data": options.own_data} if options.own_data else {}
         return {"recipe": recipe, **chosen, **own, "version": __version__}
 
     @property
@@ -240,6 +252,7 @@ def initialize(threads: int) -> None:
     """A worker: its share of the cores; denormals as 0, which are slow on some processors; gone when the study is."""
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+    logging.getLogger("art_lbgat.data").setLevel(logging.ERROR)  # what is left out is said once, by the study
     parent = multiprocessing.parent_process()
 
     def end_with_parent() -> None:  # a study that is killed cannot end its workers, which would run to their end
@@ -300,7 +313,7 @@ def first_data(options: StudyOptions) -> DataSet:
 def _images(data: DataSet, options: StudyOptions, most: int | None = None) -> tuple[Any, Any]:
     """The images that runs are evaluated on, as arrays."""
     few = None if options.n_test is None else max(options.n_test, options.n_autoattack)
-    return evaluation_images(data, min(filter(None, (few, most)), default=None), options.part)
+    return evaluation_images(data, min(filter(None, (few, most)), default=None), options.part).arrays()
 
 
 def _evaluate(classifier: PyTorchClassifier, data: DataSet, task: Task) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from art_lbgat.cli.output import make_reporter, new_file, print_frame, say, typed
+from art_lbgat.cli.output import make_reporter, new_file, print_frame, readable, say, typed
 
 if TYPE_CHECKING:
     import pandas
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _PAGE_IMAGES = 1000
 TARGET = "The directory of a run, a checkpoint or weights in it, a name of RobustBench's zoo, or module:function."
+AllowTrained = Annotated[bool, typer.Option("--allow-trained", help="Take images trained on too; flags say how many.")]
 _EXPECTED = TARGET[:-1].replace("The directory", "the directory")
 
 
@@ -43,6 +44,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 250,
     seed: Annotated[int, typer.Option(help="Seed of every attack.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    allow_trained: AllowTrained = False,
     csv: Annotated[Path | None, typer.Option(help="Write the table to this new file.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write a page to this new HTML file.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")] = False,
@@ -71,9 +73,11 @@ def evaluate(
         raise ValueError("eps: expected a radius (--eps), since the target names none.")
     kind = (found.norm or "inf") if norm is None else check_choice(norm, "norm", ("inf", "2"))
     how: dict[str, Any] = {"eps": radius, "norm": kind, "batch_size": batch_size, "seed": seed}
-    x, y = evaluation_images(found.load_data(data, root), n, part)
+    images = evaluation_images(found.load_data(data, root), n, part)
+    label = found.run.check_unseen(images, allow=allow_trained) if found.run is not None else ""
+    x, y = images.arrays()
     sources = {"guide": found.guide} if found.guide is not None and "transfer" in attacks else None
-    table = evaluate_images(found.classifier, x, y, n_autoattack, attacks=attacks, sources=sources, **how)
+    table = evaluate_images(found.classifier, x, y, n_autoattack, label=label, attacks=attacks, sources=sources, **how)
     if csv is not None and is_main_process():
         write_text(csv, table.to_csv(index=False))
     title = f"{found.name}, {part} images"
@@ -111,7 +115,7 @@ def predict(
     names = found.run.class_names if found.run else []
     table = pandas.DataFrame(
         {
-            "image": [str(path) for path in image],
+            "image": list(map(readable, image)),
             "class": [names[k] if names else str(k) for k in shares.argmax(axis=1).tolist()],
             "probability %": (100 * shares.max(axis=1)).round(1),
         }
@@ -128,13 +132,13 @@ def report(
     n: Annotated[int | None, typer.Option(help="Images, the same number of each class; all if left out.")] = None,
     n_autoattack: Annotated[int, typer.Option(help="AutoAttack too, on so many of them; 0 for none.")] = 0,
     root: Annotated[Path | None, typer.Option(help="Where the data lies; as in training if left out.")] = None,
+    allow_trained: AllowTrained = False,
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Make the page of a run again: results, curves, pictures, decision regions, sanity checks, provenance."""
     import pandas
 
-    from art_lbgat.recipes.build import load_recipe_data
     from art_lbgat.runs import CONFIG, HISTORY, PAGE, evaluate_images, evaluation_images, load
 
     baselines = baseline or []
@@ -151,11 +155,16 @@ def report(
         other = load(path, device_type)
         named = (other.name, f"{other.name} ({path.name})", f"{other.name} ({path})")
         runs[next(each for each in named if each not in runs)] = other
-    data = load_recipe_data(found.recipe, root or found.config.root, seed=found.config.seed)
-    x, y = evaluation_images(data, n)
+    for run in runs.values():
+        if run.class_names != found.class_names:
+            raise ValueError(f"baseline: expected the classes {found.class_names}, got {run.class_names}.")
+    data = found.matched(found.config.load_data(root))
+    images = evaluation_images(data, n)
+    label = "; ".join({run.check_unseen(images, allow=allow_trained): "" for run in runs.values()}).strip("; ")
+    x, y = images.arrays()
     models = {name: run.classifier for name, run in runs.items()}
     how: dict[str, Any] = {"eps": found.eps, "norm": found.norm, "seed": found.config.seed}
-    results = evaluate_images(models if baselines else found.classifier, x, y, n_autoattack, **how)
+    results = evaluate_images(models if baselines else found.classifier, x, y, n_autoattack, label=label, **how)
     epochs = {name: run.recipe.nb_epochs for name, run in runs.items()}
     budgets = f"Trained for different numbers of epochs: {', '.join(f'{name} {k}' for name, k in epochs.items())}."
     histories = {name: run.directory / HISTORY for name, run in runs.items()}
@@ -222,14 +231,14 @@ class Target:
     def load_data(self, name: str | None, root: Path | None) -> DataSet:
         """Its data set, or that of another name, from ``root``, or from where it lay in training."""
         from art_lbgat.data import load_data
-        from art_lbgat.recipes.build import load_recipe_data
 
         if self.run is not None and name in (None, self.data):
-            return load_recipe_data(self.run.recipe, root or self.run.config.root, seed=self.run.config.seed)
+            return self.run.matched(self.run.config.load_data(root))
         name = name or self.data
         if name is None:
             raise ValueError("data: expected the name of a data set (--data), since the target names none.")
-        return load_data(name, root)
+        data = load_data(name, root)
+        return data if self.run is None else self.run.matched(data)
 
 
 def find_target(

@@ -173,7 +173,12 @@ def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], left: Collec
 
 def typed() -> str:
     """The command as it was typed."""
-    return shlex.join(["art-lbgat", *sys.argv[1:]])
+    return readable(shlex.join(["art-lbgat", *sys.argv[1:]]))
+
+
+def readable(text: object) -> str:
+    """A text that can be written, whatever the bytes of the names in it."""
+    return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def new_file(path: Path | None, option: str) -> None:

@@ -334,7 +334,7 @@ def keep_models(
         if task.seed != seed:
             continue
         directory = output / "models" / re.sub(r"[^a-z0-9.]+", "-", f"{arm}{suffix}".lower()).strip("-")
-        Config(task.recipe, seed=seed, limit=options.limit, root=root).for_data(data).write(directory)
+        Config(task.recipe, seed=seed, limit=options.limit, root=root).write_with(data, directory)
         shutil.copyfile(folder / f"{task.key}.safetensors", directory / WEIGHTS)
         shutil.copyfile(folder / f"{task.key}.history.csv", directory / HISTORY)
         guides = [folder / f"{key}.safetensors" for key in task.guides] or [folder / f"{task.key}.guide.safetensors"]

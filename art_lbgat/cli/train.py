@@ -180,7 +180,6 @@ def run_training(
 
     from art_lbgat.files import write_text
     from art_lbgat.processes import is_main_process, join_processes
-    from art_lbgat.recipes.build import load_recipe_data
     from art_lbgat.runs import HISTORY, WEIGHTS, guide_file
     from art_lbgat.weights import save_weights
 
@@ -189,7 +188,7 @@ def run_training(
     device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
     join_processes(device).on_main(lambda: check_free(output, config, resume=resume))
     with signals_as_interrupts(f"the same command resumes what is in {output}"):
-        data = load_recipe_data(config.recipe, config.root, seed=config.seed, limit=config.limit)
+        data = config.load_data()
         config = config.for_data(data)
         experiment = _build(config, output, data, reporter, device_type)
         experiment.fit()
@@ -214,7 +213,7 @@ def _build(config: Config, output: Path, data: DataSet, reporter: Reporter, devi
 
     def started(run: Mapping[str, Any]) -> None:
         """The checkpoint, if there is one, takes this configuration: it is that of the directory now."""
-        config.write(output)
+        config.write_with(data, output)
         if run["epoch"] <= run["nb_epochs"]:
             (output / RESULTS).unlink(missing_ok=True)
 
@@ -231,7 +230,7 @@ def _build(config: Config, output: Path, data: DataSet, reporter: Reporter, devi
         guide_trackers=guide_trackers, trackers=trackers, verbose=reporter.bar, checkpoint_dir=output / CHECKPOINTS,
     )  # fmt: skip
     if is_main_process() and not (output / CONFIG).is_file():
-        config.write(output)
+        config.write_with(data, output)
     return experiment
 
 
@@ -242,7 +241,7 @@ def _evaluate(config: Config, output: Path, experiment: Experiment, reporter: Re
 
     recipe, classifier = config.recipe, experiment.classifier
     how: dict[str, Any] = {"eps": recipe.eps, "norm": recipe.norm, "seed": config.seed}
-    x, y = evaluation_images(experiment.data, config.n_test)
+    x, y = evaluation_images(experiment.data, config.n_test).arrays()
     table = evaluate_images(classifier, x, y, config.n_autoattack, **how)
     if config.report:
         write_page(
@@ -283,10 +282,7 @@ def signals_as_interrupts(message: str) -> Iterator[None]:
 def _dry_run(config: Config, device_type: str | None, reporter: Reporter) -> None:
     import tomli_w
 
-    from art_lbgat.recipes.build import load_recipe_data
-
-    recipe = config.recipe
-    data = load_recipe_data(recipe, config.root, seed=config.seed, limit=config.limit)
+    recipe, data = config.recipe, config.load_data()
     found = _measure(config, data, device_type)
     counts = found.pop("parameters")
     reporter.event("plan", configuration=config.as_toml(), parameters=counts, passes_per_step=str(recipe.cost), **found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,14 @@ from art_lbgat.checks import (
     check_seed,
     check_share,
     check_text,
+    check_utf8,
 )
+from art_lbgat.data.folders import divided, find_files, lowest, without_copies
 from art_lbgat.data.images import Images, channels_first, read_images, read_npz
 
+logger = logging.getLogger(__name__)
 Arrays = tuple[NDArray[np.float32], NDArray[np.int64]]
 Indices = NDArray[np.int64]
-Files = Sequence[tuple[str | Path, int]]  # with their class
 LARGEST_SEED = 2**32 - 1  # of scikit-learn
 
 
@@ -161,6 +164,7 @@ def load_data(
         place = places.get(name, f"the path that holds {name}")
         raise ValueError(f"root: expected {place} (--root on the command line), got None.")
     if root is not None:
+        check_utf8(check_path(root, "root").absolute(), "root")
         options["root"] = root
     if validation is not None:
         options["validation"] = validation
@@ -206,17 +210,6 @@ class _Split:
                 raise
             raise ValueError(f"limit: {self.limit} training images are too few. {error}") from error
         return DataSet(name, train.subset(first), train.subset(second), test, nb_classes, tuple(class_names))
-
-    def read(
-        self, name: str, trained: Files, tested: Files, size: int | None, nb_classes: int, names: Sequence[str] = ()
-    ) -> DataSet:
-        """The data set of image files with their class; of those to train on only what ``limit`` leaves is read."""
-        chosen = self.limited(np.array([label for _, label in trained]))
-        train, test = (
-            Images(read_images([path for path, _ in files], size, "root"), [label for _, label in files])
-            for files in ([trained[i] for i in chosen], tested)
-        )
-        return self.data_set(name, train, test, nb_classes, names)
 
 
 def load_digits(seed: int = 0, validation: float = 0.125, test: float = 1 / 3, limit: int | None = None) -> DataSet:
@@ -316,7 +309,8 @@ def load_tiny_imagenet(
         tested.append((annotations.parent / "images" / file, train.class_to_idx[wnid]))
     if not tested:
         raise ValueError(f"root: expected a line '<file>\\t<wnid>' for each image in {annotations}, got none.")
-    return split.read("tiny-imagenet", train.samples, tested, size, len(train.classes))
+    chosen = [train.samples[i] for i in split.limited(np.array(train.targets))]
+    return split.data_set("tiny-imagenet", _read(chosen, size), _read(tested, size), len(train.classes))
 
 
 def load_image_folder(
@@ -328,49 +322,55 @@ def load_image_folder(
     size: int | None = None,
     test: float = 0.2,
 ) -> DataSet:
-    """Images ``(n, 3, H, W)`` from folders of classes, in their sorted order (torchvision's ``ImageFolder``).
+    """Images ``(n, 3, H, W)`` from folders of classes, in their sorted order; see :func:`load_data` for the rest.
 
-    The other arguments and errors: see :func:`load_data`.
+    Which part a file is in follows from its content: no file changes it when others come, and copies share one.
 
-    :param root: Holds ``train/<class>/*`` and ``test/<class>/*``, or just ``<class>/*``.
+    :param root: Holds ``train/<class>/*`` and ``test/<class>/*`` (and ``val``), or just ``<class>/*``.
     :param name: Name of the data set.
+    :param validation: About this share of each class, at least one image, is held out where ``root`` has no ``val``.
     :param size: Crop the middle square of each image and resize it to this; None where all have one size.
-    :param test: Share of all images for testing, where ``root`` has no ``test``; whatever the seed, the same images.
+    :param test: The same for testing, where ``root`` has no ``test``; whatever the seed, the same images.
     """
-    split, folder = _Split(seed, validation, limit), check_path(root, "root")
+    _Split(seed, validation, limit)
     check_text(name, "name")
     check_optional(check_count, size, "size")
     check_share(test, "test")
-    trained, tested, classes = _find_images(folder, test)
+    folder = check_path(root, "root")
+    found = find_files(folder)
+    names = {part: sorted({each.label for each in files}) for part, files in found.items()}
+    classes = next(iter(names.values()))
+    for part, other in names.items():
+        if other != classes:
+            raise ValueError(f"root: {next(iter(names))} has the classes {classes}, {part} has {other}.")
     if len(classes) < 2:
         raise ValueError(f"root: expected at least two classes in {folder}, got {classes}.")
-    return split.read(name, trained, tested, size, len(classes), classes)
+    if "whole" in found:
+        found["train"], found["test"] = divided(found.pop("whole"), test, "test", 3)
+    elif "test" not in found:
+        found["test"] = found.pop("validation")
+        logger.warning("root: there is no test folder in %s; its validation folder is the test part.", folder)
+    train = without_copies(found["train"], found["test"])
+    limited = limit is not None and limit < len(train)
+    if "validation" in found:
+        held = without_copies(found["validation"], found["test"])
+        train = without_copies(train, held)
+    else:
+        train, held = divided(train, validation, f"validation {seed}", 2)
+    if limit is not None and limited:
+        few = 0 if "validation" in found else max(1, round(validation * limit / len(classes)))
+        if limit // len(classes) <= few:
+            raise ValueError(f"limit: {limit} images of {len(classes)} classes are too few to train and to validate.")
+        train = lowest(train, f"limit {seed}", dict.fromkeys(classes, limit // len(classes) - few))
+        held = lowest(held, f"limit {seed}", dict.fromkeys(classes, few or len(held)))
+    parts = ([(each.path, classes.index(each.label)) for each in part] for part in (train, held, found["test"]))
+    train_images, validation_images, test_images = (_read(part, size) for part in parts)
+    return DataSet(name, train_images, validation_images, test_images, len(classes), tuple(classes))
 
 
-def _find_images(root: Path, test: float) -> tuple[Files, Files, list[str]]:
-    """Files with their class of the training and of the test part, and the names of the classes."""
-    from torchvision.datasets import ImageFolder
-
-    parts = [root / part for part in ("train", "test")]
-    absent = [part for part in parts if not part.is_dir()]
-    if len(absent) == 1:
-        raise FileNotFoundError(f"root: expected folders {absent[0]}/<class>/<image>, but {absent[0]} does not exist.")
-    if not absent:
-        train, tested = (ImageFolder(str(part)) for part in parts)
-        if train.classes != tested.classes:
-            raise ValueError(f"root: train has the classes {train.classes}, test has {tested.classes}.")
-        return train.samples, tested.samples, train.classes
-    if not root.is_dir():
-        raise FileNotFoundError(f"root: expected a folder of images, {root}/<class>/<image>, but {root} is none.")
-    inside = list(root.iterdir())
-    if not any(each.is_dir() for each in inside):
-        raise FileNotFoundError(
-            f"root: expected folders {root}/<class>/<image>, or {root}/train/<class>/<image> and {root}/test/<class>/"
-            f"<image>, but there are {sum(each.is_file() for each in inside)} files without a folder of their class."
-        )
-    whole = ImageFolder(str(root))
-    first, second = split_indices(np.array(whole.targets), test, seed=0, name="test")
-    return [whole.samples[i] for i in first], [whole.samples[i] for i in second], whole.classes
+def _read(files: Sequence[tuple[str | Path, int]], size: int | None) -> Images:
+    """Image files with their class."""
+    return Images(read_images([path for path, _ in files], size, "root"), [label for _, label in files])
 
 
 def load_npz(
@@ -378,9 +378,9 @@ def load_npz(
 ) -> DataSet:
     """``x_train``, ``y_train``, ``x_test``, ``y_test`` of a file; other arguments and errors: see :func:`load_data`.
 
-    :param root: The file. Images are uint8, ``(N, H, W, C)``, ``(N, C, H, W)`` or ``(N, H, W)``; labels class indices.
+    :param root: The file. Images are uint8, ``(N, H, W, C)``, ``(N, C, H, W)`` or ``(N, H, W)``; labels whole numbers.
     :param name: Name of the data set; None for that of the file.
-    :return: Images ``(n, C, H, W)``; there are as many classes as the largest training label says.
+    :return: Images ``(n, C, H, W)``; each training label is a class, named by its number if they are not 0, 1, 2, ...
     """
     split, path = _Split(seed, validation, limit), check_path(root, "root")
     check_optional(check_text, name, "name")
@@ -388,7 +388,14 @@ def load_npz(
     train, test = read_npz(path, "root", "x_train, y_train, x_test and y_test", keys)
     if train.image_shape != test.image_shape:
         raise ValueError(f"root: x_train has images of shape {train.image_shape}, x_test of {test.image_shape}.")
-    return split.data_set(name or path.stem, train, test, int(train.y.max()) + 1)
+    labels, numbers = np.unique(train.y, return_inverse=True)
+    others = np.setdiff1d(test.y, labels)
+    if len(labels) < 2 or others.size:
+        got = f"{others[:5].tolist()} in y_test alone" if others.size else f"{labels.tolist()}"
+        raise ValueError(f"root: expected two labels or more in y_train, no others in y_test, got {got} in {path}.")
+    names = () if labels[-1] == len(labels) - 1 else tuple(map(str, labels))
+    train, test = Images(train.x, numbers), Images(test.x, np.searchsorted(labels, test.y))
+    return split.data_set(name or path.stem, train, test, len(labels), names)
 
 
 def _missing(title: str, folder: Path, put: str) -> FileNotFoundError:

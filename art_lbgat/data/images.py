@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,11 @@ from torch.utils.data import Dataset
 
 from art_lbgat.checks import as_array, check_count, check_number, check_optional, check_path, check_share, check_text
 
-# By their content, whatever they are called; not those that Pillow gives to other programs (PostScript).
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+Image.init()
+# By their content, whatever they are called; not those that Pillow gives to other programs (PostScript), nor those that
+# have no mark in their first bytes (TGA). An old Pillow lacks some.
+_KINDS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "TIFF", "WEBP")
+_FORMATS = tuple(kind for kind in _KINDS if kind in Image.OPEN)
 # No larger array of images shrinks like that: what does is made to fill the memory.
 SMALL_ARRAY, _MOST_SHRUNK = 1 << 30, 100
 
@@ -65,6 +69,10 @@ class Images(Dataset[tuple[Tensor, int]]):
     def arrays(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """New arrays ``(x, y)``: all images as float32 in [0, 1], ``(N, C, H, W)``, and the labels as int64."""
         return self.x.astype(np.float32) / np.float32(self.scale), self.y.copy()
+
+    def digests(self) -> list[str]:
+        """A short hash of each image, which is equal for equal pixels."""
+        return [hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in self.x]
 
     def subset(self, indices: Any) -> Images:
         """A copy of the images of these indices, in their order.
@@ -162,6 +170,17 @@ def read_images(paths: Sequence[str | Path], size: int | None = None, name: str 
     return images
 
 
+def is_image(path: Path) -> bool:
+    """Whether a file is one to read: by its ending, whatever is in it, or by what is in it, whatever it is called."""
+    if Image.registered_extensions().get(path.suffix.lower()) in _FORMATS:
+        return True
+    try:
+        with Image.open(path, formats=_FORMATS):
+            return True
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
+
+
 def _decode(path: Path, size: int | None, name: str) -> NDArray[np.uint8]:
     try:
         with Image.open(path, formats=_FORMATS) as file:
@@ -169,14 +188,26 @@ def _decode(path: Path, size: int | None, name: str) -> NDArray[np.uint8]:
                 upright = ImageOps.exif_transpose(file)
             except (ValueError, TypeError, KeyError, struct.error, SyntaxError):
                 upright = file  # damaged notes of how the camera was held are ignored, as every viewer does
-            image = upright.convert("RGB")
+            image = _eight_bits(upright, file.format).convert("RGB")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{name}: expected the image {path}, but it does not exist.") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name}: expected an image in {path} ({error}).") from error
     if size is not None and image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)
+
+
+def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
+    """Grey levels of 16 bits as 8 bits; of 32 bits or floats, whose range no file says, only what are bytes already."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):  # as an old Pillow has them
+        return Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        low, high = np.asarray(image).min(), np.asarray(image).max()
+        if not (low >= 0 and high <= 255) or (image.mode == "F" and 0 < high <= 1):
+            kinds = {"I": "32-bit", "F": "float"}[image.mode]
+            raise ValueError(f"its {kinds} values lie in [{low:g}, {high:g}]; expected [0, 255], or 8 or 16 bits")
+    return image
 
 
 def read_npz_images(path: str | Path, name: str = "path") -> Images:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from art_lbgat.checks import check_choice, check_count
 from art_lbgat.data import read_images
+from art_lbgat.data.folders import find_files
 from art_lbgat.preserve import preserved_randomness
 from art_lbgat.robustbench.result import N_EXAMPLES, NB_CLASSES
 from art_lbgat.robustbench.zoo import board_keys, entries
@@ -91,10 +92,15 @@ def _load_cifar(dataset: str, folder: Path) -> Images:
     from torchvision import datasets
 
     if (folder / "test").is_dir():
-        tree = datasets.ImageFolder(str(folder / "test"))
-        order = np.random.default_rng(0).permutation(len(tree))  # the first ones are a sample of all classes
-        images = read_images([tree.samples[i][0] for i in order], name="data_dir")
-        return torch.from_numpy(images).float().div(255), torch.tensor(tree.targets)[order], False
+        try:
+            (files,) = find_files(folder / "test").values()
+        except (ValueError, OSError) as error:
+            raise type(error)(f"data_dir{str(error).removeprefix('root')}") from error
+        names = sorted({each.label for each in files})
+        order = np.random.default_rng(0).permutation(len(files))  # the first ones are a sample of all classes
+        images = read_images([files[i].path for i in order], name="data_dir")
+        labels = torch.tensor([names.index(files[i].label) for i in order])
+        return torch.from_numpy(images).float().div(255), labels, False
     cifar, title = {"cifar10": (datasets.CIFAR10, "CIFAR-10"), "cifar100": (datasets.CIFAR100, "CIFAR-100")}[dataset]
     test_only = type(title, (cifar,), {"train_list": []})
     path = folder / cifar.base_folder / cifar.test_list[0][0]

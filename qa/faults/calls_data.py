@@ -38,11 +38,10 @@ def folder() -> Path:
     np.savez(root / "data.npz", **parts)
     np.savez(root / "extra.npz", image=x, label=y)
     weights.save_weights(mlp(), root / "mlp.safetensors")
-    for part in ("train", "test"):
-        for label in ("a", "b"):
-            (root / "images" / part / label).mkdir(parents=True)
-            for i in range(4):
-                Image.fromarray(x[i, 0]).save(root / "images" / part / label / f"{i}.png")
+    for k, name in enumerate(("train/a", "train/b", "test/a", "test/b")):
+        (root / "images" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(x[i, 0] + np.uint8(k)).save(root / "images" / name / f"{i}.png")
     return root
 
 

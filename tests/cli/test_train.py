@@ -26,7 +26,7 @@ from tests.conftest import states_equal
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 FILES = {"checkpoints", "config.toml", "history.csv", "results.csv", "table.md", "model.safetensors",
-         "guide-0.safetensors"}  # fmt: skip
+         "guide-0.safetensors", "trained-on.txt"}  # fmt: skip
 
 
 def same_weights(first, second):

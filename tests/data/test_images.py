@@ -81,6 +81,33 @@ def test_photos_are_upright_as_the_camera_was_held(tmp_path):
     assert np.array_equal(read_images([tmp_path / "0.png"])[0], photo.transpose(2, 0, 1))
 
 
+RAMP = np.linspace(0, 1, 64).reshape(8, 8)
+GREYS = {  # what a file holds, and what bytes it is read as
+    "16 bits.png": (np.rint(RAMP * 65535).astype(np.uint16), np.rint(RAMP * 255)),
+    "16 bits.tiff": (np.rint(RAMP * 65535).astype(np.uint16), np.rint(RAMP * 255)),
+    "bytes as 16 bits.png": (np.arange(64, dtype=np.uint16).reshape(8, 8) * 257, np.arange(64).reshape(8, 8)),
+    "bytes as 32 bits.tiff": (np.rint(RAMP * 255).astype(np.int32), np.rint(RAMP * 255)),
+    "bytes as floats.tiff": (np.rint(RAMP * 255).astype(np.float32), np.rint(RAMP * 255)),
+    "32 bits.tiff": (np.rint(RAMP * 65535).astype(np.int32), r"32-bit values lie in \[0, 65535\]; expected \[0, 255\]"),
+    "negative.tiff": (np.arange(-4, 60, dtype=np.int32).reshape(8, 8), r"32-bit values lie in \[-4, 59\]"),
+    "shares.tiff": (RAMP.astype(np.float32), r"float values lie in \[0, 1\]; expected \[0, 255\]"),
+    "nan.tiff": (np.full((8, 8), np.nan, np.float32), r"float values lie in \[nan, nan\]"),
+}
+
+
+@pytest.mark.parametrize("name", GREYS)
+def test_grey_levels_of_more_than_8_bits_keep_their_brightness_or_are_refused_by_file_name(tmp_path, name):
+    values, expected = GREYS[name]
+    Image.fromarray(values).save(tmp_path / name)
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=f"paths: expected an image in .*{name} .*{expected}"):
+            read_images([tmp_path / name])
+        return
+    (x,) = read_images([tmp_path / name])
+    for channel in x:
+        assert np.array_equal(channel, expected)
+
+
 def test_bad_files_are_refused_all_broken_ones_at_once(tmp_path):
     write_tree(tmp_path)
     for name in ("3.png", "5.png"):
@@ -110,7 +137,7 @@ BAD_ARCHIVES = [
     (read_npz_images, {"x": X[:, 0, 0], "y": Y}, r"path: in .* x: expected images \(N, H, W, C\)"),
     (read_npz_images, {"x": X, "y": Y[:3]}, r"path: in .* y: expected 4 labels"),
     (read_npz_images, {"x": X, "y": np.array([0, None], object)}, r"expected an array of numbers under 'y'"),
-    (load_npz, {**PARTS, "y_test": Y + 1}, r"y: expected class indices in \[0, 1\] in the test part of bad, got 2"),
+    (load_npz, {**PARTS, "y_test": Y + 1}, r"root: expected two labels .* got \[2\] in y_test alone"),
     (load_npz, {**PARTS, "x_test": X[:, :4]}, r"root: x_train has images of shape \(3, 8, 8\), x_test of \(3, 4, 8\)"),
 ]
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle  # noqa: TID251 (CIFAR's own format)
+import shutil
 import sys
 import urllib.error
 from collections import Counter
@@ -57,6 +58,16 @@ def cifar(tmp_path_factory):
     make_cifar(folder)
     x, y, _ = load_images("cifar10", "Linf", None, folder)
     return folder, x.numpy(), y.numpy()
+
+
+def test_images_of_ones_own_are_numbered_by_their_classes_whatever_else_lies_there(tmp_path, cifar):
+    make_cifar(tmp_path)
+    shutil.copytree(tmp_path / "test" / "03", tmp_path / "test" / ".ipynb_checkpoints")
+    x, y, published = load_images("cifar10", "Linf", None, tmp_path)
+    assert (published, np.array_equal(x, cifar[1]), np.array_equal(y, cifar[2])) == (False, True, True)
+    (tmp_path / "test" / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"^data_dir: expected images in every folder .* none in \['empty'\]"):
+        load_images("cifar10", "Linf", None, tmp_path)
 
 
 def make_classifier(model, classes=10, shape=(3, 32, 32), **kwargs):
