@@ -31,8 +31,6 @@ from art_lbgat.attacks.projections import Bounds, Radius
 from art_lbgat.classifier import TensorView
 from art_lbgat.preserve import evaluating, plain_autograd
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """``CE(M(x_adv), y)`` per sample; labels are indices ``(N,)`` or probabilities ``(N, C)``."""
@@ -63,7 +61,7 @@ class AttackLoss(NamedTuple):
     :param target: ``"labels"``, or ``"natural"``: ``softmax M(x)``, which costs one forward pass.
     """
 
-    loss: LossFunction
+    loss: Callable[[Tensor, Tensor], Tensor]
     target: Literal["labels", "natural"] = "labels"
 
 
@@ -183,7 +181,7 @@ def ascend(
     y: Tensor | None,
     bounds: Bounds,
     starts: list[Tensor | None],
-    estimator_loss: LossFunction | None = None,
+    estimator_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Adversarial examples of ``x``, the shape and dtype of ``x``, without a graph.
 
@@ -234,7 +232,9 @@ def ascend(
     return best
 
 
-def _loss(ascent: Ascent, y: Tensor | None, estimator_loss: LossFunction | None) -> LossFunction:
+def _loss(
+    ascent: Ascent, y: Tensor | None, estimator_loss: Callable[[Tensor, Tensor], Tensor] | None
+) -> Callable[[Tensor, Tensor], Tensor]:
     """What is ascended: the loss, or with ``targeted`` its negative."""
     loss = estimator_loss if ascent.objective == "estimator" else ATTACK_LOSSES[ascent.objective].loss
     if loss is None:

@@ -70,7 +70,8 @@ def in_order(nb_epochs: Any, validation_data: Any, scheduler: Any) -> tuple[Any,
     """These three of ``fit_generator``, also from the order of ART's TRADES and AWP trainers."""
     if scheduler is None and hasattr(validation_data, "step"):
         return nb_epochs, None, validation_data
-    if isinstance(validation_data, Integral) or isinstance(nb_epochs, (tuple, list)):
+    epochs_third = isinstance(validation_data, Integral) and not isinstance(validation_data, bool)
+    if epochs_third or isinstance(nb_epochs, (tuple, list)):
         return validation_data or 20, nb_epochs, scheduler
     return nb_epochs, validation_data, scheduler
 
