@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from art_lbgat.preserve import seed_everything
 
+_MOST_COLOURS = 4
 _STANDARDISATIONS = (StandardisationMeanStd, StandardisationMeanStdPyTorch)
 _FORWARD_METHODS = (
     "predict",
@@ -61,6 +62,23 @@ class TensorView:
     def mixes_samples(self) -> bool:
         """Whether a defence that acts in training blends different samples of a batch (mixup, cutmix)."""
         return any(isinstance(o, (Mixup, MixupPyTorch, CutMix, CutMixPyTorch)) for o in self._training_defences)
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether inputs are images ``(N, H, W, C)``."""
+        return not self.classifier.channels_first and len(self.classifier.input_shape) == 3
+
+    def check_layout(self, name: str) -> None:
+        """Refuse, naming the argument that depends on it, square images whose ``channels_first`` is told wrongly."""
+        shape = tuple(self.classifier.input_shape)
+        if len(shape) != 3:
+            return
+        side, other, channels = shape[1:] + shape[:1] if self.channels_last else shape
+        if side == other > _MOST_COLOURS >= channels:
+            raise ValueError(
+                f"{name}: {self.name} has input_shape={shape} and channels_first={not self.channels_last}, which would "
+                f"make {side} the number of colours; expected channels_first={self.channels_last} for it."
+            )
 
     def bounds(self) -> tuple[Tensor, Tensor] | None:
         """``clip_values`` as two float32 tensors that broadcast against a batch, or None."""

@@ -136,6 +136,7 @@ class UnitModel(nn.Module):
 
     def to_raw(self, unit: Tensor) -> Tensor:
         """From [0, 1] to the classifier's own range and shape."""
+        unit = unit.movedim(1, -1) if self._view.channels_last and unit.ndim == 4 else unit
         x = unit.reshape(len(unit), *self._view.classifier.input_shape)
         return x if self._is_unit else x * self.scale + self._low
 
@@ -143,7 +144,7 @@ class UnitModel(nn.Module):
         """From the classifier's own range to [0, 1], as images; flat inputs as the squarest image."""
         unit = x if self._is_unit else (x - self._low) / self.scale
         if unit.ndim == 4:
-            return unit
+            return unit.movedim(-1, 1) if self._view.channels_last else unit
         size = unit[0].numel()
         height = max(h for h in range(1, math.isqrt(size) + 1) if size % h == 0)
         return unit.reshape(len(unit), 1, height, size // height)
@@ -217,6 +218,8 @@ def attack_images(
 ) -> AutoAttackResult:
     """:func:`auto_attack` on images in [0, 1], with ``eps`` and the result in units of that range."""
     names, notes = attack_names(attacks, view.classifier.nb_classes)
+    if "square" in names:
+        view.check_layout("attacks (square)")
     if norm != math.inf and min(x.shape[2:]) < _SQUARE_L2_SIDE and "square" in names:
         raise ValueError(
             f"attacks: Square in L2 needs images of at least {_SQUARE_L2_SIDE}x{_SQUARE_L2_SIDE} values, got "

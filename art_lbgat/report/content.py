@@ -360,8 +360,8 @@ def _pictures(
     subject: Subject, chosen: NDArray[np.int64], threat: Threat, name: str, class_names: Sequence[str]
 ) -> Pictures | None:
     """Some images with their PGD-20 examples; None where inputs are no images or have no range."""
-    bounds, shape = subject.bounds(), tuple(subject.x.shape[1:])
-    if bounds is None or len(shape) != 3 or shape[0] not in (1, 3):
+    bounds, images = subject.bounds(), subject.x.movedim(-1, 1) if subject.view.channels_last else subject.x
+    if bounds is None or images.ndim != 4 or images.shape[1] not in (1, 3):
         return None
     few = make_subject(subject.view, subject.x[chosen], subject.y[chosen].numpy(), subject.batch_size, subject.seed)
     (plan,) = plan_attacks(_PICTURED)
@@ -370,8 +370,9 @@ def _pictures(
     predicted, predicted_adv = (
         predict(few.view, each, few.batch_size, few.seed).argmax(dim=1).numpy() for each in (few.x, made.x_adv)
     )
+    x, x_adv = (x.movedim(-1, 1) if few.view.channels_last else x for x in (few.x, made.x_adv))
     return Pictures(
-        few.x.numpy(), made.x_adv.numpy(), few.y.numpy(), predicted, predicted_adv, tuple(class_names),
+        x.numpy(), x_adv.numpy(), few.y.numpy(), predicted, predicted_adv, tuple(class_names),
         (float(bounds[0].min()), float(bounds[1].max())), name,
         f"{_PICTURED}, L{norm_name(threat.norm)}, eps {threat.eps:.4g}",
     )  # fmt: skip
