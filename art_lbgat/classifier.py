@@ -152,8 +152,8 @@ class TensorView:
         return inputs, labels
 
     def output(self, inputs: Tensor) -> Tensor:
-        """The module's output on preprocessed inputs, checked to be logits of shape ``(N, C)``."""
-        return check_logits(self.module(inputs), self.classifier.nb_classes, self.name)
+        """The module's output on a copy of preprocessed inputs, checked to be logits of shape ``(N, C)``."""
+        return check_logits(self.module(inputs.clone()), self.classifier.nb_classes, self.name)
 
 
 def check_logits(output: Any, nb_classes: int, name: str) -> Tensor:

@@ -35,7 +35,7 @@ class Adversary:
 
     def __init__(self, attack: EvasionAttack, view: TensorView, forward: Callable[[Tensor], Any] | None = None) -> None:
         self.attack, self._view = attack, view
-        self._forward = view.module if forward is None else forward
+        self._forward = view.output if forward is None else forward
         self.ascent, self.reason = read_attack(attack, view)
         self._bounds = view.bounds()
         if self.ascent is not None:

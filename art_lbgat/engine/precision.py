@@ -49,8 +49,9 @@ class Execution:
         return output
 
     def _run(self, inputs: Tensor, dtype: torch.dtype | None) -> Any:
-        if self._channels_last and inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        last = self._channels_last and inputs.ndim == 4
+        # A copy, as ART makes one: a model whose first operation works in place would change what others are given.
+        inputs = inputs.clone(memory_format=torch.channels_last if last else torch.preserve_format)
         if dtype is None:
             return self._call(inputs)
         # No cache: it keeps cast weights until the outermost block ends, which is that of the whole fit, while AWP and
