@@ -15,11 +15,13 @@ from art.estimators.classification import PyTorchClassifier
 from art.preprocessing.standardisation_mean_std.numpy import StandardisationMeanStd
 from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from art_lbgat.preserve import seed_everything
 
 _MOST_COLOURS = 4
 _STANDARDISATIONS = (StandardisationMeanStd, StandardisationMeanStdPyTorch)
+_PLAIN_LOSS = {"weight": None, "ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}
 _FORWARD_METHODS = (
     "predict",
     "loss_gradient",
@@ -44,6 +46,13 @@ class TensorView:
         check_classifier(classifier, self.name)
         self.module: nn.Module = classifier.model
         self.device: torch.device = classifier.device
+        loss = classifier.loss
+        #: What its CrossEntropyLoss has beside the defaults; empty where its loss is another.
+        self.loss_settings: dict[str, Any] = {
+            name: getattr(loss, name)
+            for name, plain in _PLAIN_LOSS.items()
+            if type(loss) is nn.CrossEntropyLoss and getattr(loss, name) != plain
+        }
         self.operations: list[Any] = list(classifier.preprocessing_operations or [])
         self._identity = all(_is_identity(operation) for operation in self.operations)
         # Defences that act in training only or draw at random; standardisation is neither.
@@ -117,6 +126,18 @@ class TensorView:
         outputs = torch.from_numpy(np.asarray(array, dtype=np.float32)).to(logits.device)
         outputs = check_logits(outputs, self.classifier.nb_classes, f"{self.name} (postprocessing)")
         return outputs + (logits - logits.detach())  # plus zero, so the value is theirs to the bit
+
+    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The classifier's own CrossEntropyLoss with all its settings; the plain one where its loss is another."""
+        settings = self.loss_settings
+        if "weight" in settings:
+            settings = {**settings, "weight": settings["weight"].to(logits)}
+        if y.ndim == 2 and settings.get("ignore_index", -1) >= 0:
+            raise ValueError(
+                f"{self.name}: its loss has ignore_index={settings['ignore_index']}, which means nothing for soft "
+                "labels; expected indices, or a loss without it."
+            )
+        return functional.cross_entropy(logits, y, **settings)
 
     def predict_inputs(self, x: Tensor) -> Tensor:
         """What the module is given at prediction: ``preprocessing(x)``, differentiable in ``x``."""

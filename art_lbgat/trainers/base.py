@@ -36,7 +36,7 @@ from art_lbgat.fingerprint import (
     optimizer_settings,
     surroundings,
 )
-from art_lbgat.losses import Terms
+from art_lbgat.losses import CrossEntropy, Terms
 from art_lbgat.preserve import Key, Modes, draw_seed
 from art_lbgat.processes import Processes, join_processes
 from art_lbgat.trainers import inputs
@@ -80,6 +80,8 @@ class BaseTrainer(Trainer, abc.ABC):
     attack_kind: ClassVar[AttackKind] = "pgd"
     #: What the loss needs of ``M_r(x)``: nothing, its value, or its graph for gradients.
     natural: ClassVar[Natural] = "none"
+    #: Whether the cross-entropy of its terms is that of the classifier (:attr:`cross_entropy`); else it is a plain one.
+    takes_loss: ClassVar[bool] = False
     #: Whether the guides are trained as well.
     train_guides: ClassVar[bool] = False
     #: The argument that weights the second term of the loss, and its published value.
@@ -135,6 +137,11 @@ class BaseTrainer(Trainer, abc.ABC):
         """
         off = weight == 0 and cls.weight_name is not None and cls.natural == "graph"
         return cls.attack_kind, "value" if off else cls.natural
+
+    @property
+    def cross_entropy(self) -> CrossEntropy:
+        """``CE(logits, y)`` as the classifier's CrossEntropyLoss has it, with weights, smoothing and reduction."""
+        return self._view.cross_entropy
 
     @property
     def attack(self) -> EvasionAttack | None:
@@ -278,8 +285,9 @@ class BaseTrainer(Trainer, abc.ABC):
         inputs.check_run(
             self.options, self._view, optimizers, schedulers, processes, batch_size, validation is not None
         )
-        for view in self._trained():
-            inputs.log_foreign_loss(view)
+        inputs.check_loss(self._view, self.takes_loss, self.weight_name is None, processes)
+        for guide in self._guides if self.train_guides else []:
+            inputs.check_loss(guide, True, False, processes)
         if self._attack is not None:
             inputs.check_attack(self._attack, self._view)
         number = self._fits + 1
@@ -408,6 +416,7 @@ def _classifier_settings(view: TensorView, *, frozen: bool) -> dict[str, Any]:
         "input_shape": described(tuple(classifier.input_shape)),
         "nb_classes": classifier.nb_classes,
         "clip_values": described(classifier.clip_values),
+        **({"loss": described(view.loss_settings)} if view.loss_settings else {}),
         "preprocessing": [
             [type(each).__qualname__, {k: described(v) for k, v in vars(each).items() if k != "_device"}]
             for each in view.operations

@@ -34,14 +34,14 @@ class NaturalTrainer(BaseTrainer):
     :param run: Its fields as keywords instead.
     """
 
-    title, attack_kind, natural = "Natural", "none", "graph"
+    title, attack_kind, natural, takes_loss = "Natural", "none", "graph", True
 
     def __init__(self, classifier: PyTorchClassifier, *, options: RunOptions | None = None, **run: Any) -> None:
         super().__init__(classifier, None, options=options, run=run)
 
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
         """See the class."""
-        return natural_cross_entropy(logits["natural"], y)
+        return natural_cross_entropy(logits["natural"], y, loss=self.cross_entropy)
 
 
 class MadryTrainer(BaseTrainer):
@@ -53,7 +53,7 @@ class MadryTrainer(BaseTrainer):
     :param run: Its fields as keywords instead.
     """
 
-    title = "PGD-AT"
+    title, takes_loss = "PGD-AT", True
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class MadryTrainer(BaseTrainer):
 
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
         """See the class."""
-        return adversarial_cross_entropy(logits["adversarial"], y)
+        return adversarial_cross_entropy(logits["adversarial"], y, loss=self.cross_entropy)
 
 
 class FastATTrainer(MadryTrainer):
@@ -105,7 +105,7 @@ class ALPTrainer(BaseTrainer):
     :param run: Its fields as keywords instead.
     """
 
-    title, natural, weight_name, published_weight = "ALP", "graph", "alp_weight", 1.0
+    title, natural, takes_loss, weight_name, published_weight = "ALP", "graph", True, "alp_weight", 1.0
 
     def __init__(
         self,
@@ -122,7 +122,8 @@ class ALPTrainer(BaseTrainer):
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
         """See the class."""
         adversarial = logits["adversarial"]
-        return {**adversarial_cross_entropy(adversarial, y), **alp(adversarial, logits["natural"], self.alp_weight)}
+        supervised = adversarial_cross_entropy(adversarial, y, loss=self.cross_entropy)
+        return {**supervised, **alp(adversarial, logits["natural"], self.alp_weight)}
 
 
 class TRADESTrainer(BaseTrainer):
@@ -140,7 +141,8 @@ class TRADESTrainer(BaseTrainer):
     :param run: Its fields as keywords instead.
     """
 
-    title, attack_kind, natural, weight_name, published_weight = "TRADES", "trades", "graph", "beta", 6.0
+    title, attack_kind, natural, takes_loss = "TRADES", "trades", "graph", True
+    weight_name, published_weight = "beta", 6.0
 
     def __init__(
         self,
@@ -157,7 +159,8 @@ class TRADESTrainer(BaseTrainer):
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
         """See the class."""
         natural = logits["natural"]
-        return {**natural_cross_entropy(natural, y), **trades(logits["adversarial"], natural, self.beta)}
+        supervised = natural_cross_entropy(natural, y, loss=self.cross_entropy)
+        return {**supervised, **trades(logits["adversarial"], natural, self.beta)}
 
 
 class MARTTrainer(BaseTrainer):

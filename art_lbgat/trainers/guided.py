@@ -190,4 +190,4 @@ class LBGATTrainer(GuidedTrainer):
         :param guide: ``M_n(x)``, ``(N, C)``.
         :param y: Labels.
         """
-        return guide_cross_entropy(guide, y, self.guide_ce_weight)
+        return guide_cross_entropy(guide, y, self.guide_ce_weight, self._guides[0].cross_entropy)
