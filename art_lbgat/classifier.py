@@ -17,6 +17,7 @@ from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMe
 from torch import Tensor, nn
 from torch.nn import functional
 
+from art_lbgat.memory import is_out_of_memory
 from art_lbgat.preserve import seed_everything
 
 _MOST_COLOURS = 4
@@ -173,12 +174,28 @@ class TensorView:
         return inputs, labels
 
     def output(self, inputs: Tensor) -> Tensor:
-        """The module's output on a copy of preprocessed inputs, checked to be logits of shape ``(N, C)``."""
-        return check_logits(self.module(inputs.clone()), self.classifier.nb_classes, self.name)
+        """The module's output on preprocessed inputs, checked to be logits of shape ``(N, C)``."""
+        return check_logits(run_module(self.module, inputs, self.name), self.classifier.nb_classes, self.name)
+
+
+def run_module(module: nn.Module, inputs: Tensor, name: str) -> Any:
+    """``module(inputs)``; an error of torch names the model, and what in it may be the cause.
+
+    On a copy, as ART makes one: a model whose first operation works in place would change what others are given.
+    """
+    try:
+        return module(inputs.clone())
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        if is_out_of_memory(error) or type(error) not in (RuntimeError, TypeError, ValueError, IndexError):
+            raise
+        others = sorted({str(p.dtype) for p in module.parameters()} - {"torch.float32"})
+        hint = f"; it has weights of {', '.join(others)}: take model.float(), or cast in its forward" if others else ""
+        inputs_are = f"inputs of shape {tuple(inputs.shape)}, {inputs.dtype}"
+        raise type(error)(f"{name}: its model fails on {inputs_are}{hint}. {type(error).__name__}: {error}") from error
 
 
 def check_logits(output: Any, nb_classes: int, name: str) -> Tensor:
-    """Return ``output`` if it is a tensor of shape ``(N, nb_classes)``."""
+    """Return ``output``, at least in float32, if it is a tensor of shape ``(N, nb_classes)``."""
     if not isinstance(output, Tensor):
         raise ValueError(f"{name}: its model must return one tensor of logits, got {type(output).__name__}.")
     if output.ndim != 2 or output.shape[1] != nb_classes:
@@ -186,7 +203,7 @@ def check_logits(output: Any, nb_classes: int, name: str) -> Tensor:
             f"{name}: its model must return logits of shape (N, {nb_classes}) for nb_classes={nb_classes}, "
             f"got {tuple(output.shape)}."
         )
-    return output
+    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
 def hard_if_one_hot(labels: Tensor) -> Tensor:
@@ -223,8 +240,9 @@ def check_classifier(classifier: Any, name: str) -> None:
             "shapes; build a new PyTorchClassifier around the module."
         )
     module = classifier.model
-    own_forward = type(module).forward is not nn.Sequential.forward or "forward" in vars(module)
-    if isinstance(module, nn.Sequential) and own_forward:
+    if isinstance(module, nn.Sequential) and (
+        type(module).forward is not nn.Sequential.forward or "forward" in vars(module)
+    ):
         raise ValueError(
             f"{name}: {type(module).__name__} is an nn.Sequential with a forward of its own, which ART never calls (it "
             "walks the children), so ART and the module disagree; make it an nn.Module that holds the Sequential."

@@ -306,6 +306,9 @@ def learning_rate(optimizer: torch.optim.Optimizer) -> float:
 
 def check_outputs(logits: Mapping[str, Tensor], inputs: int) -> None:
     """What the first step's forwards gave: a row per sample, logits rather than probabilities."""
+    dtypes = {name: str(values.dtype) for name, values in logits.items()}
+    if len(set(dtypes.values())) > 1:
+        raise ValueError(f"guide: its logits and those of the classifier must be of one dtype, got {dtypes}.")
     for name, values in logits.items():
         owner = "guide" if name == "guide" else "classifier"
         if len(values) != inputs:
