@@ -6,6 +6,7 @@ preprocessing, and ART's own helper cuts the gradient by default; :class:`Tensor
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,10 @@ from torch.nn import functional
 from art_lbgat.memory import is_out_of_memory
 from art_lbgat.preserve import seed_everything
 
+logger = logging.getLogger(__name__)
+
 _MOST_COLOURS = 4
+_SUM_TOLERANCE = 1e-2  # of probabilities in bf16
 _STANDARDISATIONS = (StandardisationMeanStd, StandardisationMeanStdPyTorch)
 _PLAIN_LOSS = {"weight": None, "ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}
 _FORWARD_METHODS = (
@@ -41,9 +45,14 @@ class TensorView:
         self.classifier, self.name, self._postprocess = classifier, name, postprocess
         self.refresh()
 
-    def refresh(self) -> None:
-        """Read the classifier anew: ``set_params`` may have given it other preprocessing."""
+    def refresh(self, on_probabilities: bool | None = None) -> None:
+        """Read the classifier anew: ``set_params`` may have given it other preprocessing.
+
+        With ``on_probabilities``, a model that ends in softmax is given the logarithm; without, it is refused; None
+        lets pass whatever it gives.
+        """
         classifier = self.classifier
+        self._on_probabilities, self._ends_in_softmax = on_probabilities, dict[bool, bool]()  # by mode of the module
         check_classifier(classifier, self.name)
         self.module: nn.Module = classifier.model
         self.device: torch.device = classifier.device
@@ -175,7 +184,26 @@ class TensorView:
 
     def output(self, inputs: Tensor) -> Tensor:
         """The module's output on preprocessed inputs, checked to be logits of shape ``(N, C)``."""
-        return check_logits(run_module(self.module, inputs, self.name), self.classifier.nb_classes, self.name)
+        return self.read(run_module(self.module, inputs, self.name))
+
+    def read(self, output: Any) -> Tensor:
+        """Logits ``(N, C)`` of what the module gave, at least in float32; in training the first tells what it gives."""
+        logits, mode = check_logits(output, self.classifier.nb_classes, self.name), self.module.training
+        if self._on_probabilities is None:
+            return logits
+        if mode not in self._ends_in_softmax:
+            rows = logits.detach()
+            softmax = bool((rows >= 0).all() and ((rows.sum(dim=1) - 1).abs() < _SUM_TOLERANCE).all())
+            kind = "probabilities" if softmax else "log-probabilities"
+            if softmax or bool((rows.logsumexp(dim=1).abs() < _SUM_TOLERANCE).all()):
+                if not self._on_probabilities:
+                    raise ValueError(
+                        f"{self.name}: its outputs are {kind}, and the objective compares logits, which they do not "
+                        f"determine; expected raw logits, so remove the final {'' if softmax else 'log-'}softmax."
+                    )
+                logger.warning("The %s gives %s; the objective works with their logarithm.", self.name, kind)
+            self._ends_in_softmax[mode] = softmax
+        return logits.clamp_min(torch.finfo(logits.dtype).tiny).log() if self._ends_in_softmax[mode] else logits
 
 
 def run_module(module: nn.Module, inputs: Tensor, name: str) -> Any:

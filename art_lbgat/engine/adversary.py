@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from art_lbgat.attacks import PGDAttack, read_attack
 from art_lbgat.attacks.pgd import ascend, draw_start
 from art_lbgat.attacks.projections import check_scale
-from art_lbgat.classifier import TensorView, check_logits, label_rows
+from art_lbgat.classifier import TensorView, label_rows, run_module
 from art_lbgat.preserve import Key, seed_everything
 from art_lbgat.processes import Share
 
@@ -35,7 +36,7 @@ class Adversary:
 
     def __init__(self, attack: EvasionAttack, view: TensorView, forward: Callable[[Tensor], Any] | None = None) -> None:
         self.attack, self._view = attack, view
-        self._forward = view.output if forward is None else forward
+        self._forward = partial(run_module, view.module, name=view.name) if forward is None else forward
         self.ascent, self.reason = read_attack(attack, view)
         self._bounds = view.bounds()
         if self.ascent is not None:
@@ -115,8 +116,7 @@ class Adversary:
         return ascend(ascent, self._logits, x, target, self._bounds, starts, classifier.loss)
 
     def _logits(self, x: Tensor) -> Tensor:
-        output = self._forward(self._view.predict_inputs(x))
-        return check_logits(output, self._view.classifier.nb_classes, self._view.name)
+        return self._view.read(self._forward(self._view.predict_inputs(x)))
 
     def _generate(self, x: Tensor, y: Tensor) -> Tensor:
         # One-hot rows: not every ART attack converts indices itself. A copy: an attack may write into its input.

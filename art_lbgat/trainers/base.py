@@ -48,7 +48,7 @@ AttackKind = Literal["pgd", "trades", "fgsm", "none"]
 _GENERATOR_KEYWORDS = ["nb_epochs", "validation_data", "scheduler", "augmentation"]
 _FIT_KEYWORDS = [*_GENERATOR_KEYWORDS, "batch_size", "validation_split"]
 #: Attributes that do not decide the bits of a run.
-_NOT_SETTINGS = ("options", "seed", "kept_weights", "guide", "verbose")
+_NOT_SETTINGS = ("options", "seed", "kept_weights", "guide", "verbose", "on_probabilities")
 #: What changes in a scheduler as it goes on.
 _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "best", "num_bad_epochs",
              "cooldown_counter", "base_lrs", "max_lrs", "T_cur", "T_i", "_is_initial")  # fmt: skip
@@ -82,6 +82,8 @@ class BaseTrainer(Trainer, abc.ABC):
     natural: ClassVar[Natural] = "none"
     #: Whether the cross-entropy of its terms is that of the classifier (:attr:`cross_entropy`); else it is a plain one.
     takes_loss: ClassVar[bool] = False
+    #: Whether its terms depend on ``softmax(logits)`` alone, so that a model may end in softmax.
+    on_probabilities: bool = False
     #: Whether the guides are trained as well.
     train_guides: ClassVar[bool] = False
     #: The argument that weights the second term of the loss, and its published value.
@@ -278,7 +280,7 @@ class BaseTrainer(Trainer, abc.ABC):
         """Check what is left to check, and hand the parts of one fit to the engine."""
         check_count(nb_epochs, "nb_epochs")
         for view in (self._view, *self._guides):
-            view.refresh()
+            view.refresh(self.on_probabilities)
         validation = inputs.as_validation(validation_data, self._view, batch_size)
         optimizers = inputs.check_optimizers(self._trained())
         schedulers = inputs.check_schedulers(scheduler, optimizers)

@@ -34,7 +34,7 @@ class NaturalTrainer(BaseTrainer):
     :param run: Its fields as keywords instead.
     """
 
-    title, attack_kind, natural, takes_loss = "Natural", "none", "graph", True
+    title, attack_kind, natural, takes_loss, on_probabilities = "Natural", "none", "graph", True, True
 
     def __init__(self, classifier: PyTorchClassifier, *, options: RunOptions | None = None, **run: Any) -> None:
         super().__init__(classifier, None, options=options, run=run)
@@ -53,7 +53,7 @@ class MadryTrainer(BaseTrainer):
     :param run: Its fields as keywords instead.
     """
 
-    title, takes_loss = "PGD-AT", True
+    title, takes_loss, on_probabilities = "PGD-AT", True, True
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class TRADESTrainer(BaseTrainer):
     """
 
     title, attack_kind, natural, takes_loss = "TRADES", "trades", "graph", True
-    weight_name, published_weight = "beta", 6.0
+    on_probabilities, weight_name, published_weight = True, "beta", 6.0
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ class MARTTrainer(BaseTrainer):
     :param run: Its fields as keywords instead.
     """
 
-    title, natural, weight_name, published_weight = "MART", "graph", "mart_weight", 5.0
+    title, natural, on_probabilities, weight_name, published_weight = "MART", "graph", True, "mart_weight", 5.0
 
     def __init__(
         self,

@@ -41,6 +41,7 @@ class GuidedTrainer(BaseTrainer):
     ) -> None:
         self.guidance = guidance if callable(guidance) else GUIDANCE[check_choice(guidance, "guidance", GUIDANCE)]
         self.regularizer: str | None = check_choice(regularizer, "regularizer", [None, *REGULARIZERS])
+        self.on_probabilities = self.guidance in (GUIDANCE["kd"], GUIDANCE["kl"]) and regularizer != "alp"
         if regularizer is None and regularizer_weight is not None:
             raise ValueError(f"regularizer_weight: expected None without a regularizer, got {regularizer_weight!r}.")
         weight = (
