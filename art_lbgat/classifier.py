@@ -7,6 +7,8 @@ preprocessing, and ART's own helper cuts the gradient by default; :class:`Tensor
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from art_lbgat.preserve import seed_everything
 logger = logging.getLogger(__name__)
 
 _MOST_COLOURS = 4
+_PLAIN_ERRORS = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)
 _SUM_TOLERANCE = 1e-2  # of probabilities in bf16
 _STANDARDISATIONS = (StandardisationMeanStd, StandardisationMeanStdPyTorch)
 _PLAIN_LOSS = {"weight": None, "ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}
@@ -211,15 +214,25 @@ def run_module(module: nn.Module, inputs: Tensor, name: str) -> Any:
 
     On a copy, as ART makes one: a model whose first operation works in place would change what others are given.
     """
-    try:
-        return module(inputs.clone())
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        if is_out_of_memory(error) or type(error) not in (RuntimeError, TypeError, ValueError, IndexError):
-            raise
+
+    def said() -> str:
         others = sorted({str(p.dtype) for p in module.parameters()} - {"torch.float32"})
         hint = f"; it has weights of {', '.join(others)}: take model.float(), or cast in its forward" if others else ""
-        inputs_are = f"inputs of shape {tuple(inputs.shape)}, {inputs.dtype}"
-        raise type(error)(f"{name}: its model fails on {inputs_are}{hint}. {type(error).__name__}: {error}") from error
+        return f"{name}: its model fails on inputs of shape {tuple(inputs.shape)}, {inputs.dtype}{hint}."
+
+    with naming(said):
+        return module(inputs.clone())
+
+
+@contextmanager
+def naming(said: Callable[[], str]) -> Iterator[None]:
+    """Errors of others, that memory ran out excepted, say first whose they are; their types stay."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error) or type(error) not in _PLAIN_ERRORS:
+            raise
+        raise type(error)(f"{said()} {type(error).__name__}: {error}") from error
 
 
 def check_logits(output: Any, nb_classes: int, name: str) -> Tensor:
@@ -268,6 +281,8 @@ def check_classifier(classifier: Any, name: str) -> None:
             "shapes; build a new PyTorchClassifier around the module."
         )
     module = classifier.model
+    if any(map(nn.parameter.is_lazy, [*module.parameters(), *module.buffers()])):
+        raise ValueError(f"{name}: its model has lazy layers without a shape; call it on a batch once, then train it.")
     if isinstance(module, nn.Sequential) and (
         type(module).forward is not nn.Sequential.forward or "forward" in vars(module)
     ):

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, TensorDataset
 
 from art_lbgat.checks import check_count, check_flag, check_inputs, check_kind, check_labels
-from art_lbgat.classifier import TensorView, label_rows
+from art_lbgat.classifier import TensorView, label_rows, naming
 from art_lbgat.data.augmentation import OF_IMAGES, AnyAugmentation, RandomCropFlip, apply, make_augmentation
 from art_lbgat.data.images import Images, MixedData, as_float
 from art_lbgat.fingerprint import described, sha256_of
@@ -253,6 +253,8 @@ class _LoaderStream(Stream):
         processes: Processes,
     ) -> None:
         if isinstance(source, Dataset):
+            if operator.length_hint(source, -1) == 0:
+                raise ValueError(f"x: expected at least one sample, got an empty {type(source).__name__}.")
             # Its order follows torch's global generator, which is keyed by epoch while training.
             source = DataLoader(source, batch_size=batch_size, shuffle=not isinstance(source, IterableDataset))
         self._source, self._view, self._augmentation = source, view, augmentation
@@ -314,7 +316,8 @@ class _LoaderStream(Stream):
         for step in itertools.count():
             seed_everything(key._replace(step=step).derive("fetch"))
             try:
-                batch = next(batches)
+                with naming(lambda: f"x: {type(self._source).__name__} gives no batch of arrays or tensors."):
+                    batch = next(batches)
             except StopIteration:
                 return
             yield batch

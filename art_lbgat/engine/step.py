@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from art_lbgat.classifier import TensorView
+from art_lbgat.classifier import TensorView, naming
 from art_lbgat.data import Batch
 from art_lbgat.engine.adversary import Adversary
 from art_lbgat.engine.averaging import Average
@@ -283,7 +283,9 @@ def step_optimizers(
     """One step of each optimizer; with fp16 of none if a gradient overflowed, so that they stay together."""
     if scaler is None:
         for optimizer in optimizers:
-            optimizer.step()
+            kind = type(optimizer).__name__
+            with naming(lambda kind=kind: f"optimizer: {kind} fails in a plain step (one a batch, no closure)."):  # type: ignore[misc]
+                optimizer.step()
         return
     if bool(torch.isfinite(norm)):
         for optimizer in optimizers:
