@@ -31,10 +31,11 @@ from art_lbgat.diagnostics import decision_slices
 from art_lbgat.diagnostics.plots import class_title
 from art_lbgat.evaluation import robustness_curve, sanity_checks
 from art_lbgat.evaluation.attacks import Threat, check_threat, make_examples, plan_attacks, verify
+from art_lbgat.evaluation.autoattack import unless_unbounded
 from art_lbgat.evaluation.record import data_sha256, weights_sha256
 from art_lbgat.evaluation.results import Row, as_table, norm_name
 from art_lbgat.evaluation.subject import Subject, make_subject, predict
-from art_lbgat.evaluation.suite import run_suite
+from art_lbgat.evaluation.suite import DEFAULT, run_suite
 
 if TYPE_CHECKING:
     from art_lbgat.robustbench import Comparison
@@ -239,12 +240,12 @@ def evaluate_for_report(
     guide: PyTorchClassifier | None = None,
     history: pandas.DataFrame | Mapping[str, pandas.DataFrame] | None = None,
     leaderboard: pandas.DataFrame | None = None,
-    attacks: Sequence[str] = ("natural", "pgd-20", "autoattack"),
+    attacks: Sequence[str] | None = None,
     autoattack: str | Sequence[str] = "standard",
     curve_eps: Sequence[float] | None = None,
     n_curve: int = 500,
     n_sanity: int = 100,
-    sanity_attacks: Sequence[str] = ("apgd-ce", "square"),
+    sanity_attacks: Sequence[str] | None = None,
     n_pictures: int = 6,
     resolution: int = 80,
     class_names: Sequence[str] = (),
@@ -274,7 +275,7 @@ def evaluate_for_report(
     :param curve_eps: Radii of the curve; None is 0, 1/2, 1, 3/2, 2 and 3 times ``eps``; ``()`` leaves it out.
     :param n_curve: Samples of the curve.
     :param n_sanity: Samples of the sanity checks of ``classifier``, run at ``eps``; 0 leaves them out.
-    :param sanity_attacks: Attacks of AutoAttack among them; ``()`` for none.
+    :param sanity_attacks: Attacks of AutoAttack among them, as in :func:`~art_lbgat.evaluation.sanity_checks`.
     :param n_pictures: Images of 1 or 3 channels shown with their PGD-20 examples, at most 12; 0 leaves them out.
     :param resolution: Points along the longer side of a slice; 0 leaves the slices out, and so do fewer than 3 samples.
     :param class_names: A name for each class.
@@ -298,7 +299,7 @@ def evaluate_for_report(
         raise ValueError(f"baselines: expected names other than {name!r}, which is that of classifier, got it too.")
     models = {name: classifier, **(baselines or {})}
     x, labels = as_array(x, "x"), check_labels(y, classifier.nb_classes)
-    names = _attack_names(attacks)
+    names = _attack_names(unless_unbounded(DEFAULT, models) if attacks is None else attacks)
     if class_names and len(class_names) != classifier.nb_classes:
         raise ValueError(f"class_names: expected {classifier.nb_classes} names, got {len(class_names)}.")
     subjects, rows = run_suite(models, x, labels, threat, names, None, autoattack, batch_size, seed)
