@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from art.defences.preprocessor import CutMix, CutMixPyTorch, Mixup, MixupPyTorch
-from art.estimators.classification import PyTorchClassifier
+from art.estimators.classification import HuggingFaceClassifierPyTorch, PyTorchClassifier
 from art.preprocessing.standardisation_mean_std.numpy import StandardisationMeanStd
 from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
 from torch import Tensor, nn
@@ -155,24 +155,28 @@ class TensorView:
     def predict_inputs(self, x: Tensor) -> Tensor:
         """What the module is given at prediction: ``preprocessing(x)``, differentiable in ``x``."""
         if self._identity:
-            return x
-        inputs: Tensor
-        if self.classifier.all_framework_preprocessing:
+            inputs = x
+        elif self.classifier.all_framework_preprocessing:
             inputs, _ = self.classifier._apply_preprocessing(x, y=None, fit=False, no_grad=False)
         else:
             inputs = _NumpyPreprocessing.apply(x, self.classifier)
-        return inputs
+        return self._processed(inputs)
 
     def fit_inputs(self, x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """What the module and the loss are given in training: ``preprocessing(x, y)`` with the defences of ``fit``."""
         if self._identity:
-            return x, y
+            return self._processed(x), y
         if not self._training_defences:
-            return self._preprocess_fit(x, None)[0], y
+            return self._processed(self._preprocess_fit(x, None)[0]), y
         seed_everything(seed)
         inputs, labels = self._preprocess_fit(x, label_rows(y, self.classifier.nb_classes))
         assert labels is not None  # noqa: S101 (for the type checker: labels went in)
-        return inputs, hard_if_one_hot(labels)
+        return self._processed(inputs), hard_if_one_hot(labels)
+
+    def _processed(self, inputs: Tensor) -> Tensor:
+        """What the ``processor`` of a Hugging Face classifier, where there is one, makes of preprocessed inputs."""
+        processor = getattr(self.classifier, "processor", None)
+        return inputs if processor is None else processor(inputs)
 
     def _preprocess_fit(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self.classifier.all_framework_preprocessing:
@@ -262,12 +266,14 @@ def check_classifier(classifier: Any, name: str) -> None:
     """Refuse what the tensor loop cannot follow exactly."""
     if not isinstance(classifier, PyTorchClassifier):
         raise TypeError(f"{name}: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
-    if type(classifier) is not PyTorchClassifier and type(classifier).__module__.startswith("art."):
+    # The wrapper of Hugging Face's has one thing of its own, the processor; its module gives logits by itself.
+    base = HuggingFaceClassifierPyTorch if isinstance(classifier, HuggingFaceClassifierPyTorch) else PyTorchClassifier
+    if type(classifier) is not base and type(classifier).__module__.startswith("art."):
         raise TypeError(
             f"{name}: ART's {type(classifier).__name__} has a forward pass or gradient of its own, which cannot be "
             "followed on tensors; train the underlying PyTorchClassifier and wrap it later."
         )
-    changed = [m for m in _FORWARD_METHODS if getattr(type(classifier), m) is not getattr(PyTorchClassifier, m)]
+    changed = [m for m in _FORWARD_METHODS if getattr(type(classifier), m) is not getattr(base, m)]
     if changed:
         raise TypeError(
             f"{name}: {type(classifier).__name__} changes {', '.join(changed)} of PyTorchClassifier, so its forward "
@@ -283,8 +289,10 @@ def check_classifier(classifier: Any, name: str) -> None:
     module = classifier.model
     if any(map(nn.parameter.is_lazy, [*module.parameters(), *module.buffers()])):
         raise ValueError(f"{name}: its model has lazy layers without a shape; call it on a batch once, then train it.")
-    if isinstance(module, nn.Sequential) and (
-        type(module).forward is not nn.Sequential.forward or "forward" in vars(module)
+    if (
+        base is PyTorchClassifier
+        and isinstance(module, nn.Sequential)
+        and (type(module).forward is not nn.Sequential.forward or "forward" in vars(module))
     ):
         raise ValueError(
             f"{name}: {type(module).__name__} is an nn.Sequential with a forward of its own, which ART never calls (it "

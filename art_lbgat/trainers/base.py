@@ -413,12 +413,13 @@ def _attack_settings(attack: EvasionAttack) -> dict[str, Any]:
 
 def _classifier_settings(view: TensorView, *, frozen: bool) -> dict[str, Any]:
     classifier = view.classifier
+    others = {"loss": view.loss_settings, "processor": getattr(classifier, "processor", None)}
     found = {
         "layout": module_layout(view.module),
         "input_shape": described(tuple(classifier.input_shape)),
         "nb_classes": classifier.nb_classes,
         "clip_values": described(classifier.clip_values),
-        **({"loss": described(view.loss_settings)} if view.loss_settings else {}),
+        **{k: described(v) for k, v in others.items() if v},
         "preprocessing": [
             [type(each).__qualname__, {k: described(v) for k, v in vars(each).items() if k != "_device"}]
             for each in view.operations
