@@ -30,14 +30,8 @@ _PLAIN_ERRORS = (RuntimeError, TypeError, ValueError, IndexError, AssertionError
 _SUM_TOLERANCE = 1e-2  # of probabilities in bf16
 _STANDARDISATIONS = (StandardisationMeanStd, StandardisationMeanStdPyTorch)
 _PLAIN_LOSS = {"weight": None, "ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}
-_FORWARD_METHODS = (
-    "predict",
-    "loss_gradient",
-    "reduce_labels",
-    "_apply_preprocessing",
-    "_apply_preprocessing_gradient",
-    "_make_model_wrapper",
-)
+_FORWARD_METHODS = ("predict", "loss_gradient", "reduce_labels", "_apply_preprocessing", "_make_model_wrapper",
+                    "_apply_preprocessing_gradient")  # fmt: skip
 
 
 class TensorView:
@@ -49,11 +43,7 @@ class TensorView:
         self.refresh()
 
     def refresh(self, on_probabilities: bool | None = None) -> None:
-        """Read the classifier anew: ``set_params`` may have given it other preprocessing.
-
-        With ``on_probabilities``, a model that ends in softmax is given the logarithm; without, it is refused; None
-        lets pass whatever it gives.
-        """
+        """Read it anew, as it may have changed; in training a final softmax is undone (True) or refused (False)."""
         classifier = self.classifier
         self._on_probabilities, self._ends_in_softmax = on_probabilities, dict[bool, bool]()  # by mode of the module
         check_classifier(classifier, self.name)
@@ -69,11 +59,7 @@ class TensorView:
         self.operations: list[Any] = list(classifier.preprocessing_operations or [])
         self._identity = all(_is_identity(operation) for operation in self.operations)
         # Defences that act in training only or draw at random; standardisation is neither.
-        self._training_defences = [
-            operation
-            for operation in self.operations
-            if operation.apply_fit and not isinstance(operation, _STANDARDISATIONS)
-        ]
+        self._training_defences = [o for o in self.operations if o.apply_fit and not isinstance(o, _STANDARDISATIONS)]
 
     @property
     def draws_in_training(self) -> bool:
@@ -93,13 +79,12 @@ class TensorView:
     def check_layout(self, name: str) -> None:
         """Refuse, naming the argument that depends on it, square images whose ``channels_first`` is told wrongly."""
         shape = tuple(self.classifier.input_shape)
-        if len(shape) != 3:
-            return
-        side, other, channels = shape[1:] + shape[:1] if self.channels_last else shape
-        if side == other > _MOST_COLOURS >= channels:
+        last = self.channels_last
+        side, other, colours = shape[last:] + shape[:last] if len(shape) == 3 else (0, 0, 0)
+        if side == other > _MOST_COLOURS >= colours:
             raise ValueError(
-                f"{name}: {self.name} has input_shape={shape} and channels_first={not self.channels_last}, which would "
-                f"make {side} the number of colours; expected channels_first={self.channels_last} for it."
+                f"{name}: {self.name} has input_shape={shape} and channels_first={not last}, which would "
+                f"make {side} the number of colours; expected channels_first={last} for it."
             )
 
     def bounds(self) -> tuple[Tensor, Tensor] | None:
@@ -142,15 +127,9 @@ class TensorView:
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         """The classifier's own CrossEntropyLoss with all its settings; the plain one where its loss is another."""
-        settings = self.loss_settings
-        if "weight" in settings:
-            settings = {**settings, "weight": settings["weight"].to(logits)}
-        if y.ndim == 2 and settings.get("ignore_index", -1) >= 0:
-            raise ValueError(
-                f"{self.name}: its loss has ignore_index={settings['ignore_index']}, which means nothing for soft "
-                "labels; expected indices, or a loss without it."
-            )
-        return functional.cross_entropy(logits, y, **settings)
+        settings: dict[str, Any] = {k: v.to(logits) if k == "weight" else v for k, v in self.loss_settings.items()}
+        with naming(lambda: f"{self.name}: its loss does not fit its logits and labels of shape {tuple(y.shape)}."):
+            return functional.cross_entropy(logits, y, **settings)
 
     def predict_inputs(self, x: Tensor) -> Tensor:
         """What the module is given at prediction: ``preprocessing(x)``, differentiable in ``x``."""
@@ -175,7 +154,7 @@ class TensorView:
 
     def _processed(self, inputs: Tensor) -> Tensor:
         """What the ``processor`` of a Hugging Face classifier, where there is one, makes of preprocessed inputs."""
-        processor = getattr(self.classifier, "processor", None)
+        processor: Callable[[Tensor], Tensor] | None = getattr(self.classifier, "processor", None)
         return inputs if processor is None else processor(inputs)
 
     def _preprocess_fit(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -268,16 +247,14 @@ def check_classifier(classifier: Any, name: str) -> None:
         raise TypeError(f"{name}: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
     # The wrapper of Hugging Face's has one thing of its own, the processor; its module gives logits by itself.
     base = HuggingFaceClassifierPyTorch if isinstance(classifier, HuggingFaceClassifierPyTorch) else PyTorchClassifier
-    if type(classifier) is not base and type(classifier).__module__.startswith("art."):
+    kind = type(classifier)
+    changed = [m for m in _FORWARD_METHODS if getattr(kind, m) is not getattr(base, m)]
+    of_art = kind is not base and kind.__module__.startswith("art.")
+    if of_art or changed:
+        what = f"ART's {kind.__name__} has" if of_art else f"{kind.__name__} changes {', '.join(changed)}, so it has"
         raise TypeError(
-            f"{name}: ART's {type(classifier).__name__} has a forward pass or gradient of its own, which cannot be "
-            "followed on tensors; train the underlying PyTorchClassifier and wrap it later."
-        )
-    changed = [m for m in _FORWARD_METHODS if getattr(type(classifier), m) is not getattr(base, m)]
-    if changed:
-        raise TypeError(
-            f"{name}: {type(classifier).__name__} changes {', '.join(changed)} of PyTorchClassifier, so its forward "
-            "pass or gradient cannot be followed on tensors; train the underlying PyTorchClassifier and wrap it later."
+            f"{name}: {what} a forward pass or gradient of its own, which cannot be followed on tensors; train the "
+            "underlying PyTorchClassifier and wrap it later."
         )
     if classifier._use_amp:
         raise ValueError(f"{name}: use_amp=True needs NVIDIA apex, which is not supported; expected use_amp=False.")
@@ -289,11 +266,8 @@ def check_classifier(classifier: Any, name: str) -> None:
     module = classifier.model
     if any(map(nn.parameter.is_lazy, [*module.parameters(), *module.buffers()])):
         raise ValueError(f"{name}: its model has lazy layers without a shape; call it on a batch once, then train it.")
-    if (
-        base is PyTorchClassifier
-        and isinstance(module, nn.Sequential)
-        and (type(module).forward is not nn.Sequential.forward or "forward" in vars(module))
-    ):
+    walked = base is PyTorchClassifier and isinstance(module, nn.Sequential)
+    if walked and (type(module).forward is not nn.Sequential.forward or "forward" in vars(module)):
         raise ValueError(
             f"{name}: {type(module).__name__} is an nn.Sequential with a forward of its own, which ART never calls (it "
             "walks the children), so ART and the module disagree; make it an nn.Module that holds the Sequential."

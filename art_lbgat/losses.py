@@ -41,6 +41,7 @@ Terms = dict[str, Term]
 
 #: Cross-entropy: ``(logits, y) ->`` a scalar.
 CrossEntropy = Callable[[Tensor, Tensor], Tensor]
+_CE: CrossEntropy = functional.cross_entropy
 
 #: What a guidance loss must look like: ``(adversarial, guide, y) -> Terms``.
 Guidance = Callable[[Tensor, Tensor, Tensor], Terms]
@@ -73,9 +74,7 @@ def total(terms: Terms) -> Tensor:
     return loss
 
 
-def natural_cross_entropy(
-    natural: Tensor, y: Tensor, weight: float = 1.0, loss: CrossEntropy = functional.cross_entropy
-) -> Terms:
+def natural_cross_entropy(natural: Tensor, y: Tensor, weight: float = 1.0, loss: CrossEntropy = _CE) -> Terms:
     """``w * CE(M_r(x), y)``, batch mean: the term ``natural_ce``.
 
     :param natural: ``M_r(x)``, raw logits ``(N, C)``.
@@ -87,9 +86,7 @@ def natural_cross_entropy(
     return {"natural_ce": Term(loss(natural, y), weight)}
 
 
-def adversarial_cross_entropy(
-    adversarial: Tensor, y: Tensor, weight: float = 1.0, loss: CrossEntropy = functional.cross_entropy
-) -> Terms:
+def adversarial_cross_entropy(adversarial: Tensor, y: Tensor, weight: float = 1.0, loss: CrossEntropy = _CE) -> Terms:
     """``w * CE(M_r(x_adv), y)``, batch mean: the term ``adversarial_ce`` (PGD-AT, arXiv 1706.06083, eq. 2.1).
 
     Arguments: see :func:`natural_cross_entropy`.
@@ -115,9 +112,7 @@ def boosted_cross_entropy(adversarial: Tensor, y: Tensor) -> Terms:
     return {"adversarial_ce": Term(cross_entropy), "adversarial_margin": Term(margin)}
 
 
-def guide_cross_entropy(
-    guide: Tensor, y: Tensor, weight: float = 1.0, loss: CrossEntropy = functional.cross_entropy
-) -> Terms:
+def guide_cross_entropy(guide: Tensor, y: Tensor, weight: float = 1.0, loss: CrossEntropy = _CE) -> Terms:
     """``b * CE(M_n(x), y)``, batch mean: the term ``guide_ce``, which keeps the learnable guide of LBGAT a classifier.
 
     Arguments: see :func:`natural_cross_entropy`; ``b`` is 1 in the paper.

@@ -24,7 +24,7 @@ State: TypeAlias = Mapping[str, Any]
 
 _CONTAINERS = ("state_dict", "model", "model_state_dict", "net")
 _PREFIXES = ("module.", "_orig_mod.")  # of nn.DataParallel and of torch.compile
-_SHOWN = 5
+_SHOWN = 300  # letters of a line that may name every tensor
 
 
 def load_weights(model: nn.Module, path_or_state: str | os.PathLike[str] | State) -> None:
@@ -49,20 +49,14 @@ def load_weights(model: nn.Module, path_or_state: str | os.PathLike[str] | State
     found = _without_prefixes(_tensors(state, source), own, source)
     _check_values(found, own, {name for name, _ in model.named_parameters()}, source)
     kept = {name: value.clone() if isinstance(value, Tensor) else value for name, value in own.items()}
-    wrong = {
-        f"{name} (file {tuple(found[name].shape)}, model {tuple(value.shape)})": name
-        for name, value in own.items()
-        if name in found and isinstance(value, Tensor) and value.shape != found[name].shape
-        if value.ndim or found[name].shape != (1,)  # a number, as torch 0.3 wrote them
-    }
-    # What is missing is torch's to say: its modules know names and layouts of older versions.
-    fitting = {name: value for name, value in found.items() if name not in wrong.values()}
+    # What fits is torch's to say: its modules know names and layouts of older versions.
     try:
-        missing, unexpected = model.load_state_dict(fitting, strict=False)
-        _check_match([name for name in missing if name not in found], unexpected, [*wrong], len(own), source)
-    except BaseException:
+        model.load_state_dict(found, strict=True)
+    except BaseException as error:
         model.load_state_dict(kept)
-        raise
+        if not isinstance(error, RuntimeError):
+            raise
+        raise ValueError(_does_not_fit(error, found, own, source)) from error
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -186,18 +180,9 @@ def _check_values(found: State, own: State, parameters: set[str], source: str) -
             raise ValueError(f"weights: {source} holds NaN or Inf under {name!r}; nothing was loaded.")
 
 
-def _check_match(missing: list[str], unexpected: list[str], shapes: list[str], expected: int, source: str) -> None:
-    said = [
-        f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        if names
-    ]
-    if not said:
-        return
-    hint = ""
-    if any(name.startswith("sub_block1.") for name in unexpected):
-        hint = " The weights have the unused block of TRADES-era WideResNets: build the model with sub_block1=True."
-    elif any(name.startswith("sub_block1.") for name in missing):
-        hint = " The weights lack the unused block of the model: build the model with sub_block1=False."
-    what = f"{'; '.join(said)}; of {expected} expected.{hint}"
-    raise ValueError(f"weights: {source} does not fit the model, nothing was loaded. {what}")
+def _does_not_fit(error: Exception, found: State, own: State, source: str) -> str:
+    said = "; ".join(line.strip()[:_SHOWN] for line in str(error).splitlines()[1:6])
+    here, there = (any(name.startswith("sub_block1.") for name in names) for names in (own, found))
+    block = "the unused block of TRADES-era WideResNets is in one of the two: build the model with"
+    hint = "" if here == there else f" ({block} sub_block1={there}.)"
+    return f"weights: {source} does not fit the model, nothing was loaded. {said}{hint}"

@@ -169,20 +169,17 @@ def check_loss(view: TensorView, taken: bool, alone: bool, processes: Processes)
 
     ``taken``: whether the objective has the classifier's own cross-entropy; ``alone``: and no other term.
     """
-    loss, settings, classes = view.classifier.loss, view.loss_settings, view.classifier.nb_classes
+    loss, settings = view.classifier.loss, view.loss_settings
     what = f"the loss of the {view.name} ({' with '.join([type(loss).__name__, *settings])})"
     if not taken or type(loss) is not nn.CrossEntropyLoss:
         if settings or type(loss) is not nn.CrossEntropyLoss:
             logger.warning("The objective does not use %s, which ART's own attacks do.", what)
         return
-    of_batch = {"weight", "ignore_index", "reduction"}.intersection(settings)
-    for reason, holds in {
-        "'none' has no gradient; expected reduction='mean' or 'sum'": loss.reduction == "none",
-        f"expected {classes} class weights": loss.weight is not None and len(loss.weight) != classes,
-        "it divides by what a whole batch holds, of which each process sees a part": of_batch and processes.world > 1,
-    }.items():
-        if holds:
-            raise ValueError(f"{view.name}: the objective cannot use {what}: {reason}.")
+    if loss.reduction == "none":
+        raise ValueError(f"{view.name}: the objective cannot use {what}; expected reduction='mean' or 'sum'.")
+    if processes.world > 1 and {"weight", "ignore_index", "reduction"}.intersection(settings):
+        reason = "it divides by what a whole batch holds, of which each process sees a part"
+        raise ValueError(f"{view.name}: the objective cannot use {what}: {reason}.")
     if loss.reduction == "sum" and not alone:
         logger.warning("%s is a sum over the batch, and the other terms of the objective are means.", what)
 
