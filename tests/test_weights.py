@@ -70,7 +70,7 @@ def test_released_layout_of_full_size(classes, dead):
 BLOCK = {name: None for name in toy(sub_block1=True).state_dict() if name.startswith("sub_block1.")}
 MISMATCHES = {
     "a block too many": ("wrn-10-1", {}, {}, r'Unexpected key.*"sub_block1.layer.0.bn1.weight".* build the model with sub_block1=True'),
-    "width": ("wrn-10-2", {"sub_block1": True}, {}, r"size mismatch for block1.layer.0.conv1.weight: .*\[16, 16, 3, 3\].* \[32, 16, 3, 3\]"),
+    "width": ("wrn-10-2", {"sub_block1": True}, {}, r"size mismatch for block1.layer.0.conv1.weight: .*\[16, 16, 3, 3\].*\[32, 16, 3, 3\]"),
     "depth": ("wrn-16-1", {"sub_block1": True}, {}, r'Missing key.*"block1.layer.1\.'),
     "architecture": ("resnet-18", {}, {}, "Missing key.*Unexpected key"),
     "classes": ("wrn-10-1", {"sub_block1": True, "nb_classes": 100}, {}, r"size mismatch for fc.weight: .*\[10, 64\].*\[100, 64\]"),
