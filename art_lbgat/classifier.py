@@ -6,28 +6,33 @@ preprocessing, and ART's own helper cuts the gradient by default; :class:`Tensor
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from art.defences.preprocessor import CutMix, CutMixPyTorch, Mixup, MixupPyTorch
-from art.estimators.classification import PyTorchClassifier
+from art.estimators.classification import HuggingFaceClassifierPyTorch, PyTorchClassifier
 from art.preprocessing.standardisation_mean_std.numpy import StandardisationMeanStd
 from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from art_lbgat.checks import check_inputs
+from art_lbgat.memory import is_out_of_memory
 from art_lbgat.preserve import seed_everything
 
+logger = logging.getLogger(__name__)
+
+_MOST_COLOURS = 4
+_PLAIN_ERRORS = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)
+_SUM_TOLERANCE = 1e-2  # of probabilities in bf16
 _STANDARDISATIONS = (StandardisationMeanStd, StandardisationMeanStdPyTorch)
-_FORWARD_METHODS = (
-    "predict",
-    "loss_gradient",
-    "reduce_labels",
-    "_apply_preprocessing",
-    "_apply_preprocessing_gradient",
-    "_make_model_wrapper",
-)
+_PLAIN_LOSS = {"weight": None, "ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}
+_FORWARD_METHODS = ("predict", "loss_gradient", "reduce_labels", "_apply_preprocessing", "_make_model_wrapper",
+                    "_apply_preprocessing_gradient")  # fmt: skip
 
 
 class TensorView:
@@ -38,20 +43,24 @@ class TensorView:
         self.classifier, self.name, self._postprocess = classifier, name, postprocess
         self.refresh()
 
-    def refresh(self) -> None:
-        """Read the classifier anew: ``set_params`` may have given it other preprocessing."""
+    def refresh(self, on_probabilities: bool | None = None) -> None:
+        """Read it anew, as it may have changed; in training a final softmax is undone (True) or refused (False)."""
         classifier = self.classifier
+        self._on_probabilities, self._ends_in_softmax = on_probabilities, dict[bool, bool]()  # by mode of the module
         check_classifier(classifier, self.name)
         self.module: nn.Module = classifier.model
         self.device: torch.device = classifier.device
+        loss = classifier.loss
+        #: What its CrossEntropyLoss has beside the defaults; empty where its loss is another.
+        self.loss_settings: dict[str, Any] = {
+            name: getattr(loss, name)
+            for name, plain in _PLAIN_LOSS.items()
+            if type(loss) is nn.CrossEntropyLoss and getattr(loss, name) != plain
+        }
         self.operations: list[Any] = list(classifier.preprocessing_operations or [])
         self._identity = all(_is_identity(operation) for operation in self.operations)
         # Defences that act in training only or draw at random; standardisation is neither.
-        self._training_defences = [
-            operation
-            for operation in self.operations
-            if operation.apply_fit and not isinstance(operation, _STANDARDISATIONS)
-        ]
+        self._training_defences = [o for o in self.operations if o.apply_fit and not isinstance(o, _STANDARDISATIONS)]
 
     @property
     def draws_in_training(self) -> bool:
@@ -62,6 +71,22 @@ class TensorView:
     def mixes_samples(self) -> bool:
         """Whether a defence that acts in training blends different samples of a batch (mixup, cutmix)."""
         return any(isinstance(o, (Mixup, MixupPyTorch, CutMix, CutMixPyTorch)) for o in self._training_defences)
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether inputs are images ``(N, H, W, C)``."""
+        return not self.classifier.channels_first and len(self.classifier.input_shape) == 3
+
+    def check_layout(self, name: str) -> None:
+        """Refuse, naming the argument that depends on it, square images whose ``channels_first`` is told wrongly."""
+        shape = tuple(self.classifier.input_shape)
+        last = self.channels_last
+        side, other, colours = shape[last:] + shape[:last] if len(shape) == 3 else (0, 0, 0)
+        if side == other > _MOST_COLOURS >= colours:
+            raise ValueError(
+                f"{name}: {self.name} has input_shape={shape} and channels_first={not last}, which would "
+                f"make {side} the number of colours; expected channels_first={last} for it."
+            )
 
     def bounds(self) -> tuple[Tensor, Tensor] | None:
         """``clip_values`` as two float32 tensors that broadcast against a batch, or None."""
@@ -102,27 +127,37 @@ class TensorView:
         outputs = check_logits(outputs, self.classifier.nb_classes, f"{self.name} (postprocessing)")
         return outputs + (logits - logits.detach())  # plus zero, so the value is theirs to the bit
 
+    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The classifier's own CrossEntropyLoss with all its settings; the plain one where its loss is another."""
+        settings: dict[str, Any] = {k: v.to(logits) if k == "weight" else v for k, v in self.loss_settings.items()}
+        with naming(lambda: f"{self.name}: its loss does not fit its logits and labels of shape {tuple(y.shape)}."):
+            return functional.cross_entropy(logits, y, **settings)
+
     def predict_inputs(self, x: Tensor) -> Tensor:
         """What the module is given at prediction: ``preprocessing(x)``, differentiable in ``x``."""
         if self._identity:
-            return x
-        inputs: Tensor
-        if self.classifier.all_framework_preprocessing:
+            inputs = x
+        elif self.classifier.all_framework_preprocessing:
             inputs, _ = self.classifier._apply_preprocessing(x, y=None, fit=False, no_grad=False)
         else:
             inputs = _NumpyPreprocessing.apply(x, self.classifier)
-        return inputs
+        return self._processed(inputs)
 
     def fit_inputs(self, x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """What the module and the loss are given in training: ``preprocessing(x, y)`` with the defences of ``fit``."""
         if self._identity:
-            return x, y
+            return self._processed(x), y
         if not self._training_defences:
-            return self._preprocess_fit(x, None)[0], y
+            return self._processed(self._preprocess_fit(x, None)[0]), y
         seed_everything(seed)
         inputs, labels = self._preprocess_fit(x, label_rows(y, self.classifier.nb_classes))
         assert labels is not None  # noqa: S101 (for the type checker: labels went in)
-        return inputs, hard_if_one_hot(labels)
+        return self._processed(inputs), hard_if_one_hot(labels)
+
+    def _processed(self, inputs: Tensor) -> Tensor:
+        """What the ``processor`` of a Hugging Face classifier, where there is one, makes of preprocessed inputs."""
+        processor: Callable[[Tensor], Tensor] | None = getattr(self.classifier, "processor", None)
+        return inputs if processor is None else processor(inputs)
 
     def _preprocess_fit(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self.classifier.all_framework_preprocessing:
@@ -137,11 +172,56 @@ class TensorView:
 
     def output(self, inputs: Tensor) -> Tensor:
         """The module's output on preprocessed inputs, checked to be logits of shape ``(N, C)``."""
-        return check_logits(self.module(inputs), self.classifier.nb_classes, self.name)
+        return self.read(run_module(self.module, inputs, self.name))
+
+    def read(self, output: Any) -> Tensor:
+        """Logits ``(N, C)`` of what the module gave, at least in float32; in training the first tells what it gives."""
+        logits, mode = check_logits(output, self.classifier.nb_classes, self.name), self.module.training
+        if self._on_probabilities is None:
+            return logits
+        if mode not in self._ends_in_softmax:
+            rows = logits.detach()
+            softmax = bool((rows >= 0).all() and ((rows.sum(dim=1) - 1).abs() < _SUM_TOLERANCE).all())
+            kind = "probabilities" if softmax else "log-probabilities"
+            if softmax or bool((rows.logsumexp(dim=1).abs() < _SUM_TOLERANCE).all()):
+                if not self._on_probabilities:
+                    raise ValueError(
+                        f"{self.name}: its outputs are {kind}, and the objective compares logits, which they do not "
+                        f"determine; expected raw logits, so remove the final {'' if softmax else 'log-'}softmax."
+                    )
+                logger.warning("The %s gives %s; the objective works with their logarithm.", self.name, kind)
+            self._ends_in_softmax[mode] = softmax
+        return logits.clamp_min(torch.finfo(logits.dtype).tiny).log() if self._ends_in_softmax[mode] else logits
+
+
+def run_module(module: nn.Module, inputs: Tensor, name: str) -> Any:
+    """``module(inputs)``; an error of torch names the model, and what in it may be the cause.
+
+    On a copy, as ART makes one: a model whose first operation works in place would change what others are given.
+    """
+
+    def said() -> str:
+        others = sorted({str(p.dtype) for p in module.parameters()} - {"torch.float32"})
+        hint = f"; it has weights of {', '.join(others)}: take model.float(), or cast in its forward" if others else ""
+        return f"{name}: its model fails on inputs of shape {tuple(inputs.shape)}, {inputs.dtype}{hint}."
+
+    with naming(said):
+        return module(inputs.clone())
+
+
+@contextmanager
+def naming(said: Callable[[], str]) -> Iterator[None]:
+    """Errors of others, that memory ran out excepted, say first whose they are; their types stay."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error) or type(error) not in _PLAIN_ERRORS:
+            raise
+        raise type(error)(f"{said()} {type(error).__name__}: {error}") from error
 
 
 def check_logits(output: Any, nb_classes: int, name: str) -> Tensor:
-    """Return ``output`` if it is a tensor of shape ``(N, nb_classes)``."""
+    """Return ``output``, at least in float32, if it is a tensor of shape ``(N, nb_classes)``."""
     if not isinstance(output, Tensor):
         raise ValueError(f"{name}: its model must return one tensor of logits, got {type(output).__name__}.")
     if output.ndim != 2 or output.shape[1] != nb_classes:
@@ -149,7 +229,7 @@ def check_logits(output: Any, nb_classes: int, name: str) -> Tensor:
             f"{name}: its model must return logits of shape (N, {nb_classes}) for nb_classes={nb_classes}, "
             f"got {tuple(output.shape)}."
         )
-    return output
+    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
 def hard_if_one_hot(labels: Tensor) -> Tensor:
@@ -167,16 +247,16 @@ def check_classifier(classifier: Any, name: str) -> None:
     """Refuse what the tensor loop cannot follow exactly."""
     if not isinstance(classifier, PyTorchClassifier):
         raise TypeError(f"{name}: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
-    if type(classifier) is not PyTorchClassifier and type(classifier).__module__.startswith("art."):
+    # The wrapper of Hugging Face's has one thing of its own, the processor; its module gives logits by itself.
+    base = HuggingFaceClassifierPyTorch if isinstance(classifier, HuggingFaceClassifierPyTorch) else PyTorchClassifier
+    kind = type(classifier)
+    changed = [m for m in _FORWARD_METHODS if getattr(kind, m) is not getattr(base, m)]
+    of_art = kind is not base and kind.__module__.startswith("art.")
+    if of_art or changed:
+        what = f"ART's {kind.__name__} has" if of_art else f"{kind.__name__} changes {', '.join(changed)}, so it has"
         raise TypeError(
-            f"{name}: ART's {type(classifier).__name__} has a forward pass or gradient of its own, which cannot be "
-            "followed on tensors; train the underlying PyTorchClassifier and wrap it later."
-        )
-    changed = [m for m in _FORWARD_METHODS if getattr(type(classifier), m) is not getattr(PyTorchClassifier, m)]
-    if changed:
-        raise TypeError(
-            f"{name}: {type(classifier).__name__} changes {', '.join(changed)} of PyTorchClassifier, so its forward "
-            "pass or gradient cannot be followed on tensors; train the underlying PyTorchClassifier and wrap it later."
+            f"{name}: {what} a forward pass or gradient of its own, which cannot be followed on tensors; train the "
+            "underlying PyTorchClassifier and wrap it later."
         )
     if classifier._use_amp:
         raise ValueError(f"{name}: use_amp=True needs NVIDIA apex, which is not supported; expected use_amp=False.")
@@ -186,8 +266,10 @@ def check_classifier(classifier: Any, name: str) -> None:
             "shapes; build a new PyTorchClassifier around the module."
         )
     module = classifier.model
-    own_forward = type(module).forward is not nn.Sequential.forward or "forward" in vars(module)
-    if isinstance(module, nn.Sequential) and own_forward:
+    if any(map(nn.parameter.is_lazy, [*module.parameters(), *module.buffers()])):
+        raise ValueError(f"{name}: its model has lazy layers without a shape; call it on a batch once, then train it.")
+    walked = base is PyTorchClassifier and isinstance(module, nn.Sequential)
+    if walked and (type(module).forward is not nn.Sequential.forward or "forward" in vars(module)):
         raise ValueError(
             f"{name}: {type(module).__name__} is an nn.Sequential with a forward of its own, which ART never calls (it "
             "walks the children), so ART and the module disagree; make it an nn.Module that holds the Sequential."

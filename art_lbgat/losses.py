@@ -39,6 +39,10 @@ class Term(NamedTuple):
 
 Terms = dict[str, Term]
 
+#: Cross-entropy: ``(logits, y) ->`` a scalar.
+CrossEntropy = Callable[[Tensor, Tensor], Tensor]
+_CE: CrossEntropy = functional.cross_entropy
+
 #: What a guidance loss must look like: ``(adversarial, guide, y) -> Terms``.
 Guidance = Callable[[Tensor, Tensor, Tensor], Terms]
 
@@ -70,24 +74,25 @@ def total(terms: Terms) -> Tensor:
     return loss
 
 
-def natural_cross_entropy(natural: Tensor, y: Tensor, weight: float = 1.0) -> Terms:
+def natural_cross_entropy(natural: Tensor, y: Tensor, weight: float = 1.0, loss: CrossEntropy = _CE) -> Terms:
     """``w * CE(M_r(x), y)``, batch mean: the term ``natural_ce``.
 
     :param natural: ``M_r(x)``, raw logits ``(N, C)``.
     :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``.
     :param weight: ``w >= 0``.
+    :param loss: ``CE``; trainers give that of the classifier, with its class weights and the like.
     """
     _check(y, weight=weight, natural=natural)
-    return {"natural_ce": Term(functional.cross_entropy(natural, y), weight)}
+    return {"natural_ce": Term(loss(natural, y), weight)}
 
 
-def adversarial_cross_entropy(adversarial: Tensor, y: Tensor, weight: float = 1.0) -> Terms:
+def adversarial_cross_entropy(adversarial: Tensor, y: Tensor, weight: float = 1.0, loss: CrossEntropy = _CE) -> Terms:
     """``w * CE(M_r(x_adv), y)``, batch mean: the term ``adversarial_ce`` (PGD-AT, arXiv 1706.06083, eq. 2.1).
 
     Arguments: see :func:`natural_cross_entropy`.
     """
     _check(y, weight=weight, adversarial=adversarial)
-    return {"adversarial_ce": Term(functional.cross_entropy(adversarial, y), weight)}
+    return {"adversarial_ce": Term(loss(adversarial, y), weight)}
 
 
 def boosted_cross_entropy(adversarial: Tensor, y: Tensor) -> Terms:
@@ -107,13 +112,13 @@ def boosted_cross_entropy(adversarial: Tensor, y: Tensor) -> Terms:
     return {"adversarial_ce": Term(cross_entropy), "adversarial_margin": Term(margin)}
 
 
-def guide_cross_entropy(guide: Tensor, y: Tensor, weight: float = 1.0) -> Terms:
+def guide_cross_entropy(guide: Tensor, y: Tensor, weight: float = 1.0, loss: CrossEntropy = _CE) -> Terms:
     """``b * CE(M_n(x), y)``, batch mean: the term ``guide_ce``, which keeps the learnable guide of LBGAT a classifier.
 
     Arguments: see :func:`natural_cross_entropy`; ``b`` is 1 in the paper.
     """
     _check(y, weight=weight, guide=guide)
-    return {"guide_ce": Term(functional.cross_entropy(guide, y), weight)}
+    return {"guide_ce": Term(loss(guide, y), weight)}
 
 
 # --- guidance: how the robust model is pulled to the guide's logits (arXiv 2011.11164 and its ablation) --------------

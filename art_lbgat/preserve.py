@@ -26,9 +26,10 @@ class Modes:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._found = [(m, m.training) for m in module.modules()]
+        # A frozen TorchScript module has no mode any more: it is in that of evaluation.
+        self._found = [(m, getattr(m, "training", False)) for m in module.modules()]
         self._parameters = [(p, p.requires_grad) for p in module.parameters()]
-        self._train = self._found if module.training else None
+        self._train = self._found if self._found[0][1] else None
 
     def train(self) -> None:
         """Train mode, except for what the user had frozen; parameters require gradients as found."""
@@ -69,9 +70,14 @@ class Modes:
 
 @contextmanager
 def plain_autograd(device: torch.device) -> Iterator[None]:
-    """No ambient ``no_grad``, ``inference_mode`` or ``autocast``: they break attacks, or change them in silence."""
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        yield
+    """No ambient ``no_grad``, ``inference_mode``, ``autocast`` or default dtype: they break attacks or change them."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 @contextmanager

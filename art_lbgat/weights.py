@@ -22,16 +22,17 @@ logger = logging.getLogger(__name__)
 
 State: TypeAlias = Mapping[str, Any]
 
-_CONTAINERS = ("state_dict", "model", "model_state_dict")
+_CONTAINERS = ("state_dict", "model", "model_state_dict", "net")
 _PREFIXES = ("module.", "_orig_mod.")  # of nn.DataParallel and of torch.compile
-_SHOWN = 5
+_SHOWN = 300  # letters of a line that may name every tensor
 
 
 def load_weights(model: nn.Module, path_or_state: str | os.PathLike[str] | State) -> None:
     """Load weights into ``model``: every tensor of the right shape, or nothing.
 
-    A state dict under ``state_dict``, ``model`` or ``model_state_dict`` is found, and the prefixes ``module.`` and
-    ``_orig_mod.`` of wrapped networks are taken off names that the model does not have.
+    A state dict under ``state_dict``, ``model``, ``model_state_dict`` or ``net`` is found. The prefixes ``module.`` and
+    ``_orig_mod.`` of wrapped networks are taken off names that the model does not have, and so is any other that all
+    names share. Layouts that torch's own modules upgrade (no counters of batches, ``weight_g``) load as in torch.
 
     :param model: Changed in place, on whatever device it is on; not changed if anything is wrong.
     :param path_or_state: A safetensors file, one of ``torch.save`` that holds only tensors, or a state dict.
@@ -46,8 +47,16 @@ def load_weights(model: nn.Module, path_or_state: str | os.PathLike[str] | State
     if any(isinstance(value, Tensor) and value.is_meta for value in own.values()):
         raise ValueError("model: its parameters are on the meta device and hold no values; build it on a real device.")
     found = _without_prefixes(_tensors(state, source), own, source)
-    _check_match(found, own, source)
-    model.load_state_dict(found, strict=True)
+    _check_values(found, own, {name for name, _ in model.named_parameters()}, source)
+    kept = {name: value.clone() if isinstance(value, Tensor) else value for name, value in own.items()}
+    # What fits is torch's to say: its modules know names and layouts of older versions.
+    try:
+        model.load_state_dict(found, strict=True)
+    except BaseException as error:
+        model.load_state_dict(kept)
+        if not isinstance(error, RuntimeError):
+            raise
+        raise ValueError(_does_not_fit(error, found, own, source)) from error
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -145,6 +154,10 @@ def _tensors(state: State, source: str) -> dict[str, Tensor]:
 
 def _without_prefixes(state: dict[str, Tensor], own: State, source: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
+    bare = state
+    while len({name.partition(".")[0] for name in bare}) == 1 < len(bare) and not own.keys() & bare.keys():
+        bare = {name.partition(".")[2]: value for name, value in bare.items()}
+    state = bare if own.keys() & bare.keys() else state
     for name, value in state.items():
         while name not in own and name.startswith(_PREFIXES):
             name = name.partition(".")[2]
@@ -154,27 +167,22 @@ def _without_prefixes(state: dict[str, Tensor], own: State, source: str) -> dict
     return found
 
 
-def _check_match(found: State, own: State, source: str) -> None:
-    wrong = {
-        "missing": [name for name in own if name not in found],
-        "unexpected": [name for name in found if name not in own],
-        "of another shape": [
-            f"{name} (file {tuple(found[name].shape)}, model {tuple(value.shape)})"
-            for name, value in own.items()
-            if name in found and isinstance(value, Tensor) and value.shape != found[name].shape
-        ],
-    }
-    said = [
-        f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
-        for kind, names in wrong.items()
-        if names
-    ]
-    if not said:
-        return
-    hint = ""
-    if any(name.startswith("sub_block1.") for name in wrong["unexpected"]):
-        hint = " The weights have the unused block of TRADES-era WideResNets: build the model with sub_block1=True."
-    elif any(name.startswith("sub_block1.") for name in wrong["missing"]):
-        hint = " The weights lack the unused block of the model: build the model with sub_block1=False."
-    what = f"{'; '.join(said)}; of {len(own)} expected.{hint}"
-    raise ValueError(f"weights: {source} does not fit the model, nothing was loaded. {what}")
+def _check_values(found: State, own: State, parameters: set[str], source: str) -> None:
+    """Refuse NaN anywhere, infinite parameters, and whole numbers where the model has floats."""
+    for name, value in found.items():
+        here = own.get(name)
+        floats = value.is_floating_point() or value.is_complex()
+        if isinstance(here, Tensor) and here.is_floating_point() and not floats:
+            raise ValueError(
+                f"weights: {source} holds {value.dtype} under {name!r}; expected floats, as the model has."
+            )
+        if floats and bool(value.isnan().any() or (name in parameters and value.isinf().any())):
+            raise ValueError(f"weights: {source} holds NaN or Inf under {name!r}; nothing was loaded.")
+
+
+def _does_not_fit(error: Exception, found: State, own: State, source: str) -> str:
+    said = "; ".join(line.strip()[:_SHOWN] for line in str(error).splitlines()[1:6])
+    here, there = (any(name.startswith("sub_block1.") for name in names) for names in (own, found))
+    block = "the unused block of TRADES-era WideResNets is in one of the two: build the model with"
+    hint = "" if here == there else f" ({block} sub_block1={there}.)"
+    return f"weights: {source} does not fit the model, nothing was loaded. {said}{hint}"

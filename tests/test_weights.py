@@ -37,7 +37,7 @@ def released():
     return copied_state(net), x, net(x).detach()
 
 
-WRAPPED = [("", None), ("module.", "state_dict"), ("module.module.", None), ("_orig_mod.", "model"), ("module._orig_mod.", "model_state_dict")]  # fmt: skip
+WRAPPED = [("", None), ("module.", "state_dict"), ("module.module.", None), ("_orig_mod.", "model"), ("module._orig_mod.", "model_state_dict"), ("", "net"), ("model.", "state_dict"), ("net.backbone.", "net")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("prefix", "container"), WRAPPED)
@@ -69,15 +69,15 @@ def test_released_layout_of_full_size(classes, dead):
 
 BLOCK = {name: None for name in toy(sub_block1=True).state_dict() if name.startswith("sub_block1.")}
 MISMATCHES = {
-    "a block too many": ("wrn-10-1", {}, {}, r"12 unexpected: sub_block1.layer.0.bn1.weight.* build the model with sub_block1=True\.$"),
-    "width": ("wrn-10-2", {"sub_block1": True}, {}, r"of another shape: block1.layer.0.conv1.weight \(file \(16, 16, 3, 3\), model \(32, 16, 3, 3\)\), .*, \.\.\.;"),
-    "depth": ("wrn-16-1", {"sub_block1": True}, {}, r"missing: block1.layer.1\."),
-    "architecture": ("resnet-18", {}, {}, "missing: .*unexpected: "),
-    "classes": ("wrn-10-1", {"sub_block1": True, "nb_classes": 100}, {}, r"fc.weight \(file \(10, 64\), model \(100, 64\)\)"),
-    "one tensor": ("wrn-10-1", {"sub_block1": True}, {"fc.bias": torch.zeros(9)}, r"1 of another shape: fc.bias \(file \(9,\), model \(10,\)\)"),
+    "a block too many": ("wrn-10-1", {}, {}, r'Unexpected key.*"sub_block1.layer.0.bn1.weight".* build the model with sub_block1=True'),
+    "width": ("wrn-10-2", {"sub_block1": True}, {}, r"size mismatch for block1.layer.0.conv1.weight: .*\[16, 16, 3, 3\].*\[32, 16, 3, 3\]"),
+    "depth": ("wrn-16-1", {"sub_block1": True}, {}, r'Missing key.*"block1.layer.1\.'),
+    "architecture": ("resnet-18", {}, {}, "Missing key.*Unexpected key"),
+    "classes": ("wrn-10-1", {"sub_block1": True, "nb_classes": 100}, {}, r"size mismatch for fc.weight: .*\[10, 64\].*\[100, 64\]"),
+    "one tensor": ("wrn-10-1", {"sub_block1": True}, {"fc.bias": torch.zeros(9)}, r"nothing was loaded. size mismatch for fc.bias: .*\[9\].*\[10\]"),
     "a name twice": ("wrn-10-1", {"sub_block1": True}, {"module.fc.bias": torch.zeros(10)}, "holds 'fc.bias' twice"),
-    "a block too few": ("wrn-10-1", {"sub_block1": True}, BLOCK, r"12 missing: sub_block1.layer.0.bn1.weight.* build the model with sub_block1=False\.$"),
-    "one missing": ("wrn-10-1", {"sub_block1": True}, {"fc.bias": None}, "1 missing: fc.bias;"),
+    "a block too few": ("wrn-10-1", {"sub_block1": True}, BLOCK, r'Missing key.*"sub_block1.layer.0.bn1.weight".* build the model with sub_block1=False'),
+    "one missing": ("wrn-10-1", {"sub_block1": True}, {"fc.bias": None}, r'nothing was loaded. Missing key\(s\) in state_dict: "fc.bias"\.'),
 }  # fmt: skip
 
 
@@ -197,7 +197,78 @@ def test_other_files_are_named(tmp_path):
         ("absent.pt", FileNotFoundError, r"no file .*absent\.pt"),
         ("", ValueError, "got the directory"),
         (3, TypeError, "weights: expected a path, got 3"),
-        ({"net": model.state_dict()}, ValueError, "got OrderedDict under 'net' in the state dict"),
+        ({"ema": model.state_dict()}, ValueError, "got OrderedDict under 'ema' in the state dict"),
     ):
         with pytest.raises(error, match=message):
             load_weights(model, tmp_path / weights if isinstance(weights, str) else weights)
+
+
+def normed(old):
+    """A net with weight norm, in torch's older layout or the present one."""
+    torch.manual_seed(2)
+    norm = torch.nn.utils.weight_norm if old else torch.nn.utils.parametrizations.weight_norm
+    return nn.Sequential(norm(nn.Linear(4, 3)), nn.BatchNorm1d(3))
+
+
+OLDER = {  # what torch's own strict loading takes: the file's net, what is done to its names, the model's net
+    "no counters": (conv_net, lambda state: {k: v for k, v in state.items() if "tracked" not in k}, conv_net),
+    "no counters, wrapped": (
+        conv_net, lambda state: {f"module.{k}": v for k, v in state.items() if "tracked" not in k}, conv_net),
+    "weight norm": (lambda: normed(True), dict, lambda: normed(False)),
+    "scalars of torch 0.3": (
+        conv_net, lambda state: {k: v[None] if v.ndim == 0 else v for k, v in state.items()}, conv_net),
+    "half precision": (conv_net, lambda state: {k: v.half() if v.is_floating_point() else v for k, v in state.items()}, conv_net),
+    "counters as floats": (conv_net, lambda state: {k: v.float() for k, v in state.items()}, conv_net),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OLDER)
+@pytest.mark.parametrize("written", [False, True])
+def test_layouts_that_torch_upgrades_load_as_in_torch(case, written, tmp_path):
+    source, change, target = OLDER[case]
+    torch.manual_seed(1)
+    made = trained(source())
+    state, expected, model = change(made.state_dict()), target(), target()
+    expected.load_state_dict({k.removeprefix("module."): v for k, v in state.items()}, strict=True)
+    if written:
+        torch.save(state, tmp_path / "old.pt")
+    load_weights(model, tmp_path / "old.pt" if written else state)
+    assert states_equal(model.state_dict(), expected.state_dict())
+
+
+def changed(name, value):
+    return lambda state: {**state, name: value(state[name])}
+
+
+BAD_VALUES = {
+    "NaN": (changed("0.weight", lambda v: v * float("nan")), r"holds NaN or Inf under '0.weight'"),
+    "NaN in a buffer": (
+        changed("1.running_var", lambda v: v * float("nan")),
+        r"holds NaN or Inf under '1.running_var'",
+    ),
+    "Inf": (changed("7.bias", lambda v: v + float("inf")), r"holds NaN or Inf under '7.bias'"),
+    "whole": (changed("7.weight", lambda v: (v * 100).long()), r"holds torch.int64 under '7.weight'; expected floats"),
+    "bytes": (changed("0.weight", lambda v: v.char()), r"holds torch.int8 under '0.weight'; expected floats"),
+    "wrong layout of a hook": (lambda state: {**state, "0.weight_g": torch.zeros(1)}, r'Unexpected key.*"0.weight_g"'),
+}
+
+
+@pytest.mark.parametrize("case", BAD_VALUES)
+def test_values_that_no_training_left_are_refused_and_change_nothing(case):
+    change, message = BAD_VALUES[case]
+    model = conv_net()
+    before = copied_state(model)
+    with pytest.raises(ValueError, match=message):
+        load_weights(model, change(conv_net().state_dict()))
+    assert states_equal(model.state_dict(), before)
+
+
+def test_a_buffer_may_be_infinite():
+    class Masked(nn.Linear):
+        def __init__(self):
+            super().__init__(2, 2)
+            self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+
+    model = Masked()
+    load_weights(model, Masked().state_dict())
+    assert model.mask[1] == -torch.inf

@@ -217,6 +217,11 @@ def ascend(
         for _ in range(ascent.max_iter):
             with torch.enable_grad():
                 value = loss(logits(x_adv.requires_grad_(True)), target).sum()
+                if not value.requires_grad:
+                    raise ValueError(
+                        "estimator: its logits have no graph to its inputs (detached, or of whole numbers), which "
+                        "gradient attacks follow."
+                    )
                 (gradient,) = torch.autograd.grad(value, x_adv)
             x_adv = step(x_adv.detach(), gradient)
 

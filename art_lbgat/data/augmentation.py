@@ -27,7 +27,7 @@ class Augmentation(Protocol):
     """What an augmentation must look like: ``(x, generator) -> x`` of the same shape, drawing from ``generator``."""
 
     def __call__(self, x: Tensor, generator: torch.Generator, /) -> Tensor:
-        """The augmented batch ``(N, C, H, W)``; ``x`` is not changed. ``generator`` draws on the CPU."""
+        """The augmented batch, in the classifier's layout; ``x`` is not changed. ``generator`` draws on the CPU."""
 
 
 class LabelAugmentation(Protocol):
@@ -211,8 +211,20 @@ class Chain:
         return (x, y) if labels else x
 
 
-def apply(augmentation: AnyAugmentation, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Images and labels as an augmentation of either kind gives them back: tensors, and nothing more is checked."""
+#: Those that know which axes of a batch are height and width.
+OF_IMAGES = (RandomCropFlip, Cutout, PerImage, CutMix, Chain)
+
+
+def apply(
+    augmentation: AnyAugmentation, x: Tensor, y: Tensor, generator: torch.Generator, channels_last: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Images and labels as an augmentation of either kind gives them back: tensors, and nothing more is checked.
+
+    Of batches ``(N, H, W, C)`` those of this module see ``(N, C, H, W)``, a function of the user's the batch itself.
+    """
+    if channels_last and isinstance(augmentation, OF_IMAGES):
+        x, y = apply(augmentation, x.movedim(-1, 1), y, generator)
+        return x.movedim(1, -1).contiguous(), y
     if getattr(augmentation, "mixes_labels", False):
         pair = augmentation(x, y, generator)  # type: ignore[call-arg, arg-type]
         if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(each, Tensor) for each in pair):

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, TensorDataset
 
 from art_lbgat.checks import check_count, check_flag, check_inputs, check_kind, check_labels
-from art_lbgat.classifier import TensorView, label_rows
-from art_lbgat.data.augmentation import AnyAugmentation, RandomCropFlip, apply, make_augmentation
+from art_lbgat.classifier import TensorView, label_rows, naming
+from art_lbgat.data.augmentation import OF_IMAGES, AnyAugmentation, RandomCropFlip, apply, make_augmentation
 from art_lbgat.data.images import Images, MixedData, as_float
 from art_lbgat.fingerprint import described, sha256_of
 from art_lbgat.memory import to_device
@@ -115,6 +115,8 @@ def as_stream(
             "augmentation: expected a callable (x, generator) -> x or a name such as 'crop+flip', "
             f"got {type(augmentation).__name__}."
         )
+    if isinstance(augmentation, OF_IMAGES):
+        view.check_layout("augmentation")
     brings_labels = isinstance(x, (DataLoader, Dataset, DataGenerator, MixedData))
     if brings_labels and y is not None:
         raise ValueError(f"y: expected None, since {type(x).__name__} brings its own labels.")
@@ -251,6 +253,8 @@ class _LoaderStream(Stream):
         processes: Processes,
     ) -> None:
         if isinstance(source, Dataset):
+            if operator.length_hint(source, -1) == 0:
+                raise ValueError(f"x: expected at least one sample, got an empty {type(source).__name__}.")
             # Its order follows torch's global generator, which is keyed by epoch while training.
             source = DataLoader(source, batch_size=batch_size, shuffle=not isinstance(source, IterableDataset))
         self._source, self._view, self._augmentation = source, view, augmentation
@@ -312,7 +316,8 @@ class _LoaderStream(Stream):
         for step in itertools.count():
             seed_everything(key._replace(step=step).derive("fetch"))
             try:
-                batch = next(batches)
+                with naming(lambda: f"x: {type(self._source).__name__} gives no batch of arrays or tensors."):
+                    batch = next(batches)
             except StopIteration:
                 return
             yield batch
@@ -398,7 +403,8 @@ def augmented(batch: Batch, augmentation: AnyAugmentation | None, key: Key, step
     """The augmented batch, checked: an augmentation that leaves the range would let the attack leave the ball."""
     if augmentation is None:
         return batch
-    x, y = apply(augmentation, batch.x, batch.y, key._replace(step=step).generator("augmentation"))
+    generator = key._replace(step=step).generator("augmentation")
+    x, y = apply(augmentation, batch.x, batch.y, generator, view.channels_last)
     # A crop or a flip can only bring in zeros, which the first batch shows; asking again would wait for the device.
     if not (step and isinstance(augmentation, RandomCropFlip)):
         x = view.taken(x, "augmentation (its output)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from art_lbgat.attacks import Ascent, PGDAttack, TensorAttack, read_attack
 from art_lbgat.attacks.from_art import generated, parts_of
 from art_lbgat.attacks.pgd import ascend, draw_start
 from art_lbgat.attacks.projections import check_scale
-from art_lbgat.classifier import TensorView, check_logits, label_rows
+from art_lbgat.classifier import TensorView, label_rows, run_module
 from art_lbgat.preserve import Key, seed_everything
 from art_lbgat.processes import Share
 
@@ -40,7 +41,7 @@ class Adversary:
 
     def __init__(self, attack: EvasionAttack, view: TensorView, forward: Callable[[Tensor], Any] | None = None) -> None:
         self.attack, self._view = attack, view
-        self._forward = view.module if forward is None else forward
+        self._forward = partial(run_module, view.module, name=view.name) if forward is None else forward
         self.ascent, self.reason = read_attack(attack, view)
         self._bounds = view.bounds()
         self._keeps_unflipped = bool(_KEEP_UNFLIPPED & {kind.__name__ for kind in type(attack).__mro__})
@@ -121,8 +122,7 @@ class Adversary:
         return ascend(ascent, self._logits, x, target, self._bounds, starts, classifier.loss)
 
     def _logits(self, x: Tensor) -> Tensor:
-        output = self._forward(self._view.predict_inputs(x))
-        return check_logits(output, self._view.classifier.nb_classes, self._view.name)
+        return self._view.read(self._forward(self._view.predict_inputs(x)))
 
     def _generate(self, x: Tensor, y: Tensor) -> Tensor:
         # One-hot rows: not every ART attack converts indices itself.

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from art_lbgat.classifier import run_module
 from art_lbgat.engine.options import RunOptions
 
 logger = logging.getLogger(__name__)
@@ -63,16 +64,16 @@ class Execution:
         self._size = self._size or len(inputs)
         # Another size (the last, partial batch) would be compiled anew.
         if self._compiled is None or len(inputs) != self._size:
-            return self._module(inputs)
+            return run_module(self._module, inputs, self._name)
         try:
-            return self._compiled(inputs)
+            return self._compiled(inputs.clone())
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # a compiler that is missing, or a module it cannot follow, raises many types
             self._compiled = None
             reason = f"{type(error).__name__}: " + str(error).strip().partition("\n")[0]
             logger.warning("compile=True: %s cannot be compiled (%s); it runs as it is.", self._name, reason)
-            return self._module(inputs)
+            return run_module(self._module, inputs, self._name)
 
 
 @contextmanager

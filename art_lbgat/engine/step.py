@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from art_lbgat.classifier import TensorView, check_logits
+from art_lbgat.classifier import TensorView, naming
 from art_lbgat.data import Batch
 from art_lbgat.engine.adversary import Adversary
 from art_lbgat.engine.averaging import Average
@@ -25,7 +25,6 @@ from art_lbgat.processes import Processes, Share
 
 Logits = dict[str, Tensor]
 Natural = Literal["none", "value", "graph"]
-_SUM_TOLERANCE = 1e-5
 _BY_SAMPLE = ("x", "x_adv", "logits")  # the ends of the names of what has a row per sample
 
 
@@ -132,8 +131,7 @@ class Models(nn.Module):
         return outputs
 
     def _logits(self, model: int, inputs: Tensor) -> Tensor:
-        view = self._views[model]
-        return check_logits(self._forwards[model](inputs), view.classifier.nb_classes, view.name)
+        return self._views[model].read(self._forwards[model](inputs))
 
 
 @dataclass(eq=False)
@@ -285,7 +283,9 @@ def step_optimizers(
     """One step of each optimizer; with fp16 of none if a gradient overflowed, so that they stay together."""
     if scaler is None:
         for optimizer in optimizers:
-            optimizer.step()
+            kind = type(optimizer).__name__
+            with naming(lambda kind=kind: f"optimizer: {kind} fails in a plain step (one a batch, no closure)."):  # type: ignore[misc]
+                optimizer.step()
         return
     if bool(torch.isfinite(norm)):
         for optimizer in optimizers:
@@ -305,24 +305,15 @@ def learning_rate(optimizer: torch.optim.Optimizer) -> float:
 
 
 def check_outputs(logits: Mapping[str, Tensor], inputs: int) -> None:
-    """What the first step's forwards gave: a row per sample, logits rather than probabilities."""
+    """What the first step's forwards gave: a row per sample, and one dtype."""
+    dtypes = {name: str(values.dtype) for name, values in logits.items()}
+    if len(set(dtypes.values())) > 1:
+        raise ValueError(f"guide: its logits and those of the classifier must be of one dtype, got {dtypes}.")
     for name, values in logits.items():
-        owner = "guide" if name == "guide" else "classifier"
         if len(values) != inputs:
             raise ValueError(
-                f"{owner}: {inputs} samples gave {len(values)} {name} outputs; a preprocessing defence that changes "
-                "the number of samples cannot be used here."
-            )
-        rows = values.detach()
-        if bool((rows >= 0).all() and ((rows.sum(dim=1) - 1).abs() < _SUM_TOLERANCE).all()):
-            raise ValueError(
-                f"{owner}: its {name} outputs are probabilities (each row sums to 1); expected raw logits, so remove "
-                "the final softmax."
-            )
-        if bool((rows.logsumexp(dim=1).abs() < _SUM_TOLERANCE).all()):
-            raise ValueError(
-                f"{owner}: its {name} outputs are log-probabilities; expected raw logits, so remove the final "
-                "log-softmax and train with CrossEntropyLoss."
+                f"{'guide' if name == 'guide' else 'classifier'}: {inputs} samples gave {len(values)} {name} outputs; "
+                "a preprocessing defence that changes the number of samples cannot be used here."
             )
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -23,6 +25,8 @@ from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation import subject
 from art_lbgat.evaluation.record import Entry, Record, Sharing, data_sha256, model_identity, sharing
 from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness, seed_everything
+
+logger = logging.getLogger(__name__)
 
 NATURAL = "natural"
 ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
@@ -136,6 +140,7 @@ class UnitModel(nn.Module):
 
     def to_raw(self, unit: Tensor) -> Tensor:
         """From [0, 1] to the classifier's own range and shape."""
+        unit = unit.movedim(1, -1) if self._view.channels_last and unit.ndim == 4 else unit
         x = unit.reshape(len(unit), *self._view.classifier.input_shape)
         return x if self._is_unit else x * self.scale + self._low
 
@@ -143,10 +148,20 @@ class UnitModel(nn.Module):
         """From the classifier's own range to [0, 1], as images; flat inputs as the squarest image."""
         unit = x if self._is_unit else (x - self._low) / self.scale
         if unit.ndim == 4:
-            return unit
+            return unit.movedim(-1, 1) if self._view.channels_last else unit
         size = unit[0].numel()
         height = max(h for h in range(1, math.isqrt(size) + 1) if size % h == 0)
         return unit.reshape(len(unit), 1, height, size // height)
+
+
+def unless_unbounded(attacks: Sequence[str], classifier: Any) -> list[str]:
+    """Default attacks; without AutoAttack, which is said, where there is no one range of inputs that it needs."""
+    for each in classifier.values() if isinstance(classifier, Mapping) else [classifier]:
+        clip_values = getattr(each, "clip_values", (0.0, 1.0))
+        if clip_values is None or any(np.ptp(value) for value in clip_values):
+            logger.warning("AutoAttack is left out: it needs one range of inputs, clip_values of two numbers.")
+            return [name for name in attacks if name in ("natural", "pgd-20")]
+    return list(attacks)
 
 
 def published_package() -> ModuleType:
@@ -217,6 +232,8 @@ def attack_images(
 ) -> AutoAttackResult:
     """:func:`auto_attack` on images in [0, 1], with ``eps`` and the result in units of that range."""
     names, notes = attack_names(attacks, view.classifier.nb_classes)
+    if "square" in names:
+        view.check_layout("attacks (square)")
     if norm != math.inf and min(x.shape[2:]) < _SQUARE_L2_SIDE and "square" in names:
         raise ValueError(
             f"attacks: Square in L2 needs images of at least {_SQUARE_L2_SIDE}x{_SQUARE_L2_SIDE} values, got "

@@ -15,7 +15,7 @@ from art.estimators.classification import PyTorchClassifier
 from art_lbgat.attacks.projections import check_scale, whole_range
 from art_lbgat.checks import check_number
 from art_lbgat.evaluation.attacks import Sources, Threat, check_threat, make_sources, plan_attacks, run_row
-from art_lbgat.evaluation.autoattack import attack_names
+from art_lbgat.evaluation.autoattack import attack_names, unless_unbounded
 from art_lbgat.evaluation.results import check_columns
 from art_lbgat.evaluation.subject import LARGEST_CHANGE, LARGEST_SHARE, Health, Subject, make_subjects
 from art_lbgat.evaluation.suite import UNBOUNDED
@@ -40,7 +40,7 @@ def sanity_checks(
     eps_step: float | None = None,
     tolerance: float = 0.02,
     stronger: float = 0.1,
-    autoattack: Sequence[str] = ("apgd-ce", "square"),
+    autoattack: Sequence[str] | None = None,
     batch_size: int = 250,
     seed: int = 0,
 ) -> pandas.DataFrame:
@@ -64,7 +64,8 @@ def sanity_checks(
     :param source: Another classifier of the same inputs and classes.
     :param tolerance: Share of samples by which a weaker attack may win; at least one sample.
     :param stronger: Share of samples by which a strong attack may be better than PGD-100.
-    :param autoattack: Attacks of AutoAttack to compare with, each alone; ``()`` for none (they need ``clip_values``).
+    :param autoattack: Attacks of AutoAttack to compare with, each alone; ``()`` for none. None is APGD-CE and Square
+        where ``clip_values`` are two numbers, which they need.
     :return: Columns ``check``, ``passed`` (bool), ``observed``, ``expected``, ``detail``; one row if natural logits
         hold NaN or Inf. ``not table.passed.all()`` means that the accuracy is not to be believed.
     :raises ValueError: Bad arguments.
@@ -75,6 +76,8 @@ def sanity_checks(
     threat = check_threat(eps, norm, eps_step)
     check_number(tolerance, "tolerance")
     check_number(stronger, "stronger")
+    if autoattack is None:
+        autoattack = unless_unbounded(("apgd-ce", "square"), classifier)
     if not isinstance(autoattack, (str, list, tuple)):
         raise TypeError(f"autoattack: expected names of AutoAttack's attacks, or (), got {autoattack!r}.")
     names = [autoattack] if isinstance(autoattack, str) else list(autoattack)

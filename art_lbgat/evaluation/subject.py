@@ -179,8 +179,7 @@ def _gradient_shares(view: TensorView, x: Tensor, y: Tensor, batch_size: int, se
     def dead_and_broken(rows: Tensor) -> Tensor:
         """Two columns, bool, a row per sample."""
         leaf = x[rows].to(view.device).requires_grad_(True)
-        # a node of the graph rather than a leaf, so that a model that works in place can be differentiated too
-        loss = functional.cross_entropy(view.logits(leaf * 1), y[rows].to(view.device), reduction="sum")
+        loss = functional.cross_entropy(view.logits(leaf), y[rows].to(view.device), reduction="sum")
         graphs.append(loss.requires_grad)
         found = torch.autograd.grad(loss, leaf, allow_unused=True)[0] if loss.requires_grad else None
         gradient = (torch.zeros_like(leaf) if found is None else found).flatten(1)

@@ -21,6 +21,7 @@ from art_lbgat.evaluation.attacks import (
     plan_attacks,
     run_row,
 )
+from art_lbgat.evaluation.autoattack import unless_unbounded
 from art_lbgat.evaluation.results import Row, as_table, norm_name, worst_row
 from art_lbgat.evaluation.subject import Classifiers, Subject, make_subjects
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # it rounds, 8 (3 bits) are those of arXiv 1711.00117.
 PAPER_SUITE = ("natural", "fgsm", "pgd-20", "pgd-1000", "cw-20", "cw-1000", "transfer", "quantised-8", "autoattack",
                "worst")  # fmt: skip
+DEFAULT = ("natural", "pgd-20", "autoattack")
 UNBOUNDED = 0.05  # accuracy that may be left where any input is allowed; 0 in truth, but attacks are not perfect
 
 
@@ -41,7 +43,7 @@ def evaluate(
     *,
     eps: float,
     norm: float | str = math.inf,
-    attacks: Attack | Sequence[Attack] = ("natural", "pgd-20", "autoattack"),
+    attacks: Attack | Sequence[Attack] | None = None,
     eps_step: float | None = None,
     restarts: int = 1,
     sources: Mapping[str, PyTorchClassifier] | None = None,
@@ -69,7 +71,8 @@ def evaluate(
     :param y: Labels, indices or one-hot.
     :param eps: Radius of the ball, in raw input units.
     :param norm: ``np.inf``, ``"inf"`` or 2.
-    :param attacks: Names as above, untargeted ART attacks bound to the classifier, functions from a classifier to one.
+    :param attacks: None is ``"natural"``, ``"pgd-20"`` and, where ``clip_values`` are two numbers, ``"autoattack"``.
+        Names as above, untargeted ART attacks bound to the classifier, functions from a classifier to one.
     :param eps_step: Length of a gradient step, > 0; None is ``eps / 10``.
     :param restarts: Random starts of PGD, also for ``"transfer"`` and ``"quantised-L"``; the worst per sample is kept.
     :param sources: Names and classifiers of ``"transfer"``, of the same inputs and classes.
@@ -82,6 +85,7 @@ def evaluate(
     :raises ValueError: Bad arguments, natural logits with NaN or Inf, or an ``x_adv`` that leaves the threat model.
     """
     threat = check_threat(eps, norm, eps_step, restarts)
+    attacks = unless_unbounded(DEFAULT, classifier) if attacks is None else attacks
     return as_table(run_suite(classifier, x, y, threat, attacks, sources, autoattack, batch_size, seed)[1])
 
 

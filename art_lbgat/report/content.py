@@ -31,10 +31,11 @@ from art_lbgat.diagnostics import decision_slices
 from art_lbgat.diagnostics.plots import class_title
 from art_lbgat.evaluation import robustness_curve, sanity_checks
 from art_lbgat.evaluation.attacks import Threat, check_threat, make_examples, plan_attacks, verify
+from art_lbgat.evaluation.autoattack import unless_unbounded
 from art_lbgat.evaluation.record import data_sha256, weights_sha256
 from art_lbgat.evaluation.results import Row, as_table, check_columns, norm_name
 from art_lbgat.evaluation.subject import Subject, make_subject, predict
-from art_lbgat.evaluation.suite import run_suite
+from art_lbgat.evaluation.suite import DEFAULT, run_suite
 
 if TYPE_CHECKING:
     from art_lbgat.robustbench import Comparison
@@ -238,12 +239,12 @@ def evaluate_for_report(
     guide: PyTorchClassifier | None = None,
     history: pandas.DataFrame | Mapping[str, pandas.DataFrame] | None = None,
     leaderboard: pandas.DataFrame | None = None,
-    attacks: Sequence[str] = ("natural", "pgd-20", "autoattack"),
+    attacks: Sequence[str] | None = None,
     autoattack: str | Sequence[str] = "standard",
     curve_eps: Sequence[float] | None = None,
     n_curve: int = 500,
     n_sanity: int = 100,
-    sanity_attacks: Sequence[str] = ("apgd-ce", "square"),
+    sanity_attacks: Sequence[str] | None = None,
     n_pictures: int = 6,
     resolution: int = 80,
     class_names: Sequence[str] = (),
@@ -273,7 +274,7 @@ def evaluate_for_report(
     :param curve_eps: Radii of the curve; None is 0, 1/2, 1, 3/2, 2 and 3 times ``eps``; ``()`` leaves it out.
     :param n_curve: Samples of the curve.
     :param n_sanity: Samples of the sanity checks of ``classifier``, run at ``eps``; 0 leaves them out.
-    :param sanity_attacks: Attacks of AutoAttack among them; ``()`` for none.
+    :param sanity_attacks: Attacks of AutoAttack among them, as in :func:`~art_lbgat.evaluation.sanity_checks`.
     :param n_pictures: Images of 1 or 3 channels shown with their PGD-20 examples, at most 12; 0 leaves them out.
     :param resolution: Points along the longer side of a slice; 0 leaves the slices out, and so do fewer than 3 samples.
     :param class_names: A name for each class.
@@ -285,7 +286,9 @@ def evaluate_for_report(
     :raises ValueError: Bad arguments, natural logits with NaN or Inf, or an ``x_adv`` that leaves the threat model.
     """
     threat = check_threat(check_number(eps, "eps", exclusive=True), norm)
-    names, others, seed = _attack_names(attacks), dict(baselines or {}), check_seed(seed)
+    others, seed = dict(baselines or {}), check_seed(seed)
+    attacks = unless_unbounded(DEFAULT, {name: classifier, **others}) if attacks is None else attacks
+    names = _attack_names(attacks)
     _check_parts(name, others, classifier.nb_classes, class_names, n_curve, n_sanity, n_pictures, resolution)
     models, x, labels = {name: classifier, **others}, as_array(x, "x"), check_labels(y, classifier.nb_classes)
     subjects, rows = run_suite(models, x, labels, threat, names, None, autoattack, batch_size, seed)
@@ -360,8 +363,8 @@ def _pictures(
     subject: Subject, order: NDArray[np.int64], n: int, threat: Threat, name: str, class_names: Sequence[str]
 ) -> Pictures | None:
     """Some images with their PGD-20 examples; None where none are wanted, inputs are no images or have no range."""
-    bounds, shape = subject.bounds(), tuple(subject.x.shape[1:])
-    if not n or bounds is None or len(shape) != 3 or shape[0] not in (1, 3):
+    bounds, images = subject.bounds(), subject.x.movedim(-1, 1) if subject.view.channels_last else subject.x
+    if not n or bounds is None or images.ndim != 4 or images.shape[1] not in (1, 3):
         return None
     right = subject.right.numpy()[order]
     chosen = np.concatenate([order[right], order[~right]])[:n]  # an attack on what is wrong shows nothing
@@ -372,8 +375,9 @@ def _pictures(
     predicted, predicted_adv = (
         predict(few.view, each, few.batch_size, few.seed).argmax(dim=1).numpy() for each in (few.x, made.x_adv)
     )
+    x, x_adv = (x.movedim(-1, 1) if few.view.channels_last else x for x in (few.x, made.x_adv))
     return Pictures(
-        few.x.numpy(), made.x_adv.numpy(), few.y.numpy(), predicted, predicted_adv, tuple(class_names),
+        x.numpy(), x_adv.numpy(), few.y.numpy(), predicted, predicted_adv, tuple(class_names),
         (float(bounds[0].min()), float(bounds[1].max())), name,
         f"{_PICTURED}, L{norm_name(threat.norm)}, eps {threat.eps:.4g}",
     )  # fmt: skip

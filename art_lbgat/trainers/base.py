@@ -36,7 +36,7 @@ from art_lbgat.fingerprint import (
     optimizer_settings,
     surroundings,
 )
-from art_lbgat.losses import Terms
+from art_lbgat.losses import CrossEntropy, Terms
 from art_lbgat.preserve import Key, Modes, draw_seed
 from art_lbgat.processes import Processes, join_processes
 from art_lbgat.trainers import inputs
@@ -48,7 +48,7 @@ AttackKind = Literal["pgd", "trades", "fgsm", "none"]
 _GENERATOR_KEYWORDS = ["nb_epochs", "validation_data", "scheduler", "augmentation"]
 _FIT_KEYWORDS = [*_GENERATOR_KEYWORDS, "batch_size", "validation_split"]
 #: Attributes that do not decide the bits of a run.
-_NOT_SETTINGS = ("options", "seed", "kept_weights", "guide", "verbose")
+_NOT_SETTINGS = ("options", "seed", "kept_weights", "guide", "verbose", "on_probabilities")
 #: What changes in a scheduler as it goes on.
 _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "best", "num_bad_epochs",
              "cooldown_counter", "base_lrs", "max_lrs", "T_cur", "T_i", "_is_initial")  # fmt: skip
@@ -80,6 +80,10 @@ class BaseTrainer(Trainer, abc.ABC):
     attack_kind: ClassVar[AttackKind] = "pgd"
     #: What the loss needs of ``M_r(x)``: nothing, its value, or its graph for gradients.
     natural: ClassVar[Natural] = "none"
+    #: Whether the cross-entropy of its terms is that of the classifier (:attr:`cross_entropy`); else it is a plain one.
+    takes_loss: ClassVar[bool] = False
+    #: Whether its terms depend on ``softmax(logits)`` alone, so that a model may end in softmax.
+    on_probabilities: bool = False
     #: Whether the guides are trained as well.
     train_guides: ClassVar[bool] = False
     #: The argument that weights the second term of the loss, and its published value.
@@ -136,6 +140,11 @@ class BaseTrainer(Trainer, abc.ABC):
         """
         off = weight == 0 and cls.weight_name is not None and cls.natural == "graph"
         return cls.attack_kind, "value" if off else cls.natural
+
+    @property
+    def cross_entropy(self) -> CrossEntropy:
+        """``CE(logits, y)`` as the classifier's CrossEntropyLoss has it, with weights, smoothing and reduction."""
+        return self._view.cross_entropy
 
     @property
     def attack(self) -> EvasionAttack | None:
@@ -276,15 +285,16 @@ class BaseTrainer(Trainer, abc.ABC):
         """Check what is left to check, and hand the parts of one fit to the engine."""
         check_count(nb_epochs, "nb_epochs")
         for view in (self._view, *self._guides):
-            view.refresh()
+            view.refresh(self.on_probabilities)
         validation = inputs.as_validation(validation_data, self._view, batch_size)
         optimizers = inputs.check_optimizers(self._trained())
         schedulers = inputs.check_schedulers(scheduler, optimizers)
         inputs.check_run(
             self.options, self._view, optimizers, schedulers, processes, batch_size, validation is not None
         )
-        for view in self._trained():
-            inputs.log_foreign_loss(view)
+        inputs.check_loss(self._view, self.takes_loss, self.weight_name is None, processes)
+        for guide in self._guides if self.train_guides else []:
+            inputs.check_loss(guide, True, False, processes)
         if self._attack is not None:
             inputs.check_attack(self._attack, self._view)
         number = self._fits + 1
@@ -408,11 +418,13 @@ def _attack_settings(attack: EvasionAttack) -> dict[str, Any]:
 
 def _classifier_settings(view: TensorView, *, frozen: bool) -> dict[str, Any]:
     classifier = view.classifier
+    others = {"loss": view.loss_settings, "processor": getattr(classifier, "processor", None)}
     found = {
         "layout": module_layout(view.module),
         "input_shape": described(tuple(classifier.input_shape)),
         "nb_classes": classifier.nb_classes,
         "clip_values": described(classifier.clip_values),
+        **{k: described(v) for k, v in others.items() if v},
         "preprocessing": [
             [type(each).__qualname__, {k: described(v) for k, v in vars(each).items() if k != "_device"}]
             for each in view.operations

@@ -34,14 +34,14 @@ class NaturalTrainer(BaseTrainer):
     :param run: Its fields as keywords instead.
     """
 
-    title, attack_kind, natural = "Natural", "none", "graph"
+    title, attack_kind, natural, takes_loss, on_probabilities = "Natural", "none", "graph", True, True
 
     def __init__(self, classifier: PyTorchClassifier, *, options: RunOptions | None = None, **run: Any) -> None:
         super().__init__(classifier, None, options=options, run=run)
 
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
         """See the class."""
-        return natural_cross_entropy(logits["natural"], y)
+        return natural_cross_entropy(logits["natural"], y, loss=self.cross_entropy)
 
 
 class MadryTrainer(BaseTrainer):
@@ -54,7 +54,7 @@ class MadryTrainer(BaseTrainer):
     :param run: Its fields as keywords instead.
     """
 
-    title = "PGD-AT"
+    title, takes_loss, on_probabilities = "PGD-AT", True, True
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class MadryTrainer(BaseTrainer):
 
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
         """See the class."""
-        return adversarial_cross_entropy(logits["adversarial"], y)
+        return adversarial_cross_entropy(logits["adversarial"], y, loss=self.cross_entropy)
 
 
 class FastATTrainer(MadryTrainer):
@@ -110,7 +110,7 @@ class ALPTrainer(BaseTrainer):
     :param run: Its fields as keywords instead.
     """
 
-    title, natural, weight_name, published_weight = "ALP", "graph", "alp_weight", 1.0
+    title, natural, takes_loss, weight_name, published_weight = "ALP", "graph", True, "alp_weight", 1.0
 
     def __init__(
         self,
@@ -127,7 +127,8 @@ class ALPTrainer(BaseTrainer):
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
         """See the class."""
         adversarial = logits["adversarial"]
-        return {**adversarial_cross_entropy(adversarial, y), **alp(adversarial, logits["natural"], self.alp_weight)}
+        supervised = adversarial_cross_entropy(adversarial, y, loss=self.cross_entropy)
+        return {**supervised, **alp(adversarial, logits["natural"], self.alp_weight)}
 
 
 class TRADESTrainer(BaseTrainer):
@@ -145,7 +146,8 @@ class TRADESTrainer(BaseTrainer):
     :param run: Its fields as keywords instead.
     """
 
-    title, attack_kind, natural, weight_name, published_weight = "TRADES", "trades", "graph", "beta", 6.0
+    title, attack_kind, natural, takes_loss = "TRADES", "trades", "graph", True
+    on_probabilities, weight_name, published_weight = True, "beta", 6.0
 
     def __init__(
         self,
@@ -162,7 +164,8 @@ class TRADESTrainer(BaseTrainer):
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
         """See the class."""
         natural = logits["natural"]
-        return {**natural_cross_entropy(natural, y), **trades(logits["adversarial"], natural, self.beta)}
+        supervised = natural_cross_entropy(natural, y, loss=self.cross_entropy)
+        return {**supervised, **trades(logits["adversarial"], natural, self.beta)}
 
 
 class MARTTrainer(BaseTrainer):
@@ -180,7 +183,7 @@ class MARTTrainer(BaseTrainer):
     :param run: Its fields as keywords instead.
     """
 
-    title, natural, weight_name, published_weight = "MART", "graph", "mart_weight", 5.0
+    title, natural, on_probabilities, weight_name, published_weight = "MART", "graph", True, "mart_weight", 5.0
 
     def __init__(
         self,

@@ -41,6 +41,7 @@ class GuidedTrainer(BaseTrainer):
     ) -> None:
         self.guidance = guidance if callable(guidance) else GUIDANCE[check_choice(guidance, "guidance", GUIDANCE)]
         self.regularizer: str | None = check_choice(regularizer, "regularizer", [None, *REGULARIZERS])
+        self.on_probabilities = self.guidance in (GUIDANCE["kd"], GUIDANCE["kl"]) and regularizer != "alp"
         if regularizer is None and regularizer_weight is not None:
             raise ValueError(f"regularizer_weight: expected None without a regularizer, got {regularizer_weight!r}.")
         weight = (
@@ -190,4 +191,4 @@ class LBGATTrainer(GuidedTrainer):
         :param guide: ``M_n(x)``, ``(N, C)``.
         :param y: Labels.
         """
-        return guide_cross_entropy(guide, y, self.guide_ce_weight)
+        return guide_cross_entropy(guide, y, self.guide_ce_weight, self._guides[0].cross_entropy)

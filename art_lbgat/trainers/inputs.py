@@ -220,16 +220,24 @@ def check_run(
         )
 
 
-def log_foreign_loss(view: TensorView) -> None:
-    """Say that the classifier's own loss is not what is trained, where it is more than plain cross-entropy."""
-    loss = view.classifier.loss
-    plain = isinstance(loss, nn.CrossEntropyLoss) and loss.weight is None and loss.label_smoothing == 0
-    if not plain:
-        logger.warning(
-            "The objective uses plain cross-entropy; the loss of the %s (%s) is used by ART's own attacks only.",
-            view.name,
-            loss,
-        )
+def check_loss(view: TensorView, taken: bool, alone: bool, processes: Processes) -> None:
+    """Refuse a loss that the cross-entropy of the objective cannot follow; say where it is not followed.
+
+    ``taken``: whether the objective has the classifier's own cross-entropy; ``alone``: and no other term.
+    """
+    loss, settings = view.classifier.loss, view.loss_settings
+    what = f"the loss of the {view.name} ({' with '.join([type(loss).__name__, *settings])})"
+    if not taken or type(loss) is not nn.CrossEntropyLoss:
+        if settings or type(loss) is not nn.CrossEntropyLoss:
+            logger.warning("The objective does not use %s, which ART's own attacks do.", what)
+        return
+    if loss.reduction == "none":
+        raise ValueError(f"{view.name}: the objective cannot use {what}; expected reduction='mean' or 'sum'.")
+    if processes.world > 1 and {"weight", "ignore_index", "reduction"}.intersection(settings):
+        reason = "it divides by what a whole batch holds, of which each process sees a part"
+        raise ValueError(f"{view.name}: the objective cannot use {what}: {reason}.")
+    if loss.reduction == "sum" and not alone:
+        logger.warning("%s is a sum over the batch, and the other terms of the objective are means.", what)
 
 
 def read_validation(data: Any, view: TensorView, batch_size: int) -> Any:

@@ -86,7 +86,7 @@ def test_an_error_of_the_model_itself_is_not_hidden(error, monkeypatch):
         run.train(torch.zeros(2, 3))
 
 
-def test_defaults_call_the_module_itself():
+def test_defaults_call_the_module_itself_on_a_copy():
     calls = []
 
     class Spy(nn.Module):
@@ -96,9 +96,11 @@ def test_defaults_call_the_module_itself():
 
     x = torch.rand(2, 3, 4, 4)
     run = Execution(Spy(), RunOptions(), CPU, "classifier")
-    assert run.train(x) is x
-    assert run.attack(x) is x
-    assert calls == [(x, False)] * 2
+    outputs = run.train(x), run.attack(x)
+    assert [output is given for output, (given, _) in zip(outputs, calls, strict=True)] == [True, True]
+    assert [(torch.equal(given, x), given.data_ptr() == x.data_ptr(), autocast) for given, autocast in calls] == [
+        (True, False, False)
+    ] * 2
 
 
 def test_weights_are_channels_last_inside_and_as_found_afterwards():

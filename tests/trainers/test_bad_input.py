@@ -296,10 +296,8 @@ def test_no_optimizer_and_a_stale_one_are_refused():
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 1)), r"its model must return logits of shape \(N, 4\)"),
         (Tuple(), "its model must return one tensor of logits.*got tuple"),
         (conv_net(classes=5), r"its model must return logits of shape \(N, 4\) for nb_classes=4, got \(16, 5\)"),
-        (nn.Sequential(*conv_net(), nn.Softmax(dim=1)), "outputs are probabilities"),
-        (nn.Sequential(*conv_net(), nn.LogSoftmax(dim=1)), "outputs are log-probabilities"),
     ],
-    ids=["one output", "tuple", "width", "softmax", "log-softmax"],
+    ids=["one output", "tuple", "width"],
 )
 def test_outputs_that_are_no_logits_are_refused(model, match):
     for build in TRAINERS.values():
