@@ -23,7 +23,6 @@ from art_lbgat.checks import (
     check_kind,
     check_labels,
     check_number,
-    check_seed,
     check_text,
 )
 from art_lbgat.data import balanced_order
@@ -285,12 +284,10 @@ def evaluate_for_report(
     :return: What :func:`~art_lbgat.report.write_report` takes.
     :raises ValueError: Bad arguments, natural logits with NaN or Inf, or an ``x_adv`` that leaves the threat model.
     """
-    threat = check_threat(check_number(eps, "eps", exclusive=True), norm)
-    others, seed = dict(baselines or {}), check_seed(seed)
-    attacks = unless_unbounded(DEFAULT, {name: classifier, **others}) if attacks is None else attacks
-    names = _attack_names(attacks)
+    threat, others = check_threat(check_number(eps, "eps", exclusive=True), norm), dict(baselines or {})
     _check_parts(name, others, classifier.nb_classes, class_names, n_curve, n_sanity, n_pictures, resolution)
     models, x, labels = {name: classifier, **others}, as_array(x, "x"), check_labels(y, classifier.nb_classes)
+    names = _attack_names(unless_unbounded(DEFAULT, models) if attacks is None else attacks)
     subjects, rows = run_suite(models, x, labels, threat, names, None, autoattack, batch_size, seed)
     table, order = as_table(rows), balanced_order(labels, seed)
     how: dict[str, Any] = {"norm": norm, "batch_size": batch_size, "seed": seed}

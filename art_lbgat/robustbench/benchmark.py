@@ -17,7 +17,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from art_lbgat.checks import check_count, check_flag, check_number, check_path, check_seed, check_text
+from art_lbgat.checks import check_count, check_flag, check_number, check_optional, check_path, check_seed, check_text
 from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation.attacks import verify
 from art_lbgat.evaluation.autoattack import (
@@ -85,17 +85,15 @@ def benchmark(
     :raises FileNotFoundError: If the images are not there and cannot be fetched, with what to put where.
     """
     check_path(data_dir, "data_dir")
-    for name, path in (("corruptions_data_dir", corruptions_data_dir), ("state_path", state_path)):
-        if path is not None:
-            check_path(path, name)
+    check_optional(check_path, corruptions_data_dir, "corruptions_data_dir")
+    check_optional(check_path, state_path, "state_path")
     for name, text in (("model_name", model_name), ("architecture", architecture)):
         if text is not None and not check_text(text, name):
             raise ValueError(f"{name}: expected a text or None, got an empty one.")
     check_count(batch_size, "batch_size")
     check_seed(seed)
     check_flag(verbose, "verbose")
-    view = TensorView(classifier, postprocess=True)
-    model = UnitModel(view)
+    model = UnitModel(view := TensorView(classifier, postprocess=True))
     names, _ = attack_names(attacks, classifier.nb_classes)  # checked before anything is loaded
     check_board(dataset, threat_model)
     eps, kinds = _radius(dataset, threat_model, eps), _corruption_kinds(dataset, threat_model, attacks)
@@ -113,12 +111,9 @@ def benchmark(
         else:
             attack = (eps, NORMS[threat_model], attacks, batch_size, seed)
             found = _under_attack(view, model, x, y, attack, state_path, verbose)
+    own = type(classifier.model).__name__
     return BenchmarkResult(
-        model_name=model_name or type(classifier.model).__name__,
-        architecture=architecture or type(classifier.model).__name__,
-        dataset=dataset,
-        threat_model=threat_model,
-        eps=eps,
+        *(model_name or own, architecture or own, dataset, threat_model, eps),
         differences=tuple(_differences(published, attacks, classifier.nb_classes, NB_CLASSES[dataset])),
         seed=seed,
         batch_size=batch_size,

@@ -158,8 +158,7 @@ def export_submission(
     """
     check_kind(result, "result", BenchmarkResult)
     check_kind(paper, "paper", Paper)
-    root = check_path(folder, "folder")
-    check_flag(force, "force")
+    root, force = check_path(folder, "folder"), check_flag(force, "force")
     if reported is not None and check_number(reported, "reported") > 1:
         raise ValueError(f"reported: expected an accuracy in [0, 1], got {reported}.")
     claim = {
@@ -179,39 +178,51 @@ def export_submission(
     reasons = (failed["rule"] + ": " + failed["found"]).tolist()
     if reasons and not force:
         raise ValueError("result: not fit for the leaderboard (force=True writes it marked). " + "; ".join(reasons))
-    board, mark = Path(result.dataset) / result.threat_model.removesuffix("_3d"), f"_{NOT_STANDARD}" if reasons else ""
-    texts = root / "submissions" / board / model_id
-    paths = {
+    paths = _paths(root, Path(result.dataset) / result.threat_model.removesuffix("_3d"), model_id, bool(reasons))
+    existing = [str(path) for path in paths.values() if path.exists()]
+    if existing:
+        raise FileExistsError(f"folder: nothing was written, since these files exist: {', '.join(existing)}.")
+    info = _model_info(result, paper, claim, reasons)
+    contents = {
+        "checkpoint": _checkpoint(TensorView(classifier)),
+        "model_info": (json.dumps(info, indent=2) + "\n").encode(),
+        "issue": _issue(result, paper, claim, info, checks).encode(),
+        "result": (result.to_json() + "\n").encode(),
+    }
+    _write_all({path: contents[name] for name, path in paths.items()})
+    return Submission(**paths, standard=not reasons, checks=checks)
+
+
+def _paths(root: Path, board: Path, model_id: str, marked: bool) -> dict[str, Path]:
+    texts, mark = root / "submissions" / board / model_id, f"_{NOT_STANDARD}" if marked else ""
+    return {
         "checkpoint": root / "models" / board / f"{model_id}{mark}.pt",
         "model_info": root / "model_info" / board / f"{model_id}{mark}.json",
         "issue": texts / f"issue{mark}.md",
         "result": texts / f"result{mark}.json",
     }
-    existing = [str(path) for path in paths.values() if path.exists()]
-    if existing:
-        raise FileExistsError(f"folder: nothing was written, since these files exist: {', '.join(existing)}.")
-    view = TensorView(classifier)
+
+
+def _checkpoint(view: TensorView) -> bytes:
+    """The network on images in [0, 1], as ``torch.save`` writes it."""
     normalisation = _normalisation(view, UnitModel(view).scale)
     prefix = "model." if normalisation else ""  # RobustBench takes it off, so they fit networks of its zoo
     weights = copied_tensors(view.module, "classifier")
     state = {**normalisation, **{f"{prefix}{name}": value for name, value in weights.items()}}
-    torch.save(state, checkpoint := io.BytesIO())
-    info = _model_info(result, paper, claim, reasons)
-    contents = {
-        "checkpoint": checkpoint.getvalue(),
-        "model_info": (json.dumps(info, indent=2) + "\n").encode(),
-        "issue": _issue(result, paper, claim, info, checks).encode(),
-        "result": (result.to_json() + "\n").encode(),
-    }
+    torch.save(state, written := io.BytesIO())
+    return written.getvalue()
+
+
+def _write_all(contents: dict[Path, bytes]) -> None:
+    """Write new files, all or none."""
     try:
-        for name, path in paths.items():
+        for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, contents[name])
+            write_bytes(path, content)
     except BaseException:
-        for path in paths.values():  # none of them was there before
+        for path in contents:  # none of them was there before
             path.unlink(missing_ok=True)
         raise
-    return Submission(**paths, standard=not reasons, checks=checks)
 
 
 def _model_info(result: BenchmarkResult, paper: Paper, claim: dict[str, Any], reasons: list[str]) -> dict[str, Any]:
