@@ -167,11 +167,12 @@ def _data_set(name: str, file: str, named: str) -> Place:
 
 
 def _image(folder: Path, write: Write, _: pytest.MonkeyPatch) -> Trap:
-    for place in (folder / part / label for part in ("train", "test") for label in ("a", "b")):
+    for i, place in enumerate(folder / part / label for part in ("train", "test") for label in ("a", "b")):
         place.mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(place / "1.png")
-    write(folder / "train" / "a" / "2.png")
-    return Trap(lambda: load_data("folder", folder), str(folder / "train" / "a" / "2.png"))
+        for j in range(3):
+            Image.new("RGB", (8, 8), (10 * i + j,) * 3).save(place / f"{j}.png")
+    write(folder / "train" / "a" / "evil.png")
+    return Trap(lambda: load_data("folder", folder), str(folder / "train" / "a" / "evil.png"))
 
 
 def _test_images(folder: Path, write: Write, _: pytest.MonkeyPatch) -> Trap:
