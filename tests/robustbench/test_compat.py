@@ -78,7 +78,7 @@ def test_both_missing_after_an_import_that_failed_halfway(tmp_path):
 
 def test_what_can_be_imported_is_used_as_it_is(tmp_path):
     files = {**REAL, "pkg_resources.py": "def resource_filename(*a): return 'real'\n"}
-    python(
+    out = python(
         """
         from art_lbgat.robustbench import import_robustbench
         package = import_robustbench()
@@ -86,16 +86,18 @@ def test_what_can_be_imported_is_used_as_it_is(tmp_path):
         assert package.eval.AutoAttack is autoattack.AutoAttack and autoattack.AutoAttack.real
         assert package.eval.EvaluationState is autoattack.state.EvaluationState
         assert package.loaders.pkg_resources is pkg_resources
+        print(pkg_resources.resource_filename())
         """,
         tmp_path,
         files,
     )
+    assert out.split() == ["real"]
 
 
 @pytest.mark.parametrize("files", [{"autoattack.py": "mine = True\n"}, {"autoattack/__init__.py": REAL["autoattack/__init__.py"] + "mine = True\n"}], ids=["other module", "without state"])  # fmt: skip
 def test_an_autoattack_of_the_user_is_neither_used_nor_lost(files, tmp_path):
     """Beside a ``pkg_resources`` that fails as the old ones do on Python 3.12, which counts as missing."""
-    python(
+    out = python(
         """
         import autoattack as before
         from art_lbgat import robustbench_import as compat
@@ -104,10 +106,12 @@ def test_an_autoattack_of_the_user_is_neither_used_nor_lost(files, tmp_path):
         import autoattack
         assert autoattack is before and autoattack.mine and "autoattack.state" not in sys.modules
         assert package.eval.AutoAttack is compat.AutoAttack and package.loaders and "pkg_resources" not in sys.modules
+        print(autoattack.mine)
         """,
         tmp_path,
         {**files, "pkg_resources.py": "import pkgutil; pkgutil.ImpImporterGone"},
     )
+    assert out.split() == ["True"]
 
 
 def test_failed_imports_leave_nothing_and_can_be_mended(tmp_path):

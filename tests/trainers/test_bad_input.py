@@ -370,7 +370,9 @@ def test_a_guidance_that_hides_another_term_is_refused():
 
 def test_input_shapes_are_compared_as_tuples():
     classifier = make_classifier(shape=(1, 8, 8))
-    BGATTrainer(classifier, make_classifier(seed=1, shape=[1, 8, 8]), **OPTIONS).fit(X, Y, nb_epochs=1)
+    trainer = BGATTrainer(classifier, make_classifier(seed=1, shape=[1, 8, 8]), **OPTIONS)
+    trainer.fit(X, Y, nb_epochs=1)
+    assert len(trainer.history) == 1
 
 
 RUNS = {
