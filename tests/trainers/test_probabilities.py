@@ -47,16 +47,19 @@ def history(build, *ends, **fit):
     return trainer.history.drop(columns=["seconds", "images_per_second"]).select_dtypes("number")
 
 
-def same(build, *ends):
+def difference(build, *ends):
+    """Of the histories of models with these ends and of those without, in units of the tolerance."""
     found, expected = history(build, *ends), history(build, *[lambda net: net for _ in ends])
-    np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-4)
+    assert list(found.columns) == list(expected.columns)
+    assert found.isna().equals(expected.isna())
+    return float(((found - expected).abs() / (1e-4 + 1e-2 * expected.abs())).max(axis=None))
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_training_is_that_of_the_logits(name, end, caplog):
     with caplog.at_level(logging.WARNING):
-        same(TRAINERS[name], end)
+        assert difference(TRAINERS[name], end) <= 1
     said = [r.getMessage() for r in caplog.records if "logarithm" in r.getMessage()]
     assert 1 <= len(said) <= 2  # once for each mode of the model
     assert "The classifier gives" in said[0]
@@ -70,9 +73,9 @@ def test_guidance_on_probabilities(trainer, options, end):
     def build(student, guide):
         return trainer(student, guide, pgd(student), **options, **OPTIONS)
 
-    same(build, end, end)
-    same(build, end, lambda net: net)
-    same(build, lambda net: net, end)
+    assert difference(build, end, end) <= 1
+    assert difference(build, end, lambda net: net) <= 1
+    assert difference(build, lambda net: net, end) <= 1
 
 
 REFUSING = {
