@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from art_lbgat.engine.options import RunOptions
-    from art_lbgat.engine.schedule import StepSchedule
+    from art_lbgat.engine.schedule import Cosine, OneCycle, StepSchedule
     from art_lbgat.runs import load
     from art_lbgat.trainers import (
         ALPTrainer,
@@ -25,11 +25,13 @@ __version__ = "0.1.0"
 __all__ = [
     "ALPTrainer",
     "BGATTrainer",
+    "Cosine",
     "FastATTrainer",
     "LBGATTrainer",
     "MARTTrainer",
     "MadryTrainer",
     "NaturalTrainer",
+    "OneCycle",
     "RunOptions",
     "StepSchedule",
     "TRADESTrainer",
@@ -38,8 +40,8 @@ __all__ = [
 ]
 
 _OTHERS = {
+    **dict.fromkeys(("Cosine", "OneCycle", "StepSchedule"), "art_lbgat.engine.schedule"),
     "RunOptions": "art_lbgat.engine.options",
-    "StepSchedule": "art_lbgat.engine.schedule",
     "load": "art_lbgat.runs",
 }
 

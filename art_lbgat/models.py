@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from art_lbgat.checks import as_array, check_choice, check_count, check_flag, check_number, check_text
 from art_lbgat.preserve import evaluating, preserved_randomness
@@ -28,6 +29,7 @@ from art_lbgat.weights import State, load_weights
 Shape = tuple[int, ...]
 _WIDE = re.compile(r"wrn-(\d+)-(\d+)")
 _PATTERNS = ("wrn-<depth>-<width>", "torchvision/<name>", "timm/<name>")
+_ACTIVATED = ("small-cnn", "resnet-18", "preact-resnet-18", "resnet-18-guide")  # and wrn-*, with another activation
 _USUAL = ("wrn-28-10", "wrn-34-10", "wrn-34-20", "wrn-70-16")  # to guess what a misspelt name meant
 _CIFAR = 32  # the image size that the networks of the published recipes are made for
 
@@ -84,7 +86,8 @@ def create_model(
     ones over all pixels at the end. Where there are not 3 channels the first convolution is a new one (He, fan-out).
     Parameters have the library's names, so weights fit across image sizes.
 
-    :param name: One of :func:`list_models`: ``"wrn-34-10"``, ``"torchvision/resnet50"``, ...
+    :param name: One of :func:`list_models`: ``"wrn-34-10"``, ``"torchvision/resnet50"``, ...; ``":silu"`` behind
+        ``wrn-*``, ``resnet-18``, ``preact-resnet-18``, ``resnet-18-guide`` or ``small-cnn`` has SiLU for ReLU.
     :param nb_classes: Number of classes, at least 2.
     :param input_shape: Channels, height, width; squares of a multiple of 4 for ``small-cnn``.
     :param sub_block1: For ``wrn-*``: add the unused block that the released LBGAT0 and LBGAT6 weights contain.
@@ -98,6 +101,7 @@ def create_model(
         raise ValueError(f"input_shape: expected (channels, height, width) for {name!r}, got {tuple(input_shape)}.")
     if check_flag(sub_block1, "sub_block1") and not wide:
         raise ValueError(f"sub_block1: expected False, only wrn-<depth>-<width> has that block, got True for {name!r}.")
+    name, activation = _split(name)
     library, _, network_name = name.partition("/")
     if wide:
         build = partial(_wide_resnet, depth=int(wide[1]), width=int(wide[2]), sub_block1=sub_block1)
@@ -107,10 +111,13 @@ def create_model(
             raise ValueError(f"input_shape: small-cnn expects squares of a multiple of 4 pixels, got {shape}.")
         model = small_cnn(nb_classes, *shape[:2])
     elif name in _NETWORKS:
-        model = _adapted(_NETWORKS[name], nb_classes, shape, 75 if name == "inception-resnet-v2" else _CIFAR)
+        network: Any = partial(_without_average, _NETWORKS[name]) if activation == "silu" else _NETWORKS[name]
+        model = _adapted(network, nb_classes, shape, 75 if name == "inception-resnet-v2" else _CIFAR)
     else:
         model = (_torchvision if library == "torchvision" else _timm)(network_name, nb_classes, shape)
         _check_logits(model, nb_classes, shape, name)
+    if activation == "silu":
+        _activate_by_silu(model)
     if weights is not None:
         load_weights(model, weights)
     return model
@@ -126,6 +133,8 @@ def create_classifier(
     momentum: float = 0.9,
     weight_decay: float = 2e-4,
     nesterov: bool = False,
+    decay_norms: bool = True,
+    label_smoothing: float = 0.0,
     device_type: str | None = None,
     sub_block1: bool = False,
     weights: str | os.PathLike[str] | State | None = None,
@@ -138,8 +147,10 @@ def create_classifier(
     :param clip_values: Smallest and largest value of inputs.
     :param learning_rate: Of SGD, above 0.
     :param momentum: Of SGD.
-    :param weight_decay: Of SGD, on everything, BatchNorm and biases included.
+    :param weight_decay: Of SGD, on everything, BatchNorm and biases included, unless ``decay_norms`` is False.
     :param nesterov: Whether the momentum is Nesterov's.
+    :param decay_norms: Whether weights of normalisation layers and biases (parameters of one dimension) decay too.
+    :param label_smoothing: Of the cross-entropy, in [0, 1].
     :param device_type: ``"gpu"`` or ``"cpu"``; None is ``"gpu"`` where CUDA is available.
     :param sub_block1: As :func:`create_model`, for a name.
     :param weights: As :func:`create_model`; loaded into a module too.
@@ -150,6 +161,9 @@ def create_classifier(
     check_number(momentum, "momentum")
     check_number(weight_decay, "weight_decay")
     check_flag(sub_block1, "sub_block1")
+    check_flag(decay_norms, "decay_norms")
+    if check_number(label_smoothing, "label_smoothing") > 1:
+        raise ValueError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing}.")
     if check_flag(nesterov, "nesterov") and not momentum:
         raise ValueError("nesterov: expected False with momentum=0, which has no Nesterov's, got True.")
     shape = _check_sides(input_shape)
@@ -171,7 +185,7 @@ def create_classifier(
         raise TypeError(f"model: expected a name or a torch.nn.Module, got {type(model).__name__}.")
     classifier = PyTorchClassifier(
         model=model,
-        loss=nn.CrossEntropyLoss(),
+        loss=nn.CrossEntropyLoss(label_smoothing=label_smoothing),
         input_shape=shape,
         nb_classes=nb_classes,
         clip_values=clip_values,
@@ -179,8 +193,13 @@ def create_classifier(
     )
     parameters = list(classifier.model.parameters())  # those after ART moved the module, which can replace them
     if parameters:
+        groups: Any = parameters
+        if not decay_norms:
+            undecayed = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
+            groups = [{"params": [p for p in parameters if p.ndim > 1]}, undecayed]
+            groups = [group for group in groups if group["params"]]
         optimizer = torch.optim.SGD(
-            parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
+            groups, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
         )
         classifier.set_params(optimizer=optimizer)
     return classifier
@@ -195,6 +214,31 @@ def _wide_resnet(nb_classes: int, average: bool, depth: int, width: int, sub_blo
     if average:
         net.relu = nn.Sequential(net.relu, GlobalAverage(8))
     return net
+
+
+def _silu_resnet(net: Any, x: Tensor) -> Any:
+    """The forward of RobustBench's two ResNets with SiLU, and with a mean over maps of any size."""
+    pre_activated = hasattr(net, "bn")
+    x = net.conv1(x) if pre_activated else silu(net.bn1(net.conv1(x)))
+    x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
+    return net.linear((silu(net.bn(x)) if pre_activated else x).mean((2, 3)))
+
+
+def _silu_block(block: Any, x: Tensor) -> Any:
+    return silu(block.bn2(block.conv2(silu(block.bn1(block.conv1(x))))) + block.shortcut(x))
+
+
+def _silu_preact_block(block: Any, x: Tensor) -> Any:
+    first = silu(block.bn1(x))
+    second = block.conv2(silu(block.bn2(block.conv1(first))))
+    return second + (block.shortcut(first) if hasattr(block, "shortcut") else x)
+
+
+# RobustBench's calls ReLU as a function in these.
+_SILU_FORWARDS: dict[str, Callable[[Any, Tensor], Any]] = {
+    "ResNet": _silu_resnet, "PreActResNet": _silu_resnet,
+    "BasicBlock": _silu_block, "PreActBlock": _silu_preact_block,
+}  # fmt: skip
 
 
 def _resnet_18(nb_classes: int, average: bool) -> Any:
@@ -246,6 +290,10 @@ _NETWORKS: dict[str, Callable[[int, bool], nn.Module]] = {
 }
 
 
+def _without_average(network: Callable[[int, bool], nn.Module], nb_classes: int, _average: bool) -> nn.Module:
+    return network(nb_classes, False)  # the forwards with SiLU average over maps of any size themselves
+
+
 def _adapted(build: Callable[[int, bool], nn.Module], nb_classes: int, shape: Shape, smallest: int) -> nn.Module:
     """A network for images of ``shape``; those with a side below ``smallest`` are enlarged."""
     channels, height, width = shape
@@ -260,6 +308,18 @@ def _adapted(build: Callable[[int, bool], nn.Module], nb_classes: int, shape: Sh
         model.add_module("resize", nn.Upsample((height, width), mode="bilinear", align_corners=False))
         model.register_forward_pre_hook(_resize_first)
     return model
+
+
+def _activate_by_silu(model: nn.Module) -> None:
+    """SiLU for every ReLU that is a module, and for those in the forwards of RobustBench's ResNets."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.SiLU(child.inplace))
+        if type(module).__module__ == "robustbench.model_zoo.architectures.resnet":
+            # Not by a subclass, which could not be pickled.
+            module.forward = partial(_SILU_FORWARDS[type(module).__name__], module)
+            module.activation = nn.SiLU()  # for whoever prints or compares the layout
 
 
 def _resize_first(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -311,14 +371,24 @@ def _timm(name: str, nb_classes: int, shape: Shape) -> nn.Module:
 
 def _check_name(name: Any, argument: str = "name") -> re.Match[str] | None:
     """Depth and width of a ``wrn-*``; None for another name of :func:`list_models`."""
-    library, _, network_name = check_text(name, argument).partition("/")
+    given, (name, activation) = name, _split(check_text(name, argument))
+    library, _, network_name = name.partition("/")
     wide = _WIDE.fullmatch(name)
+    if name != given and (activation not in ("relu", "silu") or not (wide or name in _ACTIVATED)):
+        expected = f"':relu' or ':silu' behind wrn-<depth>-<width>, {', '.join(_ACTIVATED)}"
+        raise ValueError(f"{argument}: expected {expected}, got {given!r}.")
     in_library = bool(network_name) and library in ("torchvision", "timm")
     if not (wide or in_library or name == "small-cnn" or name in _NETWORKS):
         near = difflib.get_close_matches(name.lower(), [*_NETWORKS, "small-cnn", *_USUAL, *_PATTERNS], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ValueError(f"{argument}: expected one of {list_models()}, got {name!r}{hint}")
     return wide
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A network and its activation, if one is named; names of other libraries may hold a colon."""
+    network, _, activation = (name, "", "") if "/" in name else name.partition(":")
+    return network, activation
 
 
 def _check_sides(input_shape: Any) -> Shape:

@@ -12,6 +12,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from art_lbgat.fingerprint import module_layout
 from art_lbgat.models import create_classifier, create_model, list_models
 from art_lbgat.robustbench_import import import_architecture
 from tests.conftest import conv_net, copied_state, make_data, mlp, states_equal
@@ -86,6 +87,57 @@ def test_larger_images_are_averaged_over_all_pixels(name):
                 module._reversed_padding_repeated_twice = [p for p in reversed(module.padding) for _ in range(2)]
     x = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(large(x.tile(1, 1, 2, 2)), small(x), rtol=1e-4, atol=1e-4)
+
+
+ACTIVATED = ("small-cnn", "wrn-10-1", "resnet-18", "preact-resnet-18", "resnet-18-guide")
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8), (3, 64, 64)], ids=str)
+@pytest.mark.parametrize("name", ACTIVATED)
+def test_another_activation_is_in_every_place_and_changes_nothing_else(name, shape, monkeypatch):
+    """Against the plain network, in which every ReLU computes SiLU while it runs."""
+    plain, model = built(name, 7, shape), built(f"{name}:silu", 7, shape)
+    assert states_equal(plain.state_dict(), model.state_dict())
+    assert module_layout(plain) != module_layout(model)
+    x = torch.rand(2, *shape)
+    with torch.no_grad():
+        logits = model(x)
+        assert torch.equal(built(f"{name}:relu", 7, shape)(x), plain(x))
+        for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+            assert torch.equal(other(x), logits)
+            for parameter in other.parameters():
+                parameter.zero_()
+        assert torch.equal(model(x), logits)  # the copies run themselves
+        if (name, shape) != ("preact-resnet-18", (3, 64, 64)):  # there a hook activates once more, which ReLU allows
+            silu = torch.nn.functional.silu
+            monkeypatch.setattr(torch.nn.functional, "relu", lambda x, inplace=False: silu(x))
+            torch.testing.assert_close(plain(x), logits)
+
+
+@pytest.mark.parametrize("name", ["resnet-18:gelu", "inception-resnet-v2:silu", "resnet-18:"])
+def test_other_activations_are_refused(name):
+    with pytest.raises(
+        ValueError, match=r"name: expected ':relu' or ':silu' behind wrn-<depth>-<width>, small-cnn, .*got"
+    ):
+        create_model(name, 7)
+
+
+def test_norms_and_biases_need_not_decay():
+    classifier = create_classifier("small-cnn", 4, (1, 8, 8), decay_norms=False, weight_decay=0.1, label_smoothing=0.2)
+    decayed, others = classifier.optimizer.param_groups
+    assert (decayed["weight_decay"], others["weight_decay"], decayed["lr"]) == (0.1, 0.0, others["lr"])
+    named = dict(classifier.model.named_parameters())
+    layers = dict(classifier.model.named_modules())
+    for name, parameter in named.items():
+        layer, _, kind = name.rpartition(".")
+        plain = kind == "bias" or isinstance(layers[layer], nn.BatchNorm2d)
+        assert any(parameter is p for p in (others if plain else decayed)["params"])
+    assert len(decayed["params"]) + len(others["params"]) == len(named)
+    assert classifier.loss.label_smoothing == 0.2
+    (group,) = create_classifier("small-cnn", 4, (1, 8, 8), weight_decay=0.1).optimizer.param_groups
+    assert (len(group["params"]), group["weight_decay"]) == (len(named), 0.1)
+    assert len(create_classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 4, bias=False)), 4, (1, 8, 8), decay_norms=False)
+               .optimizer.param_groups) == 1  # fmt: skip
 
 
 def test_small_images_are_enlarged_and_gradients_come_back():

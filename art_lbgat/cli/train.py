@@ -317,8 +317,10 @@ def _measure(config: Config, data: DataSet, device_type: str | None) -> dict[str
     from art_lbgat.runs import evaluate_images
 
     recipe = config.recipe
+    most = recipe.run.most_steps
     short = recipe.override(keep="last", selection="validation", validate_every=1, awp_start_epoch=1,
-                            eps_warmup_epochs=0, patience=None, on_collapse="warn")  # fmt: skip
+                            eps_warmup_epochs=0, eps_warmup=0.0, max_iter_schedule=((0.0, most),) if most else (),
+                            ema_start=0.0, patience=None, on_collapse="warn")  # fmt: skip
     how: dict[str, Any] = {"data": data, "seed": config.seed, "device_type": device_type, "verbose": False}
     experiment = short.build(guide_weights=list(config.guide_weights) or None, **how)
     cuda = experiment.classifier.device.type == "cuda"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from art_lbgat.attacks.from_art import generated, parts_of
 from art_lbgat.attacks.pgd import ascend, draw_start
 from art_lbgat.attacks.projections import check_scale
 from art_lbgat.classifier import TensorView, label_rows, run_module
+from art_lbgat.engine.options import RunOptions
 from art_lbgat.preserve import Key, seed_everything
 from art_lbgat.processes import Share
 
@@ -59,8 +61,8 @@ class Adversary:
         """The radius of the ball in raw input units, or None where the attack runs through ``generate``."""
         return None if self.ascent is None else float(self.ascent.eps)
 
-    def check_training(self, eps_warmup_epochs: int) -> None:
-        """Log whether the attack runs in the tensor loop, and if not why; refuse a warm-up that it cannot follow."""
+    def check_training(self, options: RunOptions) -> None:
+        """Log whether the attack runs in the tensor loop, and if not why; refuse a schedule that it cannot follow."""
         name = type(self.attack).__name__
         if self.ascent is not None:
             logger.info("%s runs in the tensor loop: %s.", name, self.ascent)
@@ -68,11 +70,12 @@ class Adversary:
         logger.warning("%s runs through attack.generate: %s.", name, self.reason)
         if self._keeps_unflipped:
             logger.warning("%s returns samples that it did not flip unattacked; it trains less than it seems.", name)
-        if eps_warmup_epochs:
-            raise ValueError(
-                f"eps_warmup_epochs: expected 0 for an attack that runs through attack.generate ({self.reason}), got "
-                f"{eps_warmup_epochs}."
-            )
+        for each, off in (("eps_warmup_epochs", 0), ("eps_warmup", 0), ("max_iter_schedule", ())):
+            if getattr(options, each):
+                raise ValueError(
+                    f"{each}: expected {off} for an attack that runs through attack.generate ({self.reason}), got "
+                    f"{getattr(options, each)}."
+                )
 
     def starts(self, x: Tensor, key: Key, share: Share | None = None) -> list[Tensor | None]:
         """The unit random numbers that examples of ``x`` start from, keyed by ``key``; none through ``generate``.
@@ -106,11 +109,13 @@ class Adversary:
         key: Key,
         starts: list[Tensor | None],
         eps_factor: float = 1.0,
+        steps: tuple[int, float] | None = None,
         purpose: str = "attack",
     ) -> Tensor:
         """``x_adv`` of one batch of raw inputs, in the ball of ``eps_factor * eps``, from what :meth:`starts` gave.
 
-        ``purpose`` is what the global generators are seeded for where the attack runs through ``generate``.
+        ``steps`` is another number of steps, and their length in units of ``eps``. ``purpose`` is what the global
+        generators are seeded for where the attack runs through ``generate``.
         """
         if self.ascent is None:
             seed_everything(key.derive(purpose))
@@ -118,7 +123,10 @@ class Adversary:
         classifier, target = self._view.classifier, y
         if self.ascent.objective == "estimator":
             target = classifier.reduce_labels(label_rows(y, classifier.nb_classes))
-        ascent = self.ascent.scaled(eps_factor)
+        ascent = self.ascent
+        if steps is not None:
+            ascent = replace(ascent, max_iter=steps[0], eps_step=steps[1] * ascent.eps)
+        ascent = ascent.scaled(eps_factor)
         return ascend(ascent, self._logits, x, target, self._bounds, starts, classifier.loss)
 
     def _logits(self, x: Tensor) -> Tensor:

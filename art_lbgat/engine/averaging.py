@@ -1,4 +1,4 @@
-"""Exponential moving average of weights and buffers (EMA), through ``torch.optim.swa_utils``."""
+"""Exponential moving average of weights and buffers (EMA)."""
 
 from __future__ import annotations
 
@@ -7,50 +7,50 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import nn
 
-
-class _State(nn.Module):
-    """The parameters and buffers of a module, and nothing else of it: what a deep copy of any module can hold."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        for i, tensor in enumerate([*module.parameters(), *module.buffers()]):
-            self.register_buffer(str(i), tensor.detach())  # shares memory, so that it follows the training
+from art_lbgat.engine.options import RunOptions
 
 
 class Average:
     """``a <- decay * a + (1 - decay) * w`` after each step, starting at the weights after the first.
 
     Floating buffers (batch-norm statistics) are averaged like weights, so that they belong to the averaged weights;
-    counters are copied.
+    counters are copied. ``ema_start`` and ``ema_warmup`` of the options say when, and with which decay at first.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self._live = _State(module)
-        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    def __init__(self, module: nn.Module, decay: float, options: RunOptions) -> None:
+        self._decay, self._start, self._warmup = decay, options.ema_start, options.ema_warmup
+        # They share memory with the module, so that they follow the training.
+        self._live = [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
+        self._kept = [tensor.clone() for tensor in self._live]
+        self._updates = 0  # since averaging began
 
-        def update(averaged: Any, current: Any, count: Any) -> None:
-            if averaged[0].is_floating_point() or averaged[0].is_complex():
-                average(averaged, current, count)
+    @torch.no_grad()
+    def update(self, share: float) -> None:
+        """Take the present weights into the average, at a share of the run."""
+        averaged: tuple[list[Any], list[Any]] = [], []
+        for kept, live in zip(self._kept, self._live, strict=True):
+            if self._updates and (kept.is_floating_point() or kept.is_complex()):
+                averaged[0].append(kept)
+                averaged[1].append(live)
             else:
-                for kept, new in zip(averaged, current, strict=True):
-                    kept.copy_(new)
-
-        self._averaged = AveragedModel(self._live, multi_avg_fn=update, use_buffers=True)
-
-    def update(self) -> None:
-        """Take the present weights into the average."""
-        self._averaged.update_parameters(self._live)
+                kept.copy_(live)
+        if averaged[0]:
+            warm = (1 + self._updates) / (10 + self._updates)
+            torch._foreach_lerp_(*averaged, 1 - (min(self._decay, warm) if self._warmup else self._decay))
+        self._updates = 0 if share < self._start else self._updates + 1
 
     def state(self) -> dict[str, Any]:
         """What :meth:`load` takes: the averaged tensors and how many updates they hold."""
-        return dict(self._averaged.state_dict())
+        return {"tensors": self._kept, "updates": self._updates}
 
+    @torch.no_grad()
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state that :meth:`state` gave."""
-        self._averaged.load_state_dict(state)
+        for kept, value in zip(self._kept, state["tensors"], strict=True):
+            kept.copy_(value)
+        self._updates = state["updates"]
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -64,7 +64,7 @@ class Average:
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange the averaged weights and buffers with those of the module."""
-        for kept, live in zip(self._averaged.module.buffers(), self._live.buffers(), strict=True):
-            value: Tensor = live.clone()
+        for kept, live in zip(self._kept, self._live, strict=True):
+            value = live.clone()
             live.copy_(kept)
             kept.copy_(value)

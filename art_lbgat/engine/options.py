@@ -37,12 +37,21 @@ class RunOptions:
 
     :param eps_warmup_epochs: In epoch ``e`` (from 1) the training attack has ``min(1, e / eps_warmup_epochs)`` of its
         ``eps`` and ``eps_step``; 0 turns it off.
+    :param eps_warmup: The same at every step: at the share ``s`` of the run ``min(1, s / eps_warmup)`` of them, where
+        step ``t`` (from 0) of ``T`` is at ``s = (t + 1/2) / T``; in [0, 1], 0 turns it off.
+    :param max_iter_schedule: Pairs ``(s, max_iter)``, such as ``((0.0, 2), (0.5, 3))``: from the share ``s`` of the run
+        on the training attack takes so many steps, in place of its own ``max_iter`` and ``eps_step``, each of
+        ``1.25 eps`` for one step, ``2 eps / max_iter`` for two to four, ``2.5 eps / max_iter`` for more; or of a third
+        number times ``eps``. The first ``s`` is 0. ``trainer.cost`` is that of the most steps. Empty turns it off.
     :param max_grad_norm: Clip the joint L2 norm of all trained parameters' gradients to this; None does not clip.
     :param awp_gamma: Adversarial weight perturbation (AWP, see :mod:`art_lbgat.engine.perturbation`): in each step the
         student's weights move by ``gamma * ||w||`` per tensor; > 0 (5e-3 as published), None turns it off.
     :param awp_start_epoch: The first epoch (from 1) with AWP.
     :param ema_decay: Average the student's weights exponentially, in (0, 1), see :mod:`art_lbgat.engine.averaging`; the
         averaged weights are what is validated and kept. None turns it off.
+    :param ema_start: The share of the run in [0, 1) after which averaging begins; until then the average is the
+        weights themselves.
+    :param ema_warmup: Average with ``min(ema_decay, (1 + t) / (10 + t))`` after ``t`` steps of averaging.
     :param keep: With validation data, ``"best"`` keeps the weights of the epoch with the highest robust (then natural)
         validation accuracy, ``"last"`` those of the last epoch.
     :param validate_every: Validate after every so many epochs, and always after the last.
@@ -74,10 +83,14 @@ class RunOptions:
     """
 
     eps_warmup_epochs: int = 0
+    eps_warmup: float = 0.0
+    max_iter_schedule: Sequence[tuple[float, ...]] = ()
     max_grad_norm: float | None = None
     awp_gamma: float | None = None
     awp_start_epoch: int = 10
     ema_decay: float | None = None
+    ema_start: float = 0.0
+    ema_warmup: bool = False
     keep: Literal["best", "last"] = "best"
     validate_every: int = 1
     patience: int | None = None
@@ -105,6 +118,7 @@ class RunOptions:
         for name in ("max_grad_norm", "awp_gamma"):
             check_optional(check_number, getattr(self, name), name, exclusive=True)
         check_optional(check_share, self.ema_decay, "ema_decay")
+        self._check_shares()
         for name, choices in _CHOICES.items():
             check_choice(getattr(self, name), name, choices)
         if self.precision == "fp16" and self.awp_gamma is not None:
@@ -120,7 +134,7 @@ class RunOptions:
         check_trackers(self.trackers)
         if self.on_step is not None and not callable(self.on_step):
             raise TypeError(f"on_step: expected a function of a StepRecord, got {self.on_step!r}.")
-        for name in ("channels_last", "compile", "verbose"):
+        for name in ("ema_warmup", "channels_last", "compile", "verbose"):
             check_flag(getattr(self, name), name)
 
     def perturbs_weights(self, epoch: int) -> bool:
@@ -130,12 +144,61 @@ class RunOptions:
         """
         return self.awp_gamma is not None and epoch >= self.awp_start_epoch
 
-    def eps_factor(self, epoch: int) -> float:
-        """The share of the full ``eps`` in ``epoch`` (from 1).
+    def _check_shares(self) -> None:
+        """What depends on how much of the run is done."""
+        if check_number(self.eps_warmup, "eps_warmup") > 1:
+            raise ValueError(f"eps_warmup: expected a share of the run in [0, 1], got {self.eps_warmup}.")
+        if self.eps_warmup and self.eps_warmup_epochs:
+            raise ValueError(f"eps_warmup: expected 0 with eps_warmup_epochs={self.eps_warmup_epochs}, got both.")
+        if check_number(self.ema_start, "ema_start") >= 1:
+            raise ValueError(f"ema_start: expected a share of the run in [0, 1), got {self.ema_start}.")
+        rows, name = self.max_iter_schedule, "max_iter_schedule"
+        if not _is_sequence(rows) or not all(_is_sequence(row) and len(row) in (2, 3) for row in rows):
+            raise TypeError(f"{name}: expected pairs (share of the run, max_iter), got {rows!r}.")
+        for share, max_iter, *length in rows:
+            check_number(share, name)
+            check_count(max_iter, name)
+            for each in length:
+                check_number(each, name, exclusive=True)
+        shares = [row[0] for row in rows]
+        if shares and (shares[0] != 0 or shares[-1] >= 1 or shares != sorted(set(shares))):
+            raise ValueError(f"{name}: expected shares of the run that rise from 0 and stay below 1, got {shares}.")
+        object.__setattr__(self, name, tuple(tuple(row) for row in rows))  # as a file has lists
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether a step depends on how long the run is."""
+        return bool(self.eps_warmup or self.max_iter_schedule or self.ema_start)
+
+    @property
+    def most_steps(self) -> int | None:
+        """The largest ``max_iter`` of ``max_iter_schedule``; None without one."""
+        return max((int(row[1]) for row in self.max_iter_schedule), default=None)
+
+    def eps_factor(self, epoch: int, share: float) -> float:
+        """The share of the full ``eps`` in ``epoch`` (from 1), at a share of the run.
 
         :param epoch: The epoch.
+        :param share: The share of the run.
         """
+        if self.eps_warmup:
+            return min(1.0, share / self.eps_warmup)
         return 1.0 if self.eps_warmup_epochs == 0 else min(1.0, epoch / self.eps_warmup_epochs)
+
+    def attack_steps(self, share: float) -> tuple[int, float] | None:
+        """How many steps the attack takes and their length in units of ``eps``; None where they are its own.
+
+        :param share: The share of the run.
+        """
+        if not self.max_iter_schedule:
+            return None
+        _, max_iter, *length = [row for row in self.max_iter_schedule if row[0] <= share][-1]
+        count = int(max_iter)
+        return count, length[0] if length else 1.25 if count == 1 else (2.0 if count < 5 else 2.5) / count
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 def run_options(options: RunOptions | None, given: Mapping[str, Any]) -> RunOptions:

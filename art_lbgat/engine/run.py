@@ -22,6 +22,7 @@ from art_lbgat.engine.checkpoint import Checkpoint, Checkpoints, locked, parse_e
 from art_lbgat.engine.history import Meter
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.precision import executions, gradient_scaler
+from art_lbgat.engine.schedule import OneCycle
 from art_lbgat.engine.signals import Interrupted, Signals, signal_name
 from art_lbgat.engine.step import (
     Method,
@@ -72,7 +73,8 @@ class Run:
     guides: Sequence[TensorView]
     attack: EvasionAttack | None
     optimizers: Sequence[torch.optim.Optimizer]
-    schedulers: Sequence[Any]
+    schedule: OneCycle | None
+    schedulers: Sequence[tuple[Any, str]]  # and whether each steps at the end of an "epoch" or a "batch"
     options: RunOptions
     processes: Processes
     stream: Stream
@@ -91,6 +93,7 @@ class Run:
         self._every = parse_every(self.options.checkpoint_every)
         self._epoch, self._steps = 1, 0
         self._step_in_epoch, self._seconds, self._meter = 0, 0.0, Meter()
+        self._rates: list[float] = []
         self._signal, self._due, self._bar_shown = 0, False, 0.0
 
     def train(self) -> dict[str, States]:
@@ -115,9 +118,10 @@ class Run:
             adversary = self._validation_adversary = None
             if self.attack is not None:
                 adversary = Adversary(self.attack, self.student, executed[0].attack)
-                adversary.check_training(options.eps_warmup_epochs)
+                adversary.check_training(options)
                 self._validation_adversary = validation_adversary(adversary, self.student)
-            self._average = None if options.ema_decay is None else Average(self.student.module, options.ema_decay)
+            decay = options.ema_decay
+            self._average = None if decay is None else Average(self.student.module, decay, options)
             self._modes, self._scaler = modes[0], gradient_scaler(options, device)
             parts = (self.student, adversary, self.optimizers, options, self.processes)
             self._step = Step(self.method, models, *parts, self._agree, self._scaler, self._average)
@@ -159,10 +163,10 @@ class Run:
         self._trackers.epoch(row, self._steps, self._epoch)
         where = (self.method.title, self._epoch, self.nb_epochs)
         logger.info("%s epoch %d/%d: %s", *where, row)
-        for scheduler in self.schedulers:
-            if not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        for scheduler, interval in self.schedulers:
+            if interval == "epoch" and not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
                 scheduler.step()
-            elif error is not None:
+            elif interval == "epoch" and error is not None:
                 scheduler.step(error)
         if self._selection.stop is not None:
             logger.warning("%s stops after epoch %d of %d: %s.", *where, self._selection.stop)
@@ -174,11 +178,15 @@ class Run:
         """One pass over the data, from where the epoch is, and its row of the history."""
         key, seconds_before, first_step = self.key._replace(epoch=self._epoch), self._seconds, self._step_in_epoch
         start, found = time.perf_counter(), random_states()
-        rates = [learning_rate(optimizer) for optimizer in self.optimizers]
         if not first_step:
             seed_everything(key.derive("data"))
         for step, batch in enumerate(self.stream.epoch(key, first_step), first_step):
-            self._step(batch, key._replace(step=step), self._meter)
+            progress = self._progress(step)
+            self._set_rates(progress)
+            self._step(batch, key._replace(step=step), self._meter, progress)
+            for scheduler, interval in self.schedulers:
+                if interval == "batch":
+                    scheduler.step()
             self._step_in_epoch, self._seconds = step + 1, seconds_before + time.perf_counter() - start
             self._after_step()
         if first_step and self._step_in_epoch == first_step:
@@ -186,29 +194,44 @@ class Run:
             set_random_states(found)
         if not self._step_in_epoch:
             raise ValueError(f"x: no batch came in epoch {self._epoch}; expected at least one.")
-        return self._row(rates)
+        return self._row()
 
-    def _row(self, rates: Sequence[float]) -> dict[str, Any]:
+    def _progress(self, step: int) -> float:
+        """The share of the run that is done in the middle of a step of this epoch."""
+        steps = self.stream.steps or 1
+        return (self._epoch - 1 + min(step + 0.5, steps) / steps) / self.nb_epochs
+
+    def _set_rates(self, progress: float) -> None:
+        """The learning rates of a step."""
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+            if self.schedule is not None:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * self.schedule.factor(progress)
+        self._rates = [learning_rate(optimizer) for optimizer in self.optimizers]
+
+    def _row(self) -> dict[str, Any]:
         meter = self._meter.summed(self.processes, self.student.device)
         row = {"fit": self.key.fit, "epoch": self._epoch, **meter.means()}
-        row |= dict(zip(("learning_rate", "guide_learning_rate"), rates, strict=False))
+        row |= dict(zip(("learning_rate", "guide_learning_rate"), self._rates, strict=False))
         adversary = self._step.adversary
         if adversary is not None and adversary.eps is not None:
-            row["eps"] = adversary.eps * self.options.eps_factor(self._epoch)
+            row["eps"] = adversary.eps * self.options.eps_factor(self._epoch, self._progress(self._step_in_epoch - 1))
         only = meter.only_class()
         if only is not None and all(row.get(name, 0.0) < _ALL_OF_ONE_LABEL for name in _ACCURACIES):
             row["only_class"] = only
-            self._warn_of_collapse(only, rates[0])
+            self._warn_of_collapse(only)
         return {**row, "seconds": self._seconds, "images_per_second": meter.samples / self._seconds}
 
-    def _warn_of_collapse(self, only: int, rate: float) -> None:
+    def _warn_of_collapse(self, only: int) -> None:
         """Say that the model gives one class alone when it does so for the second epoch, or at the end."""
-        before = ["only_class" in row for row in self.history if row["fit"] == self.key.fit]
+        rows = [row for row in self.history if row["fit"] == self.key.fit]
+        before = ["only_class" in row for row in rows]
+        rate = max([self._rates[0], *(row["learning_rate"] for row in rows)])
         if self._epoch < self.nb_epochs and before[-2:] not in ([True], [False, True]):
             return  # as a young model may, or said already
         helps = [f"a learning rate below {rate:g}"]
         helps += ["max_grad_norm=1.0"] if self.options.max_grad_norm is None else []
-        helps += ["eps_warmup_epochs"] if self.attack is not None and not self.options.eps_warmup_epochs else []
+        warms_up = self.attack is None or self.options.eps_warmup_epochs or self.options.eps_warmup
+        helps += [] if warms_up else ["eps_warmup_epochs"]
         helps += ["a larger guide_ce_weight"] if self.method.train_guides else []
         logger.warning(
             "the robust model gave class %d for every sample of epoch %d: it has collapsed to a constant; %s may want "
@@ -305,7 +328,8 @@ class Run:
         return {
             "models": {name: dict(module.state_dict()) for name, module in self._modules.items()},
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+            "schedulers": [scheduler.state_dict() for scheduler, _ in self.schedulers],
+            "rates": self._rates,
             "scaler": None if self._scaler is None else self._scaler.state_dict(),
             "average": None if self._average is None else self._average.state(),
             "selection": self._selection.state(),
@@ -331,7 +355,8 @@ class Run:
             )
         for name, module in self._modules.items():
             module.load_state_dict(state["models"][name])
-        for name, stepped in (("optimizers", self.optimizers), ("schedulers", self.schedulers)):
+        schedulers = [scheduler for scheduler, _ in self.schedulers]
+        for name, stepped in (("optimizers", self.optimizers), ("schedulers", schedulers)):
             for each, kept in zip(stepped, state[name], strict=True):
                 each.load_state_dict(kept)
         if self._scaler is not None:
@@ -341,7 +366,7 @@ class Run:
         self._selection.load(state["selection"])
         self.key = Key(state["seed"], state["fit"])
         self._epoch, self._steps = state["epoch"], state["steps"]
-        self._step_in_epoch, self._seconds = state["step_in_epoch"], state["seconds"]
+        self._step_in_epoch, self._seconds, self._rates = state["step_in_epoch"], state["seconds"], state["rates"]
         self._meter.load(state["meter"], self.student.device, counted=self.processes.is_main)
         self.history[:] = state["history"]
         self.stream.load(state["stream"], self.key._replace(epoch=self._epoch))

@@ -156,8 +156,10 @@ class Step:
     def __post_init__(self) -> None:
         self._wrapped: Any = None
 
-    def __call__(self, batch: Batch, key: Key, meter: Meter) -> None:
+    def __call__(self, batch: Batch, key: Key, meter: Meter, progress: float) -> None:
         """Train on this process's share of a batch of raw natural inputs; every random number is a function of ``key``.
+
+        ``progress`` is the share of the run at this step.
 
         :raises NonFiniteError: NaN or Inf arose; the weights are those of before the step.
         """
@@ -168,7 +170,7 @@ class Step:
         seed_everything(key.derive(self._own("step")))
         buffers = [(b, b.clone()) for m in models.trained() for b in m.buffers()] if processes.world > 1 else []
 
-        x_adv = self._attack(x, y, key, share)
+        x_adv = self._attack(x, y, key, share, progress)
         models.train_modes()
         inputs = models.inputs(x, x_adv, y, lambda: key.derive(self._own("defences")))
         if self._wrapped is None:
@@ -190,7 +192,7 @@ class Step:
             step_optimizers(self.optimizers, norm, self.scaler)
         processes.average_buffers(buffers)
         if self.average is not None:
-            self.average.update()
+            self.average.update(progress)
         meter.add(terms, loss, logits, inputs.y, inputs.y_guide, share.counted)
         if options.on_step is not None:
             options.on_step(StepRecord(key.epoch, key.step, x, y, x_adv, logits, terms, loss))
@@ -199,12 +201,13 @@ class Step:
         """A purpose of random numbers that are this process's own, since its samples are."""
         return purpose if self.processes.is_main else f"{purpose} of process {self.processes.rank}"
 
-    def _attack(self, x: Tensor, y: Tensor, key: Key, share: Share) -> Tensor | None:
+    def _attack(self, x: Tensor, y: Tensor, key: Key, share: Share, progress: float) -> Tensor | None:
         if self.adversary is None:
             return None
         self.models.attack_modes()
         starts = self.adversary.starts(x, key, share)
-        return self.adversary.examples(x, y, key, starts, self.options.eps_factor(key.epoch), self._own("attack"))
+        scaled = self.options.eps_factor(key.epoch, progress), self.options.attack_steps(progress)
+        return self.adversary.examples(x, y, key, starts, *scaled, self._own("attack"))
 
     def _forward(self, models: Any, inputs: Inputs, guide_logits: Tensor | None) -> Logits:
         """All logits; the guides are not run again where theirs are known."""

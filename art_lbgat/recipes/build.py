@@ -133,7 +133,8 @@ def build(
         data = load_recipe_data(recipe, root, seed=seed, limit=limit)
     frozen = bool(recipe.guides) and not METHODS[recipe.method].train_guides
     by_own_recipe = frozen and (guide_weights is None or recipe.guide_recipe is not None)
-    models = [(recipe, recipe.model)]
+    student = recipe if METHODS[recipe.method].takes_loss else replace(recipe, label_smoothing=0.0)
+    models = [(student, recipe.model)]
     models += [(recipe.for_guide(name) if by_own_recipe else recipe, name) for name in recipe.guides]
     with preserved_randomness():
         torch.manual_seed(seed)
@@ -157,8 +158,9 @@ def recipe_classifier(
 ) -> PyTorchClassifier:
     """The network ``name`` with the optimizer of a recipe, and fresh weights from torch's global generator."""
     model = create_model(name, nb_classes, input_shape, sub_block1=recipe.sub_block1 and name.startswith("wrn-"))
-    rates = {each: getattr(recipe, each) for each in ("learning_rate", "momentum", "weight_decay", "nesterov")}
-    return create_classifier(model, nb_classes, input_shape, device_type=device_type, **rates)
+    names = ("learning_rate", "momentum", "weight_decay", "nesterov", "decay_norms", "label_smoothing")
+    settings = {each: getattr(recipe, each) for each in names}
+    return create_classifier(model, nb_classes, input_shape, device_type=device_type, **settings)
 
 
 def _trainer(

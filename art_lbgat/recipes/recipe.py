@@ -27,7 +27,7 @@ from art_lbgat.data import make_augmentation
 from art_lbgat.data.datasets import LOADERS
 from art_lbgat.engine.cost import Cost, step_cost
 from art_lbgat.engine.options import RunOptions, check_keyword
-from art_lbgat.engine.schedule import StepSchedule
+from art_lbgat.engine.schedule import SCHEDULES, Cosine, OneCycle, StepSchedule
 from art_lbgat.files import write_text
 from art_lbgat.losses import GUIDANCE, REGULARIZERS
 from art_lbgat.recipes.build import CALL_FIELDS, Experiment, build
@@ -96,11 +96,15 @@ class Recipe:
     :param nb_epochs: Epochs.
     :param learning_rate: Of SGD, like the next three.
     :param momentum: Momentum.
-    :param weight_decay: Weight decay, on every parameter.
+    :param weight_decay: Weight decay.
     :param nesterov: Nesterov momentum.
+    :param decay_norms: Whether weights of normalisation layers and biases decay too.
+    :param label_smoothing: Of the method's own cross-entropy (of the guide's, for ``lbgat``).
+    :param scheduler: ``"step"``, by the next three fields, or ``"one-cycle"`` or ``"cosine"`` over the whole run.
     :param milestones: Epochs after which the learning rate falls.
     :param lr_gamma: Its factor at each milestone.
     :param first_epoch_factor: Its factor in the first epoch.
+    :param lr_warmup: Share of the run up to the peak of the other two; None is 0.25 and 0.
     :param augmentation: A name that :func:`art_lbgat.data.make_augmentation` knows.
     :param image_size: Images are resized to this by the loader of the data, where it can (Tiny ImageNet); or None.
     :param run: How to run (AWP, weight averaging, which epoch is kept, precision, ...); its ``selection="test"``
@@ -136,9 +140,13 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 2e-4
     nesterov: bool = False
+    decay_norms: bool = True
+    label_smoothing: float = 0.0
+    scheduler: str = "step"
     milestones: tuple[int, ...] = (75, 90)
     lr_gamma: float = 0.1
     first_epoch_factor: float = 1.0
+    lr_warmup: float | None = None
     augmentation: str = "crop+flip"
     image_size: int | None = None
     run: RunOptions = field(default_factory=RunOptions)
@@ -156,7 +164,7 @@ class Recipe:
         if not self.model:
             raise ValueError("model: expected the name of a network, got ''.")
         make_augmentation(self.augmentation, 2, argument="augmentation")
-        for name in ("lr_gamma", "kd_weight"):
+        for name in ("lr_gamma", "kd_weight", "label_smoothing"):
             if getattr(self, name) > 1:
                 raise ValueError(f"{name}: expected at most 1, got {getattr(self, name)}.")
         if self.eps > 1 and self.norm != "2":
@@ -190,10 +198,13 @@ class Recipe:
             "regularizer": not guided,
             "guidance": not guided,
             "weight": method.weight_name is None and self.regularizer is None,
+            "label_smoothing": not (method.takes_loss or method.train_guides),
+            "lr_warmup": self.scheduler == "step",
         }
+        whys = {"lr_warmup": "with scheduler='step'", **({"weight": "without a regularizer"} if guided else {})}
         for name in (name for name, wrong in ignored.items() if wrong):
             if getattr(self, name) != _DEFAULTS[name]:
-                what = "without a regularizer" if guided else f"for method {self.method!r}"
+                what = whys.get(name, f"for method {self.method!r}")
                 raise ValueError(f"{name}: expected the default {what}, which ignores it, got {getattr(self, name)!r}.")
 
     @property
@@ -232,15 +243,18 @@ class Recipe:
         return text + (" + AWP" if self.run.awp_gamma else "") + (" + EMA" if self.run.ema_decay else "")
 
     @property
-    def schedule(self) -> StepSchedule:
+    def schedule(self) -> StepSchedule | OneCycle:
         """The learning-rate schedule."""
-        return StepSchedule(self.milestones, self.lr_gamma, self.first_epoch_factor)
+        if self.scheduler == "step":
+            return StepSchedule(self.milestones, self.lr_gamma, self.first_epoch_factor)
+        kind = OneCycle if self.scheduler == "one-cycle" else Cosine
+        return kind() if self.lr_warmup is None else kind(self.lr_warmup)
 
     @property
     def cost(self) -> Cost:
-        """Passes of one training step (with AWP, from its first epoch on)."""
-        method = METHODS[self.method]
-        attack = (self.max_iter + (self.attack == "trades"), self.max_iter) if self.attack is not None else None
+        """Passes of one training step (with AWP, from its first epoch on; of those in ``run`` with the most steps)."""
+        method, steps = METHODS[self.method], self.run.most_steps or self.max_iter
+        attack = (steps + (self.attack == "trades"), steps) if self.attack is not None else None
         return step_cost(
             attack,
             method.needs(self.regularizer, self.regularizer_weight)[1],
@@ -266,7 +280,7 @@ class Recipe:
     def scaled(self, nb_epochs: int) -> Recipe:
         """The recipe for another number of epochs: milestones, warm-up and the start of AWP keep their share of it.
 
-        With few epochs, milestones that fall on the same epoch become one.
+        What is a share of the run stays as it is. With few epochs, milestones that fall on the same epoch become one.
 
         :param nb_epochs: The number of epochs.
         """
@@ -368,6 +382,7 @@ _CHOICES: dict[str, Any] = {
     "method": METHODS,
     "data": LOADERS,
     "guidance": GUIDANCE,
+    "scheduler": SCHEDULES,
     "regularizer": (None, *REGULARIZERS),
     "attack_mode": ("eval",),
 }

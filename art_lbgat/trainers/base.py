@@ -26,6 +26,7 @@ from art_lbgat.engine.checkpoint import Checkpoints
 from art_lbgat.engine.cost import Cost, step_cost
 from art_lbgat.engine.options import RunOptions, run_options
 from art_lbgat.engine.run import Run
+from art_lbgat.engine.schedule import OneCycle
 from art_lbgat.engine.step import Method, Natural
 from art_lbgat.engine.validation import States, Validation
 from art_lbgat.fingerprint import (
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     import pandas
 
 AttackKind = Literal["pgd", "trades", "fgsm", "none"]
-_GENERATOR_KEYWORDS = ["nb_epochs", "validation_data", "scheduler", "augmentation"]
+_GENERATOR_KEYWORDS = ["nb_epochs", "validation_data", "scheduler", "augmentation", "scheduler_interval"]
 _FIT_KEYWORDS = [*_GENERATOR_KEYWORDS, "batch_size", "validation_split"]
 #: Attributes that do not decide the bits of a run.
 _NOT_SETTINGS = ("options", "seed", "kept_weights", "guide", "verbose", "on_probabilities")
@@ -170,13 +171,14 @@ class BaseTrainer(Trainer, abc.ABC):
     def cost(self) -> Cost | None:
         """Passes of one training step, or None where the attack runs through ``attack.generate`` and is not known.
 
-        With AWP, of a step from its first epoch on.
+        With AWP, of a step from its first epoch on; with ``max_iter_schedule``, of one with the most attack steps.
         """
         passes = None
         if self._attack is not None:
             ascent = Adversary(self._attack, self._view).ascent
             if ascent is None:
                 return None
+            ascent = dataclasses.replace(ascent, max_iter=self.options.most_steps or ascent.max_iter)
             passes = ascent.forwards(), ascent.backwards()
         return step_cost(
             passes,
@@ -204,6 +206,7 @@ class BaseTrainer(Trainer, abc.ABC):
         scheduler: Any = None,
         augmentation: Augmentation | str | None = None,
         validation_split: float = 0.0,
+        scheduler_interval: Literal["epoch", "batch"] | None = None,
         **kwargs: Any,
     ) -> None:
         """Train on arrays, or on a torch ``DataLoader`` or ``Dataset`` of ``(x, y)`` pairs (with ``y=None``).
@@ -218,13 +221,17 @@ class BaseTrainer(Trainer, abc.ABC):
             accuracy and PGD-20); the weights kept at the end are those of the best epoch, unless ``keep="last"``.
         :param batch_size: Samples per batch; the last partial batch is trained too.
         :param nb_epochs: Number of epochs.
-        :param scheduler: A learning-rate scheduler, or a list of them, stepped at the end of each epoch; or a function
-            from an optimizer to a scheduler (such as :class:`~art_lbgat.engine.schedule.StepSchedule`), called for
-            each trained optimizer.
+        :param scheduler: A schedule of the learning rate over the run, whose peak is that of each optimizer:
+            ``"one-cycle"`` or ``"cosine"`` (:class:`~art_lbgat.engine.schedule.OneCycle`, ``Cosine``), ``"step"``
+            (a tenth after 75 % and 90 % of the epochs). Or a scheduler of torch, or a list of them; or a function from
+            an optimizer to a scheduler (such as :class:`~art_lbgat.engine.schedule.StepSchedule`), called for each
+            trained optimizer.
         :param augmentation: ``(x, generator) -> x``, applied to each batch before the attack; or a name such as
             ``"crop+flip"`` (see :func:`art_lbgat.data.make_augmentation`).
         :param validation_split: Share of ``(x, y)`` in (0, 1) that is held out, the same share of each class, and
             used as ``validation_data``; 0 holds nothing out.
+        :param scheduler_interval: When a scheduler of torch steps: after each ``"batch"``, or at the end of each
+            ``"epoch"``; None is the former where its ``total_steps`` (or ``T_max``) is that of all steps of the run.
         :param kwargs: ``verbose`` for this fit alone, and what scripts for ART's trainers have (see
             docs/howto-art-pipeline.md); any other is refused.
         :raises TypeError: Wrong types, or an unknown keyword.
@@ -240,7 +247,7 @@ class BaseTrainer(Trainer, abc.ABC):
             inputs.warn_overlap(x, y, validation_data, self._view)
         processes = join_processes(self._view.device)
         stream = as_stream(x, y, batch_size, self._view, augmentation, self._normalizes_batches(), processes)
-        self._fit(stream, processes, nb_epochs, validation_data, batch_size, scheduler, verbose)
+        self._fit(stream, processes, nb_epochs, validation_data, batch_size, scheduler, scheduler_interval, verbose)
 
     def fit_generator(
         self,
@@ -249,6 +256,7 @@ class BaseTrainer(Trainer, abc.ABC):
         validation_data: Any = None,
         scheduler: Any = None,
         augmentation: Augmentation | str | None = None,
+        scheduler_interval: Literal["epoch", "batch"] | None = None,
         **kwargs: Any,
     ) -> None:
         """Train on an ART ``DataGenerator``: ``ceil(size / batch_size)`` calls of ``get_batch`` per epoch.
@@ -260,6 +268,7 @@ class BaseTrainer(Trainer, abc.ABC):
         :param validation_data: As in :meth:`fit`.
         :param scheduler: As in :meth:`fit`.
         :param augmentation: As in :meth:`fit`.
+        :param scheduler_interval: As in :meth:`fit`.
         :param kwargs: As in :meth:`fit`.
         :raises TypeError: If ``generator`` is no ``DataGenerator``, or an unknown keyword.
         :raises ValueError: A generator without a size, or bad data.
@@ -270,7 +279,7 @@ class BaseTrainer(Trainer, abc.ABC):
             raise TypeError(f"generator: expected an ART DataGenerator, got {type(generator).__name__}.")
         processes, size = join_processes(self._view.device), generator.batch_size
         stream = as_stream(generator, None, size, self._view, augmentation, self._normalizes_batches())
-        self._fit(stream, processes, nb_epochs, validation_data, size, scheduler, verbose)
+        self._fit(stream, processes, nb_epochs, validation_data, size, scheduler, scheduler_interval, verbose)
 
     def _fit(
         self,
@@ -280,6 +289,7 @@ class BaseTrainer(Trainer, abc.ABC):
         validation_data: Any,
         batch_size: int,
         scheduler: Any,
+        interval: str | None,
         verbose: bool,
     ) -> None:
         """Check what is left to check, and hand the parts of one fit to the engine."""
@@ -288,7 +298,16 @@ class BaseTrainer(Trainer, abc.ABC):
             view.refresh(self.on_probabilities)
         validation = inputs.as_validation(validation_data, self._view, batch_size)
         optimizers = inputs.check_optimizers(self._trained())
-        schedulers = inputs.check_schedulers(scheduler, optimizers)
+        scheduler = inputs.read_schedule(scheduler, nb_epochs)
+        schedule = scheduler if isinstance(scheduler, OneCycle) else None
+        schedulers = inputs.check_schedulers(None if schedule else scheduler, optimizers)
+        intervals = inputs.intervals(schedulers, interval, nb_epochs, stream.steps)
+        length = nb_epochs if schedule or self.options.depends_on_length else None
+        if length and stream.steps is None:
+            raise ValueError(
+                "x: its length is not known, and the schedule of the run (scheduler=, eps_warmup, max_iter_schedule or "
+                "ema_start) follows the share of all steps; expected data with a length."
+            )
         inputs.check_run(
             self.options, self._view, optimizers, schedulers, processes, batch_size, validation is not None
         )
@@ -298,7 +317,8 @@ class BaseTrainer(Trainer, abc.ABC):
         if self._attack is not None:
             inputs.check_attack(self._attack, self._view)
         number = self._fits + 1
-        checkpoints = self._checkpoints(number, stream, validation, optimizers, [scheduler, *schedulers], processes)
+        scheduling = [scheduler, *schedulers, {"interval": intervals}]
+        checkpoints = self._checkpoints(number, stream, validation, optimizers, scheduling, length, processes)
         if checkpoints is None:
             self._fits = number
         self._check_same_start(stream, processes)
@@ -311,7 +331,8 @@ class BaseTrainer(Trainer, abc.ABC):
             self._guides,
             self._attack,
             optimizers,
-            schedulers,
+            schedule,
+            list(zip(schedulers, intervals, strict=True)),
             dataclasses.replace(self.options, verbose=verbose),
             processes,
             stream=stream,
@@ -350,6 +371,7 @@ class BaseTrainer(Trainer, abc.ABC):
         validation: Validation | None,
         optimizers: Sequence[torch.optim.Optimizer],
         schedulers: Sequence[Any],
+        length: int | None,
         processes: Processes,
     ) -> Checkpoints | None:
         """The checkpoints of fit ``number``, with everything that its bits depend on, by what the user calls it.
@@ -369,6 +391,7 @@ class BaseTrainer(Trainer, abc.ABC):
             "guides": [_classifier_settings(guide, frozen=not self.train_guides) for guide in self._guides],
             "optimizers": [optimizer_settings(optimizer) for optimizer in optimizers],
             "scheduler": [_scheduler_settings(each) for each in schedulers],
+            "epochs of the schedule": length,
             "data": stream.fingerprint(),
             "validation_data": None if validation is None else validation.sha256,
         }

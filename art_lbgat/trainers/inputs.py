@@ -16,12 +16,13 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from art_lbgat.checks import KindError, UnsupportedError, check_flag, check_inputs, check_labels
+from art_lbgat.checks import KindError, UnsupportedError, check_choice, check_flag, check_inputs, check_labels
 from art_lbgat.classifier import TensorView, label_rows
 from art_lbgat.data import Images, MixedData, as_stream, split_indices
 from art_lbgat.data.stream import Source
 from art_lbgat.engine.options import RunOptions, check_keyword
 from art_lbgat.engine.perturbation import perturbed_parameters
+from art_lbgat.engine.schedule import SCHEDULES
 from art_lbgat.engine.validation import Validation
 from art_lbgat.preserve import Key, preserved_randomness
 from art_lbgat.processes import FEWEST_ROWS, Processes
@@ -167,6 +168,36 @@ def check_schedulers(scheduler: Any, optimizers: Sequence[torch.optim.Optimizer]
                 "classifier.optimizer (or that of the guide)."
             )
     return schedulers
+
+
+def read_schedule(scheduler: Any, nb_epochs: int) -> Any:
+    """``scheduler`` of ``fit``, a name being what it stands for."""
+    if not isinstance(scheduler, str):
+        return scheduler
+    return SCHEDULES[check_choice(scheduler, "scheduler", SCHEDULES)](nb_epochs)
+
+
+def intervals(schedulers: Sequence[Any], asked: str | None, nb_epochs: int, steps: int | None) -> list[str]:
+    """When each scheduler steps: as asked, or as its ``total_steps`` fits the run; else at the end of an epoch.
+
+    ``T_max`` of half a cosine counts too where it is the number of all steps.
+    """
+    check_choice(asked, "scheduler_interval", (None, "epoch", "batch"))
+    found = []
+    for each in schedulers:
+        counts = {"epoch": nb_epochs, "batch": nb_epochs * (steps or 0)}
+        total = getattr(each, "total_steps", None)
+        fitting = [name for name, count in counts.items() if count in (total, getattr(each, "T_max", None))]
+        interval = asked or next(iter(fitting), "epoch")
+        if total is not None and (total < counts[interval] if asked else not fitting):
+            every = counts["batch"] or "with a loader that has a length"
+            raise ValueError(
+                f"scheduler: {type(each).__name__} has total_steps={total}; expected {counts['epoch']}, the epochs, or "
+                f"{every}, the steps of all epochs, to know when it steps; or scheduler_interval=."
+            )
+        plateau = isinstance(each, torch.optim.lr_scheduler.ReduceLROnPlateau)  # it is given validation errors
+        found.append("epoch" if plateau else interval)
+    return found
 
 
 def _made(factory: Any, optimizer: torch.optim.Optimizer) -> Any:

@@ -50,6 +50,10 @@ _FIELDS: dict[str, list[Strategy]] = {
     "milestones": [*wrong.junk(), each(lambda: (2, 1), lambda: (0,), lambda: (1, 1), lambda: (1.5,), lambda: "ab")],
     "lr_gamma": wrong.number(exclusive=True, maximum=1.0),
     "first_epoch_factor": wrong.number(exclusive=True),
+    "lr_warmup": [*wrong.number(optional=True), each(lambda: 0.5)],
+    "scheduler": wrong.choice("step", "one-cycle", "cosine"),
+    "decay_norms": wrong.flag(),
+    "label_smoothing": wrong.number(maximum=1.0),
     "augmentation": wrong.choice(
         "crop", "flip", "cutout", "autoaugment", "autoaugment-svhn", "randaugment", "cutmix", "none"
     ),
@@ -61,6 +65,9 @@ _FIELDS: dict[str, list[Strategy]] = {
 }
 _RUN_FIELDS: dict[str, list[Strategy]] = {
     "eps_warmup_epochs": wrong.count(0),
+    "eps_warmup": wrong.number(maximum=1.0),
+    "ema_start": [*wrong.number(), each(lambda: 1.0)],
+    "ema_warmup": wrong.flag(),
     "max_grad_norm": wrong.number(exclusive=True, optional=True),
     "awp_gamma": wrong.number(exclusive=True, optional=True),
     "awp_start_epoch": wrong.count(),

@@ -28,10 +28,17 @@ _NAN = [each(lambda: math.nan, lambda: math.inf, lambda: -math.inf)]
 _CLASSES = {name: trainer.__name__ for name, trainer in METHODS.items()}
 _RUN: dict[str, list[Strategy]] = {
     "eps_warmup_epochs": wrong.count(0),
+    "eps_warmup": wrong.number(maximum=1.0),
+    "max_iter_schedule": [
+        *wrong.junk(),
+        each(lambda: "ab", lambda: (3,), lambda: ((0.5, 2),), lambda: ((0, 2), (0, 3)), lambda: ((0,),)),
+    ],
     "max_grad_norm": wrong.number(exclusive=True, optional=True),
     "awp_gamma": wrong.number(exclusive=True, optional=True),
     "awp_start_epoch": wrong.count(),
     "ema_decay": wrong.share(optional=True),
+    "ema_start": [*wrong.number(), each(lambda: 1.0)],
+    "ema_warmup": wrong.flag(),
     "keep": wrong.choice("best", "last"),
     "validate_every": wrong.count(),
     "patience": wrong.count(optional=True),

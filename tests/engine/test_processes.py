@@ -107,10 +107,10 @@ def test_a_batch_needs_two_rows_of_each_process():
     check_run(*given_, batch_size=4, validated=False)
 
 
-def two(directory, nb_epochs):
+def two(directory, nb_epochs, *how):
     """What both processes found."""
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "tests.engine.two_processes", str(directory), str(nb_epochs)]
+    command += ["-m", "tests.engine.two_processes", str(directory), str(nb_epochs), *how]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(Path(f"{directory}-{rank}.json").read_text()) for rank in (0, 1)]
@@ -124,8 +124,18 @@ def test_two_processes_train_as_one_and_a_run_goes_on_with_another_number(tmp_pa
     resumed = train(tmp_path / "begun", 3)  # by this process alone
     assert len(begun[0]["history"]) == 2
     for found in (first, resumed):
-        np.testing.assert_allclose(found["weights"], expected["weights"], rtol=0, atol=1e-12)
-        for row, wanted in zip(found["history"], expected["history"], strict=True):
-            assert {k: v for k, v in row.items() if isinstance(v, float)} == pytest.approx(
-                {k: v for k, v in wanted.items() if isinstance(v, float)}, abs=1e-6
-            )
+        assert_alike(found, expected)
+
+
+def test_two_processes_follow_the_curves_of_one(tmp_path):
+    first, second = two(tmp_path / "run", 3, "curves")
+    assert first == second
+    assert_alike(first, train(None, 3, curves=True))
+
+
+def assert_alike(found, expected):
+    np.testing.assert_allclose(found["weights"], expected["weights"], rtol=0, atol=1e-12)
+    for row, wanted in zip(found["history"], expected["history"], strict=True):
+        assert {k: v for k, v in row.items() if isinstance(v, float)} == pytest.approx(
+            {k: v for k, v in wanted.items() if isinstance(v, float)}, abs=1e-6
+        )

@@ -9,6 +9,7 @@ from art.estimators.classification import PyTorchClassifier
 
 from art_lbgat import RunOptions
 from art_lbgat.data import DataSet, Images
+from art_lbgat.engine.schedule import Cosine, OneCycle, StepSchedule
 from art_lbgat.losses import GUIDANCE
 from art_lbgat.models import create_model
 from art_lbgat.recipes import ABLATIONS, PUBLISHED, RECIPES, SMALL, PublishedResult, Recipe, ablation
@@ -214,6 +215,12 @@ def test_test_set_selection_is_a_labelled_mode(caplog):
         ({"data": "cifar11"}, ValueError, "data: .*did you mean 'cifar10'"),
         ({"augmentation": "crop+filp"}, ValueError, "augmentation: .*did you mean 'flip'"),
         ({"patience": 0}, ValueError, "patience: expected"),
+        ({"scheduler": "onecycle"}, ValueError, "scheduler: expected .*did you mean 'one-cycle'"),
+        ({"scheduler": "cosine", "lr_warmup": 1.0}, ValueError, r"warmup: expected a share of the run in \[0, 1\)"),
+        ({"lr_warmup": 0.1}, ValueError, "lr_warmup: expected the default with scheduler='step'"),
+        ({"label_smoothing": 1.5}, ValueError, "label_smoothing: expected at most 1"),
+        ({"method": "mart", "guides": (), "label_smoothing": 0.1}, ValueError, "label_smoothing: .* for method 'mart'"),
+        ({"max_iter_schedule": ((0.5, 2),)}, ValueError, "max_iter_schedule: expected shares"),
         ({"attack_mode": "train"}, ValueError, "attack_mode: expected one of"),
     ],
 )
@@ -247,6 +254,50 @@ def test_fields_reach_the_trainer():
     assert terms["guidance_kd"].weight == 2 * 0.5 * 2.0**2
     wide = Recipe("w", "madry", "cifar10", "wrn-10-1", sub_block1=True).build(data=fake_data("cifar10"), verbose=False)
     assert any("sub_block1" in name for name in wide.classifier.model.state_dict())
+
+
+QUICK = {
+    "scheduler": "one-cycle", "lr_warmup": 0.2, "label_smoothing": 0.1, "decay_norms": False, "model": "small-cnn:silu",
+    "eps_warmup": 0.8, "max_iter_schedule": ((0.0, 2), (0.5, 3, 0.6)), "ema_decay": 0.9, "ema_start": 0.2, "ema_warmup": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["madry", "lbgat6", "trades6"])
+def test_a_recipe_over_the_share_of_the_run(method, tmp_path):
+    recipe = RECIPES[f"digits-{method}"].override(eps_warmup_epochs=0, nb_epochs=2, batch_size=8, **QUICK)
+    recipe.save(tmp_path / "recipe.toml")
+    assert Recipe.read(tmp_path / "recipe.toml") == recipe
+    assert recipe.schedule == OneCycle(0.2)
+    longer = recipe.scaled(40)
+    shares = ("eps_warmup", "max_iter_schedule", "ema_start")
+    assert [getattr(longer.run, name) for name in shares] == [QUICK[name] for name in shares]
+    assert longer.schedule == recipe.schedule
+    built = recipe.build(data=fake_data("digits"), verbose=False)
+    rates, iterations = [], []
+    built.classifier.optimizer.register_step_pre_hook(lambda o, *_: rates.append(o.param_groups[0]["lr"]))
+    built.classifier.model.register_forward_pre_hook(
+        lambda module, _: None if module.training or not torch.is_grad_enabled() else iterations.append(len(rates))
+    )
+    built.fit()
+    assert rates == pytest.approx([0.05 * OneCycle(0.2).factor((t + 0.5) / 4) for t in range(4)])
+    assert [iterations.count(step) for step in range(4)] == [2, 2, 3, 3]
+    assert built.trainer.cost == recipe.cost
+    assert any(isinstance(module, torch.nn.SiLU) for module in built.classifier.model.modules())
+    assert [len(each.optimizer.param_groups) for each in (built.classifier, *built.guides)] == [2] * (
+        1 + len(built.guides)
+    )
+    smoothed = [each.loss.label_smoothing for each in (built.classifier, *built.guides)]
+    assert smoothed == ([0.0, 0.1] if recipe.guides else [0.1])  # the student of LBGAT has no cross-entropy of its own
+
+
+def test_what_a_recipe_has_by_default_is_what_it_had():
+    for recipe in RECIPES.values():
+        values = recipe.as_dict()
+        assert isinstance(recipe.schedule, OneCycle) == (recipe.scheduler != "step")
+        if recipe.scheduler == "step":
+            assert values["lr_warmup"] is None
+            assert recipe.schedule == StepSchedule(recipe.milestones, recipe.lr_gamma, recipe.first_epoch_factor)
+    assert Recipe("x", "madry", "digits", "small-cnn", scheduler="cosine").schedule == Cosine()
 
 
 def test_an_overridden_recipe_has_no_published_result():

@@ -252,6 +252,8 @@ WRONG_NUMBERS = [
     (RunOptions, "awp_start_epoch", 0), (RunOptions, "ema_decay", 1.0), (RunOptions, "ema_decay", 0.0),
     (RunOptions, "patience", 0), (RunOptions, "on_collapse", "halt"), (RunOptions, "selection", "tset"),
     (RunOptions, "keep", "bset"), (RunOptions, "verbose", "no"), (RunOptions, "max_grad_norm", 0),
+    (RunOptions, "eps_warmup", 1.5), (RunOptions, "ema_start", 1.0), (RunOptions, "ema_warmup", 1),
+    (RunOptions, "max_iter_schedule", "ab"), (RunOptions, "max_iter_schedule", (0.5, 3)),
     (RunOptions, "eps_warmup_epochs", -1), (RunOptions, "validate_every", 0), (RunOptions, "precision", "half"),
     (RunOptions, "attack_precision", "fp8"), (RunOptions, "compile", 1), (RunOptions, "channels_last", "auto"),
     (RunOptions, "on_step", 3), (RunOptions, "checkpoint_dir", 3), (RunOptions, "resume", 3),
@@ -270,7 +272,20 @@ def test_one_wrong_number_or_name_is_refused(kind, name, value):
         kind(*models, **{name: value})
 
 
+@pytest.mark.parametrize(
+    "rows", [((0.5, 2),), ((0.0, 2), (1.0, 3)), ((0.0, 2), (0.0, 3)), ((0.0, 2), (0.6, 3), (0.5, 3))]
+)
+def test_shares_of_the_run_rise_from_0(rows):
+    with pytest.raises(ValueError, match="max_iter_schedule: expected shares of the run that rise from 0"):
+        RunOptions(max_iter_schedule=rows)
+    for row in ((0.0, 0), (0.0, 2, 0.0), (0.0, 1.5), (-0.1, 2)):
+        with pytest.raises((ValueError, TypeError), match=r"^max_iter_schedule: expected a"):
+            RunOptions(max_iter_schedule=(row,))
+
+
 def test_options_that_do_not_fit_each_other_are_refused():
+    with pytest.raises(ValueError, match="eps_warmup: expected 0 with eps_warmup_epochs=3"):
+        RunOptions(eps_warmup=0.5, eps_warmup_epochs=3)
     with pytest.raises(ValueError, match="resume: expected checkpoint_dir with resume='must', got None"):
         RunOptions(resume="must")
     with pytest.raises(ValueError, match="resume, checkpoint_dir: expected a path"):
@@ -389,6 +404,12 @@ RUNS = {
     "eps warm-up of an attack through generate": (
         {"attack": lambda c: FastGradientMethod(c, norm=2, eps=0.1), "eps_warmup_epochs": 2}, {},
         "eps_warmup_epochs: expected 0 for an attack that runs through attack.generate"),
+    "an eps ramp of such an attack": (
+        {"attack": lambda c: FastGradientMethod(c, norm=2, eps=0.1), "eps_warmup": 0.5}, {},
+        "eps_warmup: expected 0 for an attack that runs through attack.generate"),
+    "other steps of such an attack": (
+        {"attack": lambda c: FastGradientMethod(c, norm=2, eps=0.1), "max_iter_schedule": ((0.0, 2),)}, {},
+        r"max_iter_schedule: expected \(\) for an attack that runs through attack.generate"),
     "attack that returns another shape": (
         {"attack": lambda c: Shrinking(c, eps=0.1)}, {}, "attack: Shrinking.generate returned shape"),
     "attack made targeted later": (

@@ -60,7 +60,13 @@ VARIANTS = {
     "no validation": ("trades", {}, {"validation_data": None}),
     "no scheduler": ("mart", {"eps_warmup_epochs": 2}, {"scheduler": None}),
     "a plateau": ("madry", {}, {"scheduler": lambda o: lr.ReduceLROnPlateau(o), "nb_epochs": 3}),
-    "one cycle": ("lbgat", {}, {"scheduler": lambda o: lr.OneCycleLR(o, 0.1, total_steps=9)}),
+    "one cycle": ("lbgat", {}, {"scheduler": lambda o: lr.OneCycleLR(o, 0.1, total_steps=STEPS)}),
+    "one cycle by epochs": ("lbgat", {}, {"scheduler": lambda o: lr.OneCycleLR(o, 0.1, total_steps=2)}),
+    "curves over the run": (
+        "lbgat",
+        {"eps_warmup": 0.6, "max_iter_schedule": ((0.0, 1), (0.5, 3)), "ema_start": 0.3, "ema_warmup": True},
+        {"scheduler": "one-cycle"},
+    ),
     "a warm-up, then steps": (
         "madry",
         {},
@@ -420,6 +426,16 @@ def test_a_path_is_where_a_run_begins_and_the_same_call_goes_on(tmp_path):
     assert read_newest(tmp_path / "a" / "fit-001").step == 3
 
 
+@pytest.mark.parametrize(
+    ("options", "fit"), [({}, {"scheduler": "cosine"}), ({"eps_warmup": 0.5}, {}), ({"ema_start": 0.5}, {})]
+)
+def test_a_schedule_over_the_run_is_that_of_its_epochs(options, fit, tmp_path):
+    with pytest.raises(Interrupted):
+        stop_after(Case("madry", tmp_path, **options), 3).fit(**fit)
+    with pytest.raises(ValueError, match=r"resume: the settings .* epochs of the schedule: 2 -> 4"):
+        Case("madry", tmp_path, **options).fit(nb_epochs=4, **fit)
+
+
 @pytest.mark.parametrize("resume", ["must", "path"])
 def test_a_second_fit_is_trained_whatever_the_first_went_on_from(resume, tmp_path):
     expected = Case("lbgat").fit().fit()
@@ -436,7 +452,7 @@ def test_a_second_fit_is_trained_whatever_the_first_went_on_from(resume, tmp_pat
 
 def test_the_same_objects_go_on_where_a_scheduler_moves_the_momentum_too(tmp_path):
     case = Case("madry", tmp_path)
-    scheduler = lr.OneCycleLR(case.classifier.optimizer, 0.1, total_steps=9)
+    scheduler = lr.OneCycleLR(case.classifier.optimizer, 0.1, total_steps=2 * STEPS)
     with pytest.raises(Interrupted):
         stop_after(case, 6).fit(nb_epochs=4, scheduler=scheduler)
     assert len(case.fit(nb_epochs=4, scheduler=scheduler).trainer.history) == 4
