@@ -18,7 +18,7 @@ from art_lbgat.engine.averaging import Average
 from art_lbgat.engine.history import Meter, StepRecord
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.perturbation import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
-from art_lbgat.losses import Terms, total
+from art_lbgat.losses import EpochLoss, Terms, total
 from art_lbgat.memory import to_device
 from art_lbgat.preserve import Key, Modes, preserved_randomness, seed_everything
 from art_lbgat.processes import Processes, Share
@@ -38,12 +38,14 @@ class Method:
 
     ``terms`` is ``(logits, y, y_guide) -> Terms``, with ``"adversarial"``, ``"natural"`` and ``"guide"`` logits where
     they are asked for. ``natural`` is what it needs of ``M_r(x)``: nothing, its value, or its graph for gradients.
+    ``epoch_losses`` are those of its losses that learn from epochs.
     """
 
     title: str
     terms: Callable[[Mapping[str, Tensor], Tensor, Tensor], Terms]
     natural: Natural
     train_guides: bool = False
+    epoch_losses: Sequence[EpochLoss] = ()
 
 
 class Inputs(NamedTuple):
@@ -192,6 +194,8 @@ class Step:
         if self.average is not None:
             self.average.update()
         meter.add(terms, loss, logits, inputs.y, inputs.y_guide, share.counted)
+        for each in self.method.epoch_losses:
+            each.update(logits, inputs.y, share.counted)
         if options.on_step is not None:
             options.on_step(StepRecord(key.epoch, key.step, x, y, x_adv, logits, terms, loss))
 

@@ -81,12 +81,13 @@ class Recipe:
     :param guides: The guides' models: one for ``lbgat``, one or several for ``bgat``, none otherwise.
     :param guide_recipe: Id of the recipe that trains the frozen guides of ``bgat``.
     :param sub_block1: Build ``wrn-*`` models with the unused block that released LBGAT weights hold.
-    :param guidance: ``"mse"``, ``"mse+ce"``, ``"kd"`` or ``"kl"``.
+    :param guidance: A name in ``GUIDANCE``: ``"mse"``, ``"mse+ce"``, ``"kd"``, ``"kl"``, ``"ikl"`` or ``"gkl"``.
     :param kd_temperature: Temperature ``T`` of ``"kd"``.
     :param kd_weight: Weight ``b`` of ``"kd"``.
     :param guide_ce_weight: Weight of the guide's cross-entropy (``lbgat``).
-    :param regularizer: ``None``, ``"alp"`` or ``"trades"`` (``bgat``, ``lbgat``).
-    :param weight: Weight of the regularizer, of ``alp``, ``trades`` or ``mart``; None is the published one (1, 6, 5).
+    :param regularizer: ``None``, ``"alp"``, ``"trades"``, ``"ikl"`` or ``"gkl"`` (``bgat``, ``lbgat``).
+    :param weight: Weight of the regularizer, or of the second term of ``alp``, ``trades`` or ``mart``; None is the
+        published one.
     :param norm: ``"inf"`` or ``"2"``.
     :param eps: Radius in units of [0, 1].
     :param eps_step: Length of an attack step; None is ``2.5 * eps / max_iter`` (``1.25 * eps`` for ``fast-at``).

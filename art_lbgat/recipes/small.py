@@ -23,6 +23,8 @@ _METHODS: dict[str, dict[str, Any]] = {
     "lbgat-alp": {"method": "lbgat", "regularizer": "alp", "weight": 1.0},
     "lbgat0": {"method": "lbgat", "regularizer": "trades", "weight": 0.0},
     "lbgat6": {"method": "lbgat", "regularizer": "trades", "weight": 6.0},
+    "lbgat-ikl": {"method": "lbgat", "guidance": "ikl"},
+    "lbgat-gkl": {"method": "lbgat", "guidance": "gkl"},
 }
 
 _DIGITS: dict[str, Any] = {

@@ -36,7 +36,7 @@ from art_lbgat.fingerprint import (
     optimizer_settings,
     surroundings,
 )
-from art_lbgat.losses import CrossEntropy, Terms
+from art_lbgat.losses import CrossEntropy, EpochLoss, Terms
 from art_lbgat.preserve import Key, Modes, draw_seed
 from art_lbgat.processes import Processes, join_processes
 from art_lbgat.trainers import inputs
@@ -68,6 +68,7 @@ class BaseTrainer(Trainer, abc.ABC):
     :param guides: The guides, or none.
     :param regularizer: The name of the regularizer, for methods that take one.
     :param weight: The weight of the method's second term, for methods that have one.
+    :param epoch_losses: The losses among its terms that learn from epochs.
     :param options: A :class:`~art_lbgat.engine.options.RunOptions`.
     :param run: Its fields as keywords instead.
     :raises TypeError: Arguments of the wrong type.
@@ -100,6 +101,7 @@ class BaseTrainer(Trainer, abc.ABC):
         guides: Sequence[PyTorchClassifier] = (),
         regularizer: str | None = None,
         weight: float | None = None,
+        epoch_losses: Sequence[EpochLoss] = (),
         options: RunOptions | None,
         run: Mapping[str, Any],
     ) -> None:
@@ -114,7 +116,7 @@ class BaseTrainer(Trainer, abc.ABC):
         self._guides = [TensorView(guide, name) for guide, name in zip(guides, names, strict=True)]
         for guide in self._guides:
             inputs.check_guide(guide, self._view)
-        self._method = Method(self.title, self.terms, natural, self.train_guides)
+        self._method = Method(self.title, self.terms, natural, self.train_guides, epoch_losses)
         self._rows: list[dict[str, Any]] = []
         self._fits = 0
         self._begun: dict[int, dict[str, Any]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -14,7 +15,9 @@ from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.step import Natural
 from art_lbgat.losses import (
     GUIDANCE,
+    ON_PROBABILITIES,
     REGULARIZERS,
+    EpochLoss,
     Guidance,
     Terms,
     check_guidance,
@@ -26,7 +29,7 @@ from art_lbgat.trainers.base import AttackKind, BaseTrainer
 class GuidedTrainer(BaseTrainer):
     """``guidance(M_r(x_adv), M_n(x)) + a * regularizer(M_r(x_adv), M_r(x))``; see its two subclasses."""
 
-    regularizer_weights: ClassVar[Mapping[str, float]] = {"alp": 1.0, "trades": 6.0}
+    regularizer_weights: ClassVar[Mapping[str, float]] = {"alp": 1.0, "trades": 6.0, "ikl": 1.0, "gkl": 1.0}
 
     def __init__(
         self,
@@ -39,21 +42,26 @@ class GuidedTrainer(BaseTrainer):
         options: RunOptions | None,
         run: Mapping[str, Any],
     ) -> None:
-        self.guidance = guidance if callable(guidance) else GUIDANCE[check_choice(guidance, "guidance", GUIDANCE)]
+        named = None if callable(guidance) else check_choice(guidance, "guidance", GUIDANCE)
+        # Copies, of which only those that learn differ from the table's.
+        self.guidance: Guidance = copy.deepcopy(GUIDANCE[named]) if named else guidance  # type: ignore[assignment]
         self.regularizer: str | None = check_choice(regularizer, "regularizer", [None, *REGULARIZERS])
-        self.on_probabilities = self.guidance in (GUIDANCE["kd"], GUIDANCE["kl"]) and regularizer != "alp"
+        self._regularizer = copy.deepcopy(REGULARIZERS[regularizer]) if regularizer else None
+        self.on_probabilities = named in ON_PROBABILITIES and (regularizer is None or regularizer in ON_PROBABILITIES)
         if regularizer is None and regularizer_weight is not None:
             raise ValueError(f"regularizer_weight: expected None without a regularizer, got {regularizer_weight!r}.")
         weight = (
             self.regularizer_weights.get(regularizer or "", 0.0) if regularizer_weight is None else regularizer_weight
         )
         self.regularizer_weight = check_number(weight, "regularizer_weight")
+        learning: tuple[Any, Any] = (self.guidance, self._regularizer)
         super().__init__(
             classifier,
             attack,
             guides=guides,
             regularizer=regularizer,
             weight=self.regularizer_weight,
+            epoch_losses=[each for each in learning if isinstance(each, EpochLoss)],
             options=options,
             run=run,
         )
@@ -63,13 +71,13 @@ class GuidedTrainer(BaseTrainer):
     def needs(cls, regularizer: str | None = None, weight: float | None = None) -> tuple[AttackKind, Natural]:
         """See :meth:`BaseTrainer.needs`; with weight 0 ``M_r(x)`` moves batch-norm statistics only ("LBGAT0").
 
-        :param regularizer: ``None``, ``"alp"`` or ``"trades"``, which brings its own attack.
+        :param regularizer: A name, or None; all but ``"alp"`` are divergences, and bring the TRADES attack.
         :param weight: Its weight; None is the published one.
         """
         if regularizer is None:
             return "pgd", "none"
         weight = cls.regularizer_weights[regularizer] if weight is None else weight
-        attack: AttackKind = "trades" if regularizer == "trades" else "pgd"
+        attack: AttackKind = "pgd" if regularizer == "alp" else "trades"
         return attack, "graph" if weight else "value"
 
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
@@ -81,8 +89,8 @@ class GuidedTrainer(BaseTrainer):
         """
         adversarial, guide = logits["adversarial"], logits["guide"]
         terms, others = self.guidance(adversarial, guide, y), self.guide_terms(guide, y_guide)
-        if self.regularizer is not None:
-            others |= REGULARIZERS[self.regularizer](adversarial, logits["natural"], self.regularizer_weight)
+        if self._regularizer is not None:
+            others |= self._regularizer(adversarial, logits["natural"], y=y, weight=self.regularizer_weight)
         if terms.keys() & others.keys():
             raise ValueError(f"guidance: its terms {sorted(terms)} must not be named like {sorted(others)}.")
         return {**terms, **others}
@@ -106,11 +114,11 @@ class BGATTrainer(GuidedTrainer):
     :param guide: One trained classifier, or several (an ensemble: the mean of their logits), of any architecture, each
         with its own preprocessing. Weights, buffers and modes are left untouched.
     :param attack: An untargeted ART evasion attack on ``classifier``; None is the paper's: PGD on cross-entropy, or the
-        TRADES attack with ``regularizer="trades"`` (eps 0.031, 10 steps of 0.007).
-    :param guidance: ``"mse"`` (the paper's), ``"mse+ce"``, ``"kd"``, ``"kl"``, or a callable
+        TRADES attack with a regularizer other than ALP (eps 0.031, 10 steps of 0.007).
+    :param guidance: ``"mse"`` (the paper's), ``"mse+ce"``, ``"kd"``, ``"kl"``, ``"ikl"``, ``"gkl"``, or a callable
         ``(adversarial, guide, y) -> Terms``.
-    :param regularizer: ``None``, ``"alp"`` or ``"trades"``.
-    :param regularizer_weight: Its weight; None is the published one (1 for ALP, 6 for TRADES).
+    :param regularizer: ``None``, ``"alp"``, ``"trades"``, ``"ikl"`` or ``"gkl"``.
+    :param regularizer_weight: Its weight; None is the published one (6 for TRADES, else 1).
     :param options: A :class:`~art_lbgat.RunOptions`.
     :param run: Its fields as keywords instead.
     :raises TypeError: Arguments of the wrong type.
@@ -149,12 +157,12 @@ class LBGATTrainer(GuidedTrainer):
     :param classifier: The classifier to make robust (``M_r``), with an optimizer.
     :param guide: The clean classifier (``M_n``), with an optimizer; fresh or already trained, any architecture.
     :param attack: An untargeted ART evasion attack on ``classifier``; None is the paper's: PGD on cross-entropy, or the
-        TRADES attack with ``regularizer="trades"`` (eps 0.031, 10 steps of 0.007).
-    :param guidance: ``"mse"`` (the paper's), ``"mse+ce"``, ``"kd"``, ``"kl"``, or a callable
+        TRADES attack with a regularizer other than ALP (eps 0.031, 10 steps of 0.007).
+    :param guidance: ``"mse"`` (the paper's), ``"mse+ce"``, ``"kd"``, ``"kl"``, ``"ikl"``, ``"gkl"``, or a callable
         ``(adversarial, guide, y) -> Terms``.
     :param guide_ce_weight: ``b >= 0``: the paper's beta (1 there; not the ``--beta`` of the authors' code).
-    :param regularizer: ``None``, ``"alp"`` or ``"trades"``.
-    :param regularizer_weight: Its weight (the paper's alpha); None is the published one (1 for ALP, 6 for TRADES).
+    :param regularizer: ``None``, ``"alp"``, ``"trades"``, ``"ikl"`` or ``"gkl"``.
+    :param regularizer_weight: Its weight (the paper's alpha); None is the published one (6 for TRADES, else 1).
     :param options: A :class:`~art_lbgat.RunOptions`.
     :param run: Its fields as keywords instead.
     :raises TypeError: Arguments of the wrong type.

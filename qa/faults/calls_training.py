@@ -63,7 +63,7 @@ def _targeted(attack: Any) -> Any:
 
 _ATTACK = [*wrong.junk("none"), each(_other_attack, make_classifier), changes(_targeted)]
 _GUIDANCE = [
-    *wrong.choice("mse", "mse+ce", "kd", "kl"),
+    *wrong.choice(*losses.GUIDANCE),
     each(lambda: lambda a, g, y: None, lambda: lambda a, g, y: {"a": a.mean()}, lambda: lambda a: {}, lambda: max),
 ]
 
@@ -81,7 +81,7 @@ def _constructor(method: str) -> Call:
             each(lambda: make_classifier(clip_values=(0.0, 255.0)), lambda: make_classifier(classes=3)),
         ]
         wrongs["guidance"] = _GUIDANCE
-        wrongs["regularizer"] = wrong.choice("alp", "trades", optional=True)
+        wrongs["regularizer"] = wrong.choice(*losses.REGULARIZERS, optional=True)
         wrongs["regularizer_weight"] = wrong.number(optional=True)
         own = {"regularizer": "trades", "regularizer_weight": 1.0}
     weight = "guide_ce_weight" if method == "lbgat" else kind.weight_name
@@ -312,6 +312,15 @@ def _objectives() -> Iterator[Call]:
             ),
             {each: {**wrongs, **more}.get(each) or wrong.logits(alone=len(LOGITS & set(names)) == 1) for each in names},
         )
+    yield Call(
+        "IKL",
+        lambda: (losses.IKL, {"alpha": 4.0, "beta": 20.0, "temperature": 4.0, "gamma": 1.0, "of": "guide"}),
+        {
+            **dict.fromkeys(("alpha", "beta"), wrong.number()),
+            **dict.fromkeys(("temperature", "gamma"), wrong.number(exclusive=True)),
+            "of": wrong.choice("guide", "natural"),
+        },
+    )
     terms = {"a": losses.Term(torch.tensor(1.0), 1.0)}
     bad = [
         *wrong.junk(),

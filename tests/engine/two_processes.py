@@ -31,7 +31,14 @@ class Net(nn.Module):
 def train(directory, nb_epochs):
     """Weights of student and guide as one row, and the history."""
     classifier, guide = (make_classifier(Net(seed), lr=0.05) for seed in (0, 1))
-    options = {"ema_decay": 0.8, "awp_gamma": 0.01, "awp_start_epoch": 2, "max_grad_norm": 1.0, "regularizer": "trades"}
+    options = {
+        "guidance": "ikl",
+        "ema_decay": 0.8,
+        "awp_gamma": 0.01,
+        "awp_start_epoch": 2,
+        "max_grad_norm": 1.0,
+        "regularizer": "trades",
+    }
     trainer = LBGATTrainer(
         classifier, guide, trades(classifier), **options, seed=3, verbose=False, keep="last", checkpoint_dir=directory
     )

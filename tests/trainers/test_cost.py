@@ -50,11 +50,15 @@ CASES = {
 }
 for _method, _fg in (("bgat", 1), ("lbgat", 3)):
     _floors = {"plain": ({}, 23, 26), "alp": ({"regularizer": "alp"}, 26, 32), "trades 0": (TRADES_0, 25, 28)}
-    for _name, (_options, _f, _f_awp) in {**_floors, "trades 6": ({"regularizer": "trades"}, 27, 33)}.items():
+    for _name, (_options, _f, _f_awp) in {
+        **_floors,
+        "trades 6": ({"regularizer": "trades"}, 27, 33),
+        "ikl": ({"regularizer": "ikl"}, 27, 33),
+    }.items():
         CASES[f"{_method} {_name}"] = (_method, _options, 1, _f, _fg)
         CASES[f"{_method} {_name} awp"] = (_method, {**_options, **AWP}, 1, _f_awp, _fg)
     # Neither the guidance loss nor the norm changes a pass.
-    for _guidance in ("mse+ce", "kd", "kl"):
+    for _guidance in ("mse+ce", "kd", "kl", "ikl", "gkl"):
         CASES[f"{_method} {_guidance}"] = (_method, {"guidance": _guidance}, 1, 23, _fg)
     CASES[f"{_method} L2"] = (_method, {"attack": lambda c: pgd(c, norm=2, max_iter=10)}, 1, 23, _fg)
 
