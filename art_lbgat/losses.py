@@ -142,6 +142,17 @@ def guide_cross_entropy(guide: Tensor, y: Tensor, weight: float = 1.0, loss: Cro
     return {"guide_ce": Term(loss(guide, y), weight)}
 
 
+def helper_cross_entropy(helper: Tensor, guide: Tensor, weight: float = 0.5) -> Terms:
+    """``w * CE(M_r(x_h), argmax M_n(x_adv))``, batch mean: the term ``helper_ce`` of HAT (OpenReview BuD2LmNaU3a).
+
+    :param helper: ``M_r(x_h)`` with ``x_h = x + h (x_adv - x)``, raw logits ``(N, C)``.
+    :param guide: ``M_n(x_adv)``, likewise; only its largest counts.
+    :param weight: ``w >= 0``.
+    """
+    _check(weight=weight, helper=helper, guide=guide)
+    return {"helper_ce": Term(functional.cross_entropy(helper, guide.argmax(dim=1)), weight)}
+
+
 # --- guidance: how the robust model is pulled to the guide's logits (arXiv 2011.11164 and its ablation) --------------
 
 

@@ -74,12 +74,11 @@ class Recipe:
     """Everything that decides a run, except seed, device and where the data lies.
 
     :param id: Its name.
-    :param method: ``"natural"``, ``"madry"``, ``"alp"``, ``"trades"``, ``"mart"``, ``"fast-at"``, ``"bgat"`` or
-        ``"lbgat"``.
+    :param method: A name in ``METHODS``, such as ``"madry"``, ``"trades"``, ``"bgat"``, ``"lbgat"`` or ``"hat"``.
     :param data: A name that :func:`art_lbgat.data.load_data` knows.
     :param model: The robust model, a name that :func:`art_lbgat.models.create_model` knows.
-    :param guides: The guides' models: one for ``lbgat``, one or several for ``bgat``, none otherwise.
-    :param guide_recipe: Id of the recipe that trains the frozen guides of ``bgat``.
+    :param guides: The guides' models: one for ``lbgat``, one or several for ``bgat`` and ``hat``, none otherwise.
+    :param guide_recipe: Id of the recipe that trains frozen guides.
     :param sub_block1: Build ``wrn-*`` models with the unused block that released LBGAT weights hold.
     :param guidance: A name in ``GUIDANCE``: ``"mse"``, ``"mse+ce"``, ``"kd"``, ``"kl"``, ``"ikl"`` or ``"gkl"``.
     :param kd_temperature: Temperature ``T`` of ``"kd"``.
@@ -183,9 +182,9 @@ class Recipe:
         """Refuse what the method would ignore, so that no recipe says one thing and trains another."""
         method = METHODS[self.method]
         guided, count = issubclass(method, GuidedTrainer), len(self.guides)
-        fits = count == 0 if not guided else count == 1 if method.train_guides else count >= 1
-        if not fits:
-            expected = "no guide" if not guided else "one guide" if method.train_guides else "one guide or several"
+        expected, most = ("one guide", 1) if method.train_guides else ("one guide or several", count)
+        if not (1 <= count <= most if method.takes_guide else count == 0):
+            expected = expected if method.takes_guide else "no guide"
             raise ValueError(f"guides: expected {expected} for method {self.method!r}, got {self.guides}.")
         ignored = {
             "regularizer": not guided,

@@ -9,7 +9,7 @@ from art_lbgat.trainers.baselines import (
     NaturalTrainer,
     TRADESTrainer,
 )
-from art_lbgat.trainers.guided import BGATTrainer, LBGATTrainer
+from art_lbgat.trainers.guided import BGATTrainer, HATTrainer, LBGATTrainer
 
 #: The trainer of each method by its name in recipes and tables.
 METHODS: dict[str, type[BaseTrainer]] = {
@@ -21,6 +21,7 @@ METHODS: dict[str, type[BaseTrainer]] = {
     "fast-at": FastATTrainer,
     "bgat": BGATTrainer,
     "lbgat": LBGATTrainer,
+    "hat": HATTrainer,
 }
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ALPTrainer",
     "BGATTrainer",
     "FastATTrainer",
+    "HATTrainer",
     "LBGATTrainer",
     "MARTTrainer",
     "MadryTrainer",

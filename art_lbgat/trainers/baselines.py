@@ -122,7 +122,7 @@ class ALPTrainer(BaseTrainer):
         **run: Any,
     ) -> None:
         self.alp_weight = check_number(alp_weight, "alp_weight")
-        super().__init__(classifier, attack, weight=alp_weight, options=options, run=run)
+        super().__init__(classifier, attack, needs=self.needs(weight=alp_weight), options=options, run=run)
 
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
         """See the class."""

@@ -23,7 +23,7 @@ from tests.conftest import CLASSES, make_classifier, make_data
 from tests.trainers.cases import TRAINERS, pgd
 
 N = 6
-LOGITS = {"adversarial", "natural", "guide"}
+LOGITS = {"adversarial", "natural", "guide", "helper"}
 _NAN = [each(lambda: math.nan, lambda: math.inf, lambda: -math.inf)]
 _CLASSES = {name: trainer.__name__ for name, trainer in METHODS.items()}
 _RUN: dict[str, list[Strategy]] = {
@@ -74,19 +74,23 @@ def _constructor(method: str) -> Call:
     wrongs: dict[str, list[Strategy]] = {"classifier": wrong.classifier()}
     if method != "natural":
         wrongs["attack"] = _ATTACK
-    if method in ("bgat", "lbgat"):
+    if kind.takes_guide:
         wrongs["guide"] = [
             *wrong.classifier(),
             each(list, lambda: make_classifier(shape=(1, 4, 4), model=torch.nn.Flatten(), optimizer=None)),
             each(lambda: make_classifier(clip_values=(0.0, 255.0)), lambda: make_classifier(classes=3)),
         ]
+    if method in ("bgat", "hat"):
+        wrongs["helper_weight"] = wrong.number(exclusive=method == "hat")
+        wrongs["helper_step"] = wrong.number(exclusive=True)
+    if method in ("bgat", "lbgat"):
         wrongs["guidance"] = _GUIDANCE
         wrongs["regularizer"] = wrong.choice(*losses.REGULARIZERS, optional=True)
         wrongs["regularizer_weight"] = wrong.number(optional=True)
         own = {"regularizer": "trades", "regularizer_weight": 1.0}
     weight = "guide_ce_weight" if method == "lbgat" else kind.weight_name
     if weight:
-        wrongs[weight] = wrong.number(exclusive=method in ("trades", "mart"))
+        wrongs[weight] = wrong.number(exclusive=method in ("trades", "mart", "hat"))
     wrongs["options"] = wrong.junk("none")
     wrongs["seed"] = wrong.count(0, optional=True)
     wrongs["patience"] = wrong.count(optional=True)
@@ -96,7 +100,7 @@ def _constructor(method: str) -> Call:
         arguments: dict[str, Any] = {"classifier": classifier, **own}
         if method != "natural":
             arguments["attack"] = pgd(classifier)
-        if method in ("bgat", "lbgat"):
+        if kind.takes_guide:
             arguments["guide"] = make_classifier(seed=1)
         return kind, arguments
 
@@ -292,6 +296,7 @@ def _objectives() -> Iterator[Call]:
         "alp": ("adversarial", "natural", "weight"),
         "trades": ("adversarial", "natural", "weight"),
         "mart": ("adversarial", "natural", "y", "weight"),
+        "helper_cross_entropy": ("helper", "guide", "weight"),
         "adversarial_cross_entropy": ("adversarial", "y", "weight"),
         "boosted_cross_entropy": ("adversarial", "y"),
         "natural_cross_entropy": ("natural", "y", "weight"),
@@ -302,7 +307,15 @@ def _objectives() -> Iterator[Call]:
         "temperature": wrong.number(exclusive=True),
     }
     for name, names in takes.items():
-        right = {"adversarial": one, "guide": two, "natural": two, "y": y, "weight": 0.5, "temperature": 2.0}
+        right = {
+            "adversarial": one,
+            "guide": two,
+            "natural": two,
+            "helper": one,
+            "y": y,
+            "weight": 0.5,
+            "temperature": 2.0,
+        }
         more = {"weight": wrong.number(maximum=1.0)} if name == "kd" else {}
         yield Call(
             name,

@@ -49,8 +49,8 @@ def _builder(name: str) -> Callable[..., Any]:
             return METHODS[name](classifier, **options)
         if attack is None:
             fast = {"eps_step": 0.0375, "max_iter": 1} if name == "fast-at" else {}
-            attack = trades(classifier) if name == "trades" else pgd(classifier, **fast)
-        if name in ("bgat", "lbgat"):
+            attack = trades(classifier) if METHODS[name].attack_kind == "trades" else pgd(classifier, **fast)
+        if METHODS[name].takes_guide:
             return METHODS[name](classifier, guide or another(classifier), attack, **options)
         return METHODS[name](classifier, attack, **options)
 

@@ -43,6 +43,10 @@ CASES = {
     "fast-at": ("fast-at", {}, 0, 5, 0),
     "bgat": ("bgat", {}, 1, 23, 1),
     "bgat ensemble": ("bgat", {}, 2, 23, 2),
+    # The helper: a graph more, and the guide on x_adv.
+    "hat": ("hat", {}, 1, 30, 1),
+    "hat ensemble awp": ("hat", AWP, 2, 39, 2),
+    "bgat helper": ("bgat", {"helper_weight": 0.5}, 1, 26, 2),
     # AWP: one more forward and full backward for each graph of the student; the guide runs once.
     "madry awp": ("madry", AWP, 0, 26, 0),
     "trades awp": ("trades", AWP, 0, 33, 0),

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from art_lbgat import BGATTrainer, LBGATTrainer
+from art_lbgat import BGATTrainer, HATTrainer, LBGATTrainer
 from art_lbgat.preserve import Key
 from tests import reference_lbgat as reference
 from tests.conftest import conv_net, make_classifier, make_data
@@ -124,3 +124,35 @@ def test_bgat_with_ikl_as_regularizer(name, temperature, gamma):
         return ((adversarial - guide(x).detach()) ** 2).mean() + 0.1 * divergence(adversarial, natural, y)
 
     same_steps(trainer, made, 1, by_trades, equation, divergence.after)
+
+
+def helper(student, guide, x, x_adv, h=2.0):
+    """HAT's helper term, as its authors write it."""
+    guide.eval()
+    return F.cross_entropy(student(x + h * (x_adv - x)), guide(x_adv).argmax(dim=1))
+
+
+def test_hat():
+    made = classifiers(2)
+    trainer = HATTrainer(*made, trades(made[0]), beta=3.0, helper_weight=0.7, helper_step=1.5, **OPTIONS)
+
+    def equation(models, x, y, x_adv, epoch):
+        student = models[0]
+        adversarial, natural = student(x_adv), student(x)
+        divergence = F.kl_div(F.log_softmax(adversarial, 1), F.softmax(natural, 1), reduction="sum") / N
+        return F.cross_entropy(natural, y) + 3.0 * divergence + 0.7 * helper(*models, x, x_adv, 1.5)
+
+    same_steps(trainer, made, 1, by_trades, equation)
+    published = HATTrainer(*made, **OPTIONS)
+    assert (published.beta, published.helper_weight, published.helper_step) == (2.5, 0.5, 2.0)
+
+
+def test_bgat_with_the_helper_of_hat():
+    made = classifiers(2)
+    trainer = BGATTrainer(*made, pgd(made[0]), helper_weight=0.5, **OPTIONS)
+
+    def equation(models, x, y, x_adv, epoch):
+        student, guide = models
+        return ((student(x_adv) - guide(x).detach()) ** 2).mean() + 0.5 * helper(student, guide, x, x_adv)
+
+    same_steps(trainer, made, 1, by_pgd, equation)
