@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from art_lbgat.engine.schedule import StepSchedule
     from art_lbgat.runs import load
     from art_lbgat.trainers import (
+        ADRTrainer,
         ALPTrainer,
         BGATTrainer,
         FastATTrainer,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ADRTrainer",
     "ALPTrainer",
     "BGATTrainer",
     "FastATTrainer",

@@ -133,6 +133,36 @@ def boosted_cross_entropy(adversarial: Tensor, y: Tensor) -> Terms:
     return {"adversarial_ce": Term(cross_entropy), "adversarial_margin": Term(margin)}
 
 
+def rectified_labels(average: Tensor, y: Tensor, interpolation: float, temperature: float) -> Tensor:
+    """``l_i p_i + (1 - l_i) y_i``, ``(N, C)``: the labels of ADR (arXiv 2305.12118, eqs. 3-5).
+
+    ``p = softmax(M_ema(x) / T)``, and ``l_i = clip(l - (max_k p_ik - p_iy), 0, 1)``.
+
+    :param average: ``M_ema(x)``, raw logits ``(N, C)``.
+    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``, of which the largest is the class.
+    :param interpolation: ``l`` in [0, 1].
+    :param temperature: ``T > 0``.
+    """
+    _check(y, average=average)
+    check_number(interpolation, "interpolation")
+    check_number(temperature, "temperature", exclusive=True)
+    p = functional.softmax(average / temperature, dim=1)
+    hard, rows = (y, functional.one_hot(y, p.shape[1])) if y.ndim == 1 else (y.argmax(dim=1), y)
+    share = (interpolation - (p.amax(dim=1) - p.gather(1, hard[:, None]).squeeze(1))).clamp(0, 1)[:, None]
+    return share * p + (1 - share) * rows
+
+
+def average_kl(adversarial: Tensor, average: Tensor, weight: float = 1.0) -> Terms:
+    """``w * KL(softmax M_ema(x_adv) || softmax M_r(x_adv))``: the term ``average_kl`` of ReBAT (arXiv 2310.19360).
+
+    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
+    :param average: ``M_ema(x_adv)``, likewise.
+    :param weight: ``w >= 0``.
+    """
+    _check(weight=weight, adversarial=adversarial, average=average)
+    return {"average_kl": Term(_kl(average, adversarial), weight)}
+
+
 def guide_cross_entropy(guide: Tensor, y: Tensor, weight: float = 1.0, loss: CrossEntropy = _CE) -> Terms:
     """``b * CE(M_n(x), y)``, batch mean: the term ``guide_ce``, which keeps the learnable guide of LBGAT a classifier.
 

@@ -102,6 +102,7 @@ CASES = {
         lambda: GKL(A, B, Y, weight=0.5), lambda: 0.5 * decoupled(A, B, GKL_W[Y], gamma=0.2),
         {"ikl_wmse": 10, "ikl_sce": 2}),
     "helper": (lambda: losses.helper_cross_entropy(A, B), lambda: 0.5 * cross_entropy(A, B.argmax(dim=1)), {"helper_ce": 0.5}),
+    "average kl": (lambda: losses.average_kl(A, B, 0.5), lambda: 0.5 * kl(B, A), {"average_kl": 0.5}),
     "guide ce": (lambda: losses.guide_cross_entropy(B, Y, 3.0), lambda: 3 * cross_entropy(B, Y), {"guide_ce": 3}),
     "alp": (lambda: losses.alp(A, B, 0.7), lambda: 0.7 * mse(A, B), {"alp": 0.7}),
     "trades": (lambda: losses.trades(A, B, 6.0), lambda: 6 * kl(B, A), {"trades_kl": 6}),
@@ -155,6 +156,19 @@ def test_two_processes_learn_the_weights_of_one():
         torch.testing.assert_close(half.state(None)["weights"], weights)
     assert not resumed[1].state(lambda value: value)["sums"].any()
     torch.testing.assert_close(loss.state(None)["weights"].sum(dim=1), torch.ones(5))
+
+
+def test_rectified_labels_are_those_of_the_formula_and_probabilities():
+    found = losses.rectified_labels(B.detach(), Y, 0.8, 2.0)
+    for row, logits, y in zip(found, B.detach(), Y.tolist(), strict=True):
+        p = (logits / 2.0).exp() / (logits / 2.0).exp().sum()
+        share = min(1.0, max(0.0, 0.8 - (p.max() - p[y]).item()))
+        expected = [share * p[k].item() + (1 - share) * (k == y) for k in range(5)]
+        assert row.tolist() == pytest.approx(expected, rel=1e-5)
+    hard = torch.zeros(6, 5)
+    hard[range(6), Y] = 1
+    torch.testing.assert_close(losses.rectified_labels(B, hard, 0.8, 2.0), losses.rectified_labels(B, Y, 0.8, 2.0))
+    torch.testing.assert_close(losses.rectified_labels(B, SOFT, 0.0, 2.0), SOFT)
 
 
 def test_soft_labels_count_as_their_largest_class_in_mart():
@@ -212,6 +226,7 @@ REFUSED = {
     "weight above 1": (lambda: losses.kd(A, B, Y, weight=1.5), ValueError, r"weight: expected a number in \[0, 1\], got 1.5"),
     "gamma 0": (lambda: losses.IKL(gamma=0), ValueError, "gamma: expected a finite number > 0, got 0"),
     "of nothing": (lambda: losses.IKL(of="natral"), ValueError, "of: .*did you mean 'natural'"),
+    "pairs": (lambda: losses.rectified_labels(A, Y, -1.0, 2.0), ValueError, "interpolation: expected a finite number >= 0"),
     "temperature 0": (lambda: losses.kd(A, B, Y, temperature=0.0), ValueError, "temperature: expected a finite number > 0"),
     "terms no dictionary": (lambda: total([Term(ONE)]), TypeError, "terms: expected a dictionary from names to Term"),
     "a value no tensor": (lambda: total({"a": Term(1.0)}), TypeError, "terms: expected a tensor and a number under 'a'"),

@@ -38,5 +38,5 @@ def step_cost(
     forwards, backwards = attack or (0, 0)
     graphs = (attack is not None) + (passes.natural == "graph") + (passes.helper_step is not None)
     full = 2 * graphs if perturbs_weights else graphs
-    student = forwards + full + (passes.natural == "value")
+    student = forwards + full + (passes.natural == "value") + len(passes.average)
     return Cost(student, backwards, full, guides * len(passes.guide), guides if train_guides else 0)

@@ -180,7 +180,7 @@ class Run:
         if not first_step:
             seed_everything(key.derive("data"))
         for step, batch in enumerate(self.stream.epoch(key, first_step), first_step):
-            self._step(batch, key._replace(step=step), self._meter)
+            self._step(batch, key._replace(step=step), self._meter, self._progress(step))
             self._step_in_epoch, self._seconds = step + 1, seconds_before + time.perf_counter() - start
             self._after_step()
         if first_step and self._step_in_epoch == first_step:
@@ -189,6 +189,11 @@ class Run:
         if not self._step_in_epoch:
             raise ValueError(f"x: no batch came in epoch {self._epoch}; expected at least one.")
         return self._row(rates)
+
+    def _progress(self, step: int) -> float:
+        """The share of the run that is done in the middle of a step of this epoch."""
+        steps = self.stream.steps or 1
+        return (self._epoch - 1 + min(step + 0.5, steps) / steps) / self.nb_epochs
 
     def _row(self, rates: Sequence[float]) -> dict[str, Any]:
         meter = self._meter.summed(self.processes, self.student.device)

@@ -39,12 +39,14 @@ class Passes:
 
     ``"natural"`` is ``M_r(x)``, of which ``natural`` asks for nothing, the value, or the graph for gradients.
     ``"helper"`` is ``M_r(x + h (x_adv - x))``, h being ``helper_step``. ``"guide"`` is ``M_n(x)``,
-    ``"guide_adversarial"`` is ``M_n(x_adv)`` of frozen guides, where ``guide`` has these inputs.
+    ``"guide_adversarial"`` is ``M_n(x_adv)`` of frozen guides, where ``guide`` has these inputs; so are ``"average"``
+    and ``"average_adversarial"`` of the student's own average (``ema_decay``), in eval mode, and ``average``.
     """
 
     natural: Natural = "none"
     helper_step: float | None = None
     guide: tuple[On, ...] = ("x",)
+    average: tuple[On, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Method:
     """What makes one method different from another: its loss, and which forward passes that needs.
 
     ``terms`` is ``(logits, y, y_guide) -> Terms``, with ``"adversarial"`` logits, and those that ``passes`` asks for.
-    ``epoch_losses`` are those of its losses that learn from epochs.
+    ``epoch_losses`` are those of its losses that learn from epochs. ``labels`` makes the labels that attack and loss
+    take, from what frozen models say of x, the true ones, and the share of the run that is done.
     """
 
     title: str
@@ -60,6 +63,7 @@ class Method:
     passes: Passes
     train_guides: bool = False
     epoch_losses: Sequence[EpochLoss] = ()
+    labels: Callable[[Mapping[str, Tensor], Tensor, float], Tensor] | None = None
 
 
 class Inputs(NamedTuple):
@@ -189,7 +193,7 @@ class Step:
     def __post_init__(self) -> None:
         self._wrapped: Any = None
 
-    def __call__(self, batch: Batch, key: Key, meter: Meter) -> None:
+    def __call__(self, batch: Batch, key: Key, meter: Meter, progress: float) -> None:
         """Train on this process's share of a batch of raw natural inputs; every random number is a function of ``key``.
 
         :raises NonFiniteError: NaN or Inf arose; the weights are those of before the step.
@@ -203,11 +207,12 @@ class Step:
 
         models.attack_modes()
         known = self._frozen("x", x)
-        x_adv = self._attack(x, y, key, share)
+        labels = y if self.method.labels is None else self.method.labels(known, y, progress)
+        x_adv = self._attack(x, labels, key, share)
         if x_adv is not None:
             known |= self._frozen("x_adv", x_adv)
         models.train_modes()
-        inputs = models.inputs(x, x_adv, y, lambda: key.derive(self._own("defences")))
+        inputs = models.inputs(x, x_adv, labels, lambda: key.derive(self._own("defences")))
         if self._wrapped is None:
             self._wrapped = processes.prepared(models, self._has_unused(inputs, known))
         with self._weights_perturbed(inputs, known, key.epoch, share) as (known, losses):
@@ -228,9 +233,10 @@ class Step:
         processes.average_buffers(buffers)
         if self.average is not None:
             self.average.update()
-        meter.add(terms, loss, logits, inputs.y, inputs.y_guide, share.counted)
+        truth = inputs.y if labels is y else y
+        meter.add(terms, loss, logits, truth, inputs.y_guide, share.counted)
         for each in self.method.epoch_losses:
-            each.update(logits, inputs.y, share.counted)
+            each.update(logits, truth, share.counted)
         if options.on_step is not None:
             options.on_step(StepRecord(key.epoch, key.step, x, y, x_adv, logits, terms, loss))
 
@@ -250,6 +256,9 @@ class Step:
         guides = range(1, 1 + len(self.models.guides))
         if guides and not self.method.train_guides and on in self.method.passes.guide:
             found["guide" if on == "x" else "guide_adversarial"] = self.models.frozen(inputs, guides)
+        if self.average is not None and on in self.method.passes.average:
+            with self.average.applied():
+                found["average" if on == "x" else "average_adversarial"] = self.models.frozen(inputs, range(1))
         return found
 
     def _forward(self, models: Any, inputs: Inputs, known: Logits) -> Logits:

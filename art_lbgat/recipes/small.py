@@ -17,6 +17,7 @@ _METHODS: dict[str, dict[str, Any]] = {
     "trades6": {"method": "trades", "weight": 6.0},
     "mart": {"method": "mart"},
     "fast-at": {"method": "fast-at", "max_iter": 1},
+    "adr": {"method": "adr", "run": {"ema_decay": 0.98}},
     "hat": {"method": "hat"},
     "bgat": {"method": "bgat"},
     "lbgat": {"method": "lbgat"},

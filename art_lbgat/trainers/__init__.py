@@ -2,6 +2,7 @@
 
 from art_lbgat.trainers.base import BaseTrainer
 from art_lbgat.trainers.baselines import (
+    ADRTrainer,
     ALPTrainer,
     FastATTrainer,
     MadryTrainer,
@@ -22,10 +23,12 @@ METHODS: dict[str, type[BaseTrainer]] = {
     "bgat": BGATTrainer,
     "lbgat": LBGATTrainer,
     "hat": HATTrainer,
+    "adr": ADRTrainer,
 }
 
 __all__ = [
     "METHODS",
+    "ADRTrainer",
     "ALPTrainer",
     "BGATTrainer",
     "FastATTrainer",

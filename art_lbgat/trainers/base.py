@@ -87,6 +87,8 @@ class BaseTrainer(Trainer, abc.ABC):
     #: Whether it has a guide, and whether that is trained as well.
     takes_guide: ClassVar[bool] = False
     train_guides: ClassVar[bool] = False
+    #: What makes other labels for attack and loss; see :class:`~art_lbgat.engine.step.Method`.
+    labels: Callable[[Mapping[str, Tensor], Tensor, float], Tensor] | None = None
     #: The argument that weights the second term of the loss, and its published value.
     weight_name: ClassVar[str | None] = None
     published_weight: ClassVar[float | None] = None
@@ -115,7 +117,7 @@ class BaseTrainer(Trainer, abc.ABC):
         self._guides = [TensorView(guide, name) for guide, name in zip(guides, names, strict=True)]
         for guide in self._guides:
             inputs.check_guide(guide, self._view)
-        self._method = Method(self.title, self.terms, passes, self.train_guides, epoch_losses)
+        self._method = Method(self.title, self.terms, passes, self.train_guides, epoch_losses, self.labels)
         self._rows: list[dict[str, Any]] = []
         self._fits = 0
         self._begun: dict[int, dict[str, Any]] = {}

@@ -23,7 +23,7 @@ from tests.conftest import CLASSES, make_classifier, make_data
 from tests.trainers.cases import TRAINERS, pgd
 
 N = 6
-LOGITS = {"adversarial", "natural", "guide", "helper"}
+LOGITS = {"adversarial", "natural", "guide", "helper", "average"}
 _NAN = [each(lambda: math.nan, lambda: math.inf, lambda: -math.inf)]
 _CLASSES = {name: trainer.__name__ for name, trainer in METHODS.items()}
 _RUN: dict[str, list[Strategy]] = {
@@ -80,6 +80,10 @@ def _constructor(method: str) -> Call:
             each(list, lambda: make_classifier(shape=(1, 4, 4), model=torch.nn.Flatten(), optimizer=None)),
             each(lambda: make_classifier(clip_values=(0.0, 255.0)), lambda: make_classifier(classes=3)),
         ]
+    if method == "adr":
+        pair = [*wrong.junk(), each(tuple, lambda: (0.5,), lambda: (-1.0, 1.0), lambda: ("a", 1.0), lambda: 0.5)]
+        wrongs |= {"interpolation": [*pair, each(lambda: (0.5, 1.5))], "temperature": [*pair, each(lambda: (0.0, 1.0))]}
+        wrongs["rebat_weight"] = wrong.number()
     if method in ("bgat", "hat"):
         wrongs["helper_weight"] = wrong.number(exclusive=method == "hat")
         wrongs["helper_step"] = wrong.number(exclusive=True)
@@ -296,6 +300,8 @@ def _objectives() -> Iterator[Call]:
         "alp": ("adversarial", "natural", "weight"),
         "trades": ("adversarial", "natural", "weight"),
         "mart": ("adversarial", "natural", "y", "weight"),
+        "rectified_labels": ("average", "y", "interpolation", "temperature"),
+        "average_kl": ("adversarial", "average", "weight"),
         "helper_cross_entropy": ("helper", "guide", "weight"),
         "adversarial_cross_entropy": ("adversarial", "y", "weight"),
         "boosted_cross_entropy": ("adversarial", "y"),
@@ -303,7 +309,7 @@ def _objectives() -> Iterator[Call]:
     }
     wrongs = {
         "y": [*wrong.label_tensor(CLASSES), changes(lambda y: y.int(), lambda y: y.numpy(), lambda y: y.float())],
-        "weight": wrong.number(),
+        **dict.fromkeys(("weight", "interpolation"), wrong.number()),
         "temperature": wrong.number(exclusive=True),
     }
     for name, names in takes.items():
@@ -312,6 +318,8 @@ def _objectives() -> Iterator[Call]:
             "guide": two,
             "natural": two,
             "helper": one,
+            "average": two,
+            "interpolation": 0.5,
             "y": y,
             "weight": 0.5,
             "temperature": 2.0,

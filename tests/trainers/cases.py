@@ -44,7 +44,8 @@ def _builder(name: str) -> Callable[..., Any]:
     """``(classifier, guide, attack, **options) -> trainer``; a method takes what it has a use for."""
 
     def build(classifier: Any, guide: Any = None, attack: Any = None, **kwargs: Any) -> Any:
-        options = {**OPTIONS, **kwargs}
+        short = {"ema_decay": 0.8} if name == "adr" else {}  # of runs of a few steps, the average is what is kept
+        options = {**OPTIONS, **short, **kwargs}
         if name == "natural":
             return METHODS[name](classifier, **options)
         if attack is None:

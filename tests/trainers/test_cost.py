@@ -47,6 +47,10 @@ CASES = {
     "hat": ("hat", {}, 1, 30, 1),
     "hat ensemble awp": ("hat", AWP, 2, 39, 2),
     "bgat helper": ("bgat", {"helper_weight": 0.5}, 1, 26, 2),
+    # The model's own average is one more forward of it for each input.
+    "adr": ("adr", {}, 0, 24, 0),
+    "adr rebat awp": ("adr", {"rebat_weight": 1.0, **AWP}, 0, 28, 0),
+    "rebat": ("adr", {"rebat_weight": 1.0, "interpolation": (0, 0)}, 0, 24, 0),
     # AWP: one more forward and full backward for each graph of the student; the guide runs once.
     "madry awp": ("madry", AWP, 0, 26, 0),
     "trades awp": ("trades", AWP, 0, 33, 0),
