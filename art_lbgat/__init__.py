@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from art_lbgat.engine.schedule import Cosine, OneCycle, StepSchedule
     from art_lbgat.runs import load
     from art_lbgat.trainers import (
+        ADRTrainer,
         ALPTrainer,
         BGATTrainer,
         FastATTrainer,
+        HATTrainer,
         LBGATTrainer,
         MadryTrainer,
         MARTTrainer,
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ADRTrainer",
     "ALPTrainer",
     "BGATTrainer",
     "Cosine",
     "FastATTrainer",
+    "HATTrainer",
     "LBGATTrainer",
     "MARTTrainer",
     "MadryTrainer",

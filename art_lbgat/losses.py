@@ -9,14 +9,14 @@ of a distance; whoever wants one side fixed detaches it. A new guidance loss is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from art_lbgat.checks import check_count, check_labels, check_number
+from art_lbgat.checks import check_choice, check_count, check_labels, check_number
 
 # Columns of the history that are no terms.
 _RESERVED = {
@@ -46,8 +46,29 @@ _CE: CrossEntropy = functional.cross_entropy
 #: What a guidance loss must look like: ``(adversarial, guide, y) -> Terms``.
 Guidance = Callable[[Tensor, Tensor, Tensor], Terms]
 
-#: What a regularizer must look like: ``(adversarial, natural, weight) -> Terms``.
-Regularizer = Callable[[Tensor, Tensor, float], Terms]
+#: What a regularizer must look like: ``(adversarial, natural, weight=, y=) -> Terms``.
+Regularizer = Callable[..., Terms]
+
+
+@runtime_checkable
+class EpochLoss(Protocol):
+    """A loss that learns from what an epoch held: the training loop calls these, and checkpoints hold its state.
+
+    ``logits`` are those of a step by name, ``counted=False`` says that its rows stand in for none. ``total`` sums a
+    tensor over all processes, which all call it; ``counted=False`` in ``load``: another process holds the sums.
+    """
+
+    def update(self, logits: Mapping[str, Tensor], y: Tensor, counted: bool) -> None:
+        """Take in a step; see :class:`EpochLoss`."""
+
+    def end_epoch(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Draw the conclusions of an epoch; see :class:`EpochLoss`."""
+
+    def state(self, total: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """What :meth:`load` takes, summed over all processes; see :class:`EpochLoss`."""
+
+    def load(self, state: Mapping[str, Tensor], device: torch.device, counted: bool) -> None:
+        """Go on from a state; see :class:`EpochLoss`."""
 
 
 def total(terms: Terms) -> Tensor:
@@ -112,6 +133,36 @@ def boosted_cross_entropy(adversarial: Tensor, y: Tensor) -> Terms:
     return {"adversarial_ce": Term(cross_entropy), "adversarial_margin": Term(margin)}
 
 
+def rectified_labels(average: Tensor, y: Tensor, interpolation: float, temperature: float) -> Tensor:
+    """``l_i p_i + (1 - l_i) y_i``, ``(N, C)``: the labels of ADR (arXiv 2305.12118, eqs. 3-5).
+
+    ``p = softmax(M_ema(x) / T)``, and ``l_i = clip(l - (max_k p_ik - p_iy), 0, 1)``.
+
+    :param average: ``M_ema(x)``, raw logits ``(N, C)``.
+    :param y: Labels, indices ``(N,)`` or probabilities ``(N, C)``, of which the largest is the class.
+    :param interpolation: ``l`` in [0, 1].
+    :param temperature: ``T > 0``.
+    """
+    _check(y, average=average)
+    check_number(interpolation, "interpolation")
+    check_number(temperature, "temperature", exclusive=True)
+    p = functional.softmax(average / temperature, dim=1)
+    hard, rows = (y, functional.one_hot(y, p.shape[1])) if y.ndim == 1 else (y.argmax(dim=1), y)
+    share = (interpolation - (p.amax(dim=1) - p.gather(1, hard[:, None]).squeeze(1))).clamp(0, 1)[:, None]
+    return share * p + (1 - share) * rows
+
+
+def average_kl(adversarial: Tensor, average: Tensor, weight: float = 1.0) -> Terms:
+    """``w * KL(softmax M_ema(x_adv) || softmax M_r(x_adv))``: the term ``average_kl`` of ReBAT (arXiv 2310.19360).
+
+    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
+    :param average: ``M_ema(x_adv)``, likewise.
+    :param weight: ``w >= 0``.
+    """
+    _check(weight=weight, adversarial=adversarial, average=average)
+    return {"average_kl": Term(_kl(average, adversarial), weight)}
+
+
 def guide_cross_entropy(guide: Tensor, y: Tensor, weight: float = 1.0, loss: CrossEntropy = _CE) -> Terms:
     """``b * CE(M_n(x), y)``, batch mean: the term ``guide_ce``, which keeps the learnable guide of LBGAT a classifier.
 
@@ -119,6 +170,17 @@ def guide_cross_entropy(guide: Tensor, y: Tensor, weight: float = 1.0, loss: Cro
     """
     _check(y, weight=weight, guide=guide)
     return {"guide_ce": Term(loss(guide, y), weight)}
+
+
+def helper_cross_entropy(helper: Tensor, guide: Tensor, weight: float = 0.5) -> Terms:
+    """``w * CE(M_r(x_h), argmax M_n(x_adv))``, batch mean: the term ``helper_ce`` of HAT (OpenReview BuD2LmNaU3a).
+
+    :param helper: ``M_r(x_h)`` with ``x_h = x + h (x_adv - x)``, raw logits ``(N, C)``.
+    :param guide: ``M_n(x_adv)``, likewise; only its largest counts.
+    :param weight: ``w >= 0``.
+    """
+    _check(weight=weight, helper=helper, guide=guide)
+    return {"helper_ce": Term(functional.cross_entropy(helper, guide.argmax(dim=1)), weight)}
 
 
 # --- guidance: how the robust model is pulled to the guide's logits (arXiv 2011.11164 and its ablation) --------------
@@ -169,13 +231,108 @@ def kl(adversarial: Tensor, guide: Tensor, y: Tensor) -> Terms:
     return {"guidance_kl": Term(_kl(guide, adversarial)), **adversarial_cross_entropy(adversarial, y)}
 
 
-GUIDANCE: dict[str, Guidance] = {"mse": mse, "mse+ce": mse_ce, "kd": kd, "kl": kl}
+def weighted_mse(adversarial: Tensor, other: Tensor, weights: Tensor) -> Tensor:
+    """``sum_i sum_jk w_ij w_ik ((n_ij - n_ik) - (a_ij - a_ik))^2 / (4 sum_i sum_jk w_ij w_ik)``, a scalar, in O(NC).
+
+    The distance of logits that no shift of all classes changes, classes weighted: for each sample
+    ``(sum_j w_j)^2 / 2`` times the variance of ``n - a`` under the weights. With rows that sum to 1 it is a mean.
+
+    :param adversarial: ``a``, logits ``(N, C)``.
+    :param other: ``n``, likewise.
+    :param weights: ``w >= 0``, ``(N, C)``, in each row at least one positive.
+    """
+    mass, difference = weights.sum(dim=1, keepdim=True), other - adversarial
+    centred = difference - (weights * difference).sum(dim=1, keepdim=True) / mass
+    return 0.5 * (mass * weights * centred.square()).sum() / mass.square().sum()
+
+
+class IKL:
+    """``beta * wMSE + alpha * SCE``: the improved KL divergence of arXiv 2305.13948, as guidance or regularizer.
+
+    ``wMSE`` is :func:`weighted_mse` of ``a = M_r(x_adv)`` and ``n`` (``M_n(x)`` as guidance, ``M_r(x)`` as
+    regularizer), with gradients into both; ``SCE = CE(softmax(a), softmax(n))``, batch mean, ``n`` fixed. The weights
+    of a sample of class ``y`` are row ``y`` of a C x C matrix, to the power ``gamma``: uniform in the first epoch, then
+    the mean of ``softmax(n / T)`` over that class in the epoch before (a class without samples keeps its row), from fit
+    to fit; of probabilities as labels the mean of the rows. ``"gkl"`` is ``T = 1``, ``gamma = 0.2`` (arXiv 2503.08038).
+    The terms are ``guidance_wmse`` and ``guidance_sce``, as regularizer ``ikl_wmse`` and ``ikl_sce``.
+
+    :param alpha: Weight of ``SCE``.
+    :param beta: Weight of ``wMSE``.
+    :param temperature: ``T > 0``.
+    :param gamma: Power of the weights, > 0.
+    :param of: What ``n`` is.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 4.0,
+        beta: float = 20.0,
+        temperature: float = 4.0,
+        gamma: float = 1.0,
+        of: Literal["guide", "natural"] = "guide",
+    ) -> None:
+        self.alpha, self.beta = check_number(alpha, "alpha"), check_number(beta, "beta")
+        self.temperature = check_number(temperature, "temperature", exclusive=True)
+        self.gamma = check_number(gamma, "gamma", exclusive=True)
+        self.of = check_choice(of, "of", ("guide", "natural"))
+        self._tensors: dict[str, Tensor] = {}  # "weights" in force, and "sums" over this epoch
+
+    def __call__(self, adversarial: Tensor, other: Tensor, y: Tensor, weight: float = 1.0) -> Terms:
+        """Both terms, times ``weight``; see :func:`mse`, where ``other`` is ``guide``."""
+        _check(y, weight=weight, adversarial=adversarial, **{self.of: other})
+        matrix = self._tensors.get("weights", self._uniform(other))
+        weights = matrix[y] if y.ndim == 1 else y.to(matrix) @ matrix
+        wmse = weighted_mse(adversarial, other, weights**self.gamma)
+        sce = functional.cross_entropy(adversarial, functional.softmax(other, dim=1).detach())
+        name = "guidance" if self.of == "guide" else "ikl"
+        return {f"{name}_wmse": Term(wmse, weight * self.beta), f"{name}_sce": Term(sce, weight * self.alpha)}
+
+    def update(self, logits: Mapping[str, Tensor], y: Tensor, counted: bool = True) -> None:
+        """See :class:`EpochLoss`."""
+        p = functional.softmax(logits[self.of].detach() / self.temperature, dim=1)
+        classes = functional.one_hot(y, p.shape[1]) if y.ndim == 1 else y
+        sums = classes.to(p).T @ p * counted
+        self._tensors["sums"] = self._tensors["sums"] + sums if "sums" in self._tensors else sums
+
+    def end_epoch(self, total: Callable[[Tensor], Tensor]) -> None:
+        """See :class:`EpochLoss`."""
+        sums = total(self._tensors.pop("sums"))
+        before = self._tensors.get("weights", self._uniform(sums))
+        samples = sums.sum(dim=1, keepdim=True)
+        self._tensors["weights"] = torch.where(samples > 0, sums / samples, before)
+
+    def state(self, total: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """See :class:`EpochLoss`."""
+        return {name: total(value) if name == "sums" else value for name, value in self._tensors.items()}
+
+    def load(self, state: Mapping[str, Tensor], device: torch.device, counted: bool = True) -> None:
+        """See :class:`EpochLoss`."""
+        found = {name: value.to(device) for name, value in state.items()}
+        self._tensors = {name: value * counted if name == "sums" else value for name, value in found.items()}
+
+    @staticmethod
+    def _uniform(like: Tensor) -> Tensor:
+        classes = like.shape[1]
+        return like.new_full((classes, classes), 1 / classes)
+
+
+#: Every guidance loss by name; each trainer takes a copy, with a state of its own.
+GUIDANCE: dict[str, Guidance] = {
+    "mse": mse,
+    "mse+ce": mse_ce,
+    "kd": kd,
+    "kl": kl,
+    "ikl": IKL(),
+    "gkl": IKL(temperature=1.0, gamma=0.2),
+}
+#: Those that depend on ``softmax(logits)`` alone.
+ON_PROBABILITIES = ("kd", "kl", "ikl", "gkl", "trades")
 
 
 # --- regularizers: how far the robust model's own answers on x_adv and x may lie apart -------------------------------
 
 
-def alp(adversarial: Tensor, natural: Tensor, weight: float = 1.0) -> Terms:
+def alp(adversarial: Tensor, natural: Tensor, weight: float = 1.0, y: Tensor | None = None) -> Terms:  # noqa: ARG001
     """``a * MSE(M_r(x_adv), M_r(x))``: adversarial logit pairing, the term ``alp`` (arXiv 1803.06373).
 
     Arguments: see :func:`mse`; here ``natural`` is ``M_r(x)`` and ``weight`` is ``a >= 0``.
@@ -184,7 +341,7 @@ def alp(adversarial: Tensor, natural: Tensor, weight: float = 1.0) -> Terms:
     return {"alp": Term(functional.mse_loss(adversarial, natural), weight)}
 
 
-def trades(adversarial: Tensor, natural: Tensor, weight: float = 6.0) -> Terms:
+def trades(adversarial: Tensor, natural: Tensor, weight: float = 6.0, y: Tensor | None = None) -> Terms:  # noqa: ARG001
     """``a * KL(softmax M_r(x) || softmax M_r(x_adv))``: the term ``trades_kl`` (arXiv 1901.08573, eq. 5, a = 1/lambda).
 
     Arguments: see :func:`alp`.
@@ -212,7 +369,13 @@ def mart(adversarial: Tensor, natural: Tensor, y: Tensor, weight: float = 5.0) -
     return {"mart_kl": Term((divergence * unsure).mean(), weight)}
 
 
-REGULARIZERS: dict[str, Regularizer] = {"alp": alp, "trades": trades}
+#: Every regularizer by name, as :data:`GUIDANCE`.
+REGULARIZERS: dict[str, Regularizer] = {
+    "alp": alp,
+    "trades": trades,
+    "ikl": IKL(of="natural"),
+    "gkl": IKL(temperature=1.0, gamma=0.2, of="natural"),
+}
 
 
 def _kl(of: Tensor, to: Tensor) -> Tensor:

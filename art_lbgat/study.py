@@ -48,7 +48,6 @@ Report = Callable[[int, int, dict[str, Any]], None]
 COUNTS = {"natural": "n", "pgd-20": "n", "autoattack": "n_autoattack"}  # the column of how many images
 MEASURES = tuple(COUNTS)
 _INDEX_SEED = 1000  # apart from the seeds of a study, so that two guides of one ensemble start differently
-_GUIDED = ("bgat", "lbgat")
 _MOST_MODELS = 7  # of a page, with a marker of their own each
 _MOST_IMAGES = 500
 _GRACE = 7.0  # seconds for a worker to end, of the ten that schedulers and containers give
@@ -410,7 +409,7 @@ def study_content(
     tasks = {arm: task for arm, task in plan_runs(options)[1] if task.seed == first}
     robust = "autoattack" if "autoattack_mean" in summary else "pgd-20"
     arms = list(summary.sort_values([f"{robust}_mean", "natural_mean"], ascending=False, kind="stable")["arm"])
-    guided = [arm for arm in arms if tasks[arm].recipe.method in _GUIDED]
+    guided = [arm for arm in arms if tasks[arm].recipe.guides]
     subject = (guided or arms)[0]
     arms = [subject, *(arm for arm in arms if arm != subject)][:_MOST_MODELS]
     data = first_data(options) if data is None else check_kind(data, "data", DataSet)
@@ -456,7 +455,7 @@ def _network(recipe: Recipe, model: str, path: Path, data: DataSet) -> PyTorchCl
 
 def _guide(task: Task, options: StudyOptions, folder: Path, data: DataSet) -> PyTorchClassifier | None:
     """The guide of a run: frozen ones are runs of their own, one that has learned lies beside its student."""
-    if task.recipe.method not in _GUIDED:
+    if not task.recipe.guides:
         return None
     model, recipe, path = task.recipe.guides[0], task.recipe, folder / f"{task.key}.guide.safetensors"
     if task.guides:

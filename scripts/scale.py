@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from art_lbgat.engine.cost import step_cost
+from art_lbgat.engine.step import Passes
 from art_lbgat.models import create_model
 
 #: Student, guide, input shape, classes.
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4096, help="global batch")
     parser.add_argument("--epochs", type=int, default=100)
     given = parser.parse_args()
-    ours = step_cost((11, 10), "value", guides=1, train_guides=True, perturbs_weights=False)
+    ours = step_cost((11, 10), Passes("value"), guides=1, train_guides=True, perturbs_weights=False)
     print(f"LBGAT0, K = 10: {ours} per step\n")
     units = ("parameters, M", "state, GB", "checkpoint, GB", "activations, MB per image", "traffic, GB per step")
     print(f"| student / guide | {' | '.join(units)} |")

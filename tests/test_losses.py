@@ -50,6 +50,34 @@ def ours_mart():
     return {**losses.boosted_cross_entropy(A, Y), **losses.mart(A, B, Y, 5.0)}
 
 
+def pairwise(a, n, weights):
+    """wMSE of DKL as its authors' code (v2) writes it, with a C x C tensor for each sample."""
+    delta_n, delta_a = (z.view(-1, 5, 1) - z.view(-1, 1, 5) for z in (n, a))
+    both = weights.view(-1, 5, 1) @ weights.view(-1, 1, 5)
+    return 0.25 * ((delta_n - delta_a) ** 2 * both).sum() / both.sum()
+
+
+def decoupled(a, n, weights, alpha=4.0, beta=20.0, gamma=1.0):
+    """``beta * wMSE + alpha * SCE`` of DKL."""
+    sce = -(F.softmax(n, dim=1).detach() * F.log_softmax(a, dim=1)).sum(1).mean()
+    return beta * pairwise(a, n, weights**gamma) + alpha * sce
+
+
+def learnt(loss):
+    """A loss that has seen an epoch of two steps, and its weights by the authors' loop; no sample is of class 4."""
+    sums = torch.zeros(5, 5)
+    for logits, y in ((A, Y % 4), (B, Y % 4)):
+        loss.update({loss.of: logits}, y, True)
+        sums = sums + F.one_hot(y, 5).float().t() @ F.softmax(logits.detach() / loss.temperature, dim=-1)
+    loss.end_epoch(lambda value: value)
+    weights = sums / sums.sum(dim=1, keepdim=True)
+    weights[4] = 1 / 5
+    return loss, weights
+
+
+IKL, IKL_W = learnt(losses.IKL())
+GKL, GKL_W = learnt(losses.IKL(temperature=1.0, gamma=0.2, of="natural"))
+
 # name: (ours, the equation, the weights of the terms by their names)
 MSE_CE = {"guidance_mse": 1, "adversarial_ce": 1}
 CASES = {
@@ -65,6 +93,16 @@ CASES = {
         lambda: 0.5 * cross_entropy(A, Y) + 2 * 0.5 * 4 * cross_entropy(A / 2, log_p(B / 2).exp()),
         {"adversarial_ce": 0.5, "guidance_kd": 4}),
     "kl": (lambda: losses.kl(A, B, Y), lambda: kl(B, A) + cross_entropy(A, Y), {"guidance_kl": 1, "adversarial_ce": 1}),
+    "ikl, first epoch": (
+        lambda: losses.GUIDANCE["ikl"](A, B, Y), lambda: decoupled(A, B, torch.full((6, 5), 0.2)),
+        {"guidance_wmse": 20, "guidance_sce": 4}),
+    "ikl": (lambda: IKL(A, B, Y), lambda: decoupled(A, B, IKL_W[Y]), {"guidance_wmse": 20, "guidance_sce": 4}),
+    "ikl soft": (lambda: IKL(A, B, SOFT), lambda: decoupled(A, B, SOFT @ IKL_W), {"guidance_wmse": 20, "guidance_sce": 4}),
+    "gkl, a regularizer": (
+        lambda: GKL(A, B, Y, weight=0.5), lambda: 0.5 * decoupled(A, B, GKL_W[Y], gamma=0.2),
+        {"ikl_wmse": 10, "ikl_sce": 2}),
+    "helper": (lambda: losses.helper_cross_entropy(A, B), lambda: 0.5 * cross_entropy(A, B.argmax(dim=1)), {"helper_ce": 0.5}),
+    "average kl": (lambda: losses.average_kl(A, B, 0.5), lambda: 0.5 * kl(B, A), {"average_kl": 0.5}),
     "guide ce": (lambda: losses.guide_cross_entropy(B, Y, 3.0), lambda: 3 * cross_entropy(B, Y), {"guide_ce": 3}),
     "alp": (lambda: losses.alp(A, B, 0.7), lambda: 0.7 * mse(A, B), {"alp": 0.7}),
     "trades": (lambda: losses.trades(A, B, 6.0), lambda: 6 * kl(B, A), {"trades_kl": 6}),
@@ -84,6 +122,53 @@ def test_value_gradients_and_terms_are_those_of_the_equation(ours, equation, wei
         options = {"retain_graph": True, "materialize_grads": True}
         got, want = (torch.autograd.grad(value, tensor, **options)[0] for value in (loss, expected))
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+
+
+def test_kl_is_a_weighted_mse_and_a_cross_entropy():
+    """Their gradients are equal: what IKL is made from."""
+    a, n = (value.detach().double().requires_grad_() for value in (A, B))
+    p = F.softmax(n, dim=1).detach()
+    parts = losses.weighted_mse(a.detach(), n, p) + F.cross_entropy(a, p)
+    for got, want in zip(*(torch.autograd.grad(value, (a, n)) for value in (parts, kl(n, a))), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-14)
+
+
+def test_wmse_does_not_see_a_shift_of_all_classes_and_mse_is_two_of_it_and_the_shift():
+    uniform = torch.full((6, 5), 0.2)
+    torch.testing.assert_close(losses.weighted_mse(A + 3, B, uniform), losses.weighted_mse(A, B, uniform))
+    shift = (B - A).mean(dim=1).square().mean()
+    torch.testing.assert_close(mse(A, B), 2 * losses.weighted_mse(A, B, uniform) + shift)
+
+
+def test_two_processes_learn_the_weights_of_one():
+    loss, weights = learnt(losses.IKL())
+    halves = [losses.IKL() for _ in range(2)]
+    for rank, half in enumerate(halves):
+        for logits in (A, B):
+            half.update({"guide": logits[3 * rank : 3 * rank + 3]}, (Y % 4)[3 * rank : 3 * rank + 3], True)
+            half.update({"guide": logits[:2]}, Y[:2], False)  # rows that stand in for none
+    held = [half.state(lambda value: value)["sums"] for half in halves]
+    resumed = [losses.IKL() for _ in range(2)]
+    for rank, half in enumerate(resumed):  # from a checkpoint, which holds the sums of both
+        half.load({"sums": sum(held)}, CPU, counted=rank == 0)
+    for half in (*halves, *resumed[:1]):
+        half.end_epoch(lambda value, half=half: sum(held) if half in halves else value)
+        torch.testing.assert_close(half.state(None)["weights"], weights)
+    assert not resumed[1].state(lambda value: value)["sums"].any()
+    torch.testing.assert_close(loss.state(None)["weights"].sum(dim=1), torch.ones(5))
+
+
+def test_rectified_labels_are_those_of_the_formula_and_probabilities():
+    found = losses.rectified_labels(B.detach(), Y, 0.8, 2.0)
+    for row, logits, y in zip(found, B.detach(), Y.tolist(), strict=True):
+        p = (logits / 2.0).exp() / (logits / 2.0).exp().sum()
+        share = min(1.0, max(0.0, 0.8 - (p.max() - p[y]).item()))
+        expected = [share * p[k].item() + (1 - share) * (k == y) for k in range(5)]
+        assert row.tolist() == pytest.approx(expected, rel=1e-5)
+    hard = torch.zeros(6, 5)
+    hard[range(6), Y] = 1
+    torch.testing.assert_close(losses.rectified_labels(B, hard, 0.8, 2.0), losses.rectified_labels(B, Y, 0.8, 2.0))
+    torch.testing.assert_close(losses.rectified_labels(B, SOFT, 0.0, 2.0), SOFT)
 
 
 def test_soft_labels_count_as_their_largest_class_in_mart():
@@ -112,8 +197,11 @@ def test_total_adds_in_order_and_leaves_out_weight_zero():
 
 
 def test_the_tables_hold_what_the_paper_compares():
-    assert set(losses.GUIDANCE) == {"mse", "mse+ce", "kd", "kl"}
-    assert set(losses.REGULARIZERS) == {"alp", "trades"}
+    assert set(losses.GUIDANCE) == {"mse", "mse+ce", "kd", "kl", "ikl", "gkl"}
+    assert set(losses.REGULARIZERS) == {"alp", "trades", "ikl", "gkl"}
+    for table in (losses.GUIDANCE, losses.REGULARIZERS):
+        assert (table["ikl"].alpha, table["ikl"].beta, table["ikl"].temperature, table["ikl"].gamma) == (4, 20, 4, 1)
+        assert (table["gkl"].alpha, table["gkl"].beta, table["gkl"].temperature, table["gkl"].gamma) == (4, 20, 1, 0.2)
     for guidance in losses.GUIDANCE.values():
         check_guidance(guidance, 5, CPU)
 
@@ -136,6 +224,9 @@ REFUSED = {
     "rows no probabilities": (lambda: losses.adversarial_cross_entropy(A, 2 * SOFT), ValueError, "y: expected rows that are one-hot or probabilities"),
     "negative weight": (lambda: losses.trades(A, B, -1.0), ValueError, "weight: expected a finite number >= 0, got -1.0"),
     "weight above 1": (lambda: losses.kd(A, B, Y, weight=1.5), ValueError, r"weight: expected a number in \[0, 1\], got 1.5"),
+    "gamma 0": (lambda: losses.IKL(gamma=0), ValueError, "gamma: expected a finite number > 0, got 0"),
+    "of nothing": (lambda: losses.IKL(of="natral"), ValueError, "of: .*did you mean 'natural'"),
+    "pairs": (lambda: losses.rectified_labels(A, Y, -1.0, 2.0), ValueError, "interpolation: expected a finite number >= 0"),
     "temperature 0": (lambda: losses.kd(A, B, Y, temperature=0.0), ValueError, "temperature: expected a finite number > 0"),
     "terms no dictionary": (lambda: total([Term(ONE)]), TypeError, "terms: expected a dictionary from names to Term"),
     "a value no tensor": (lambda: total({"a": Term(1.0)}), TypeError, "terms: expected a tensor and a number under 'a'"),

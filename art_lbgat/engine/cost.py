@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from art_lbgat.engine.step import Natural
+from art_lbgat.engine.step import Passes
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,11 @@ class Cost:
 
 
 def step_cost(
-    attack: tuple[int, int] | None, natural: Natural, *, guides: int, train_guides: bool, perturbs_weights: bool
+    attack: tuple[int, int] | None, passes: Passes, *, guides: int, train_guides: bool, perturbs_weights: bool
 ) -> Cost:
     """The floor of unavoidable passes of one step; ``attack`` has the forwards and backwards of the attack, if any."""
     forwards, backwards = attack or (0, 0)
-    graphs = (attack is not None) + (natural == "graph")
+    graphs = (attack is not None) + (passes.natural == "graph") + (passes.helper_step is not None)
     full = 2 * graphs if perturbs_weights else graphs
-    return Cost(forwards + full + (natural == "value"), backwards, full, guides, guides if train_guides else 0)
+    student = forwards + full + (passes.natural == "value") + len(passes.average)
+    return Cost(student, backwards, full, guides * len(passes.guide), guides if train_guides else 0)

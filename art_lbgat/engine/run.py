@@ -170,6 +170,8 @@ class Run:
                 scheduler.step(error)
         if self._selection.stop is not None:
             logger.warning("%s stops after epoch %d of %d: %s.", *where, self._selection.stop)
+        for each in self.method.epoch_losses:  # not before validation, where a run may stop within its epoch
+            each.end_epoch(self.processes.total)
         self._epoch += 1
         self._step_in_epoch, self._seconds, self._meter = 0, 0.0, Meter()
         self._after_epoch()
@@ -332,6 +334,7 @@ class Run:
             "rates": self._rates,
             "scaler": None if self._scaler is None else self._scaler.state_dict(),
             "average": None if self._average is None else self._average.state(),
+            "epoch_losses": [each.state(self.processes.total) for each in self.method.epoch_losses],
             "selection": self._selection.state(),
             "randomness": random_states(),
             "stream": self.stream.state(at_start=not self._step_in_epoch),
@@ -363,6 +366,8 @@ class Run:
             self._scaler.load_state_dict(state["scaler"])
         if self._average is not None:
             self._average.load(state["average"])
+        for loss, kept in zip(self.method.epoch_losses, state["epoch_losses"], strict=True):
+            loss.load(kept, self.student.device, counted=self.processes.is_main)
         self._selection.load(state["selection"])
         self.key = Key(state["seed"], state["fit"])
         self._epoch, self._steps = state["epoch"], state["steps"]

@@ -18,13 +18,14 @@ from art_lbgat.engine.averaging import Average
 from art_lbgat.engine.history import Meter, StepRecord
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.perturbation import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
-from art_lbgat.losses import Terms, total
+from art_lbgat.losses import EpochLoss, Terms, total
 from art_lbgat.memory import to_device
 from art_lbgat.preserve import Key, Modes, preserved_randomness, seed_everything
 from art_lbgat.processes import Processes, Share
 
 Logits = dict[str, Tensor]
 Natural = Literal["none", "value", "graph"]
+On = Literal["x", "x_adv"]
 _BY_SAMPLE = ("x", "x_adv", "logits")  # the ends of the names of what has a row per sample
 
 
@@ -33,24 +34,44 @@ class NonFiniteError(FloatingPointError, ValueError):
 
 
 @dataclass(frozen=True)
+class Passes:
+    """The forward passes that a loss needs beside ``M_r(x_adv)``, and the names of their logits.
+
+    ``"natural"`` is ``M_r(x)``, of which ``natural`` asks for nothing, the value, or the graph for gradients.
+    ``"helper"`` is ``M_r(x + h (x_adv - x))``, h being ``helper_step``. ``"guide"`` is ``M_n(x)``,
+    ``"guide_adversarial"`` is ``M_n(x_adv)`` of frozen guides, where ``guide`` has these inputs; so are ``"average"``
+    and ``"average_adversarial"`` of the student's own average (``ema_decay``), in eval mode, and ``average``.
+    """
+
+    natural: Natural = "none"
+    helper_step: float | None = None
+    guide: tuple[On, ...] = ("x",)
+    average: tuple[On, ...] = ()
+
+
+@dataclass(frozen=True)
 class Method:
     """What makes one method different from another: its loss, and which forward passes that needs.
 
-    ``terms`` is ``(logits, y, y_guide) -> Terms``, with ``"adversarial"``, ``"natural"`` and ``"guide"`` logits where
-    they are asked for. ``natural`` is what it needs of ``M_r(x)``: nothing, its value, or its graph for gradients.
+    ``terms`` is ``(logits, y, y_guide) -> Terms``, with ``"adversarial"`` logits, and those that ``passes`` asks for.
+    ``epoch_losses`` are those of its losses that learn from epochs. ``labels`` makes the labels that attack and loss
+    take, from what frozen models say of x, the true ones, and the share of the run that is done.
     """
 
     title: str
     terms: Callable[[Mapping[str, Tensor], Tensor, Tensor], Terms]
-    natural: Natural
+    passes: Passes
     train_guides: bool = False
+    epoch_losses: Sequence[EpochLoss] = ()
+    labels: Callable[[Mapping[str, Tensor], Tensor, float], Tensor] | None = None
 
 
 class Inputs(NamedTuple):
-    """What one step gives the models, preprocessed for each, and the labels of the student and of the guides."""
+    """What one step gives the models that it trains, preprocessed for each, and the labels of student and guides."""
 
     adversarial: Tensor | None
     natural: Tensor | None
+    helper: Tensor | None
     guides: Sequence[Tensor]
     y: Tensor
     y_guide: Tensor
@@ -59,7 +80,7 @@ class Inputs(NamedTuple):
 class Models(nn.Module):
     """Student and guides as one module, the only one that is ever wrapped for several processes.
 
-    The student's forwards come first, adversarial before natural, then the guides': batch-norm statistics of the
+    The student's forwards come first, adversarial, natural, helper, then the guides': batch-norm statistics of the
     student move in that order. ``forwards`` run the student and each guide on preprocessed inputs. Several guides are
     an ensemble, whose output is the mean of the logits.
     """
@@ -83,8 +104,9 @@ class Models(nn.Module):
         return [self.student, *(self.guides if self._method.train_guides else [])]
 
     def attack_modes(self) -> None:
-        """The student as it is attacked: in eval mode, with frozen parameters."""
-        self._modes[0].evaluate()
+        """The student as it is attacked, and frozen guides: in eval mode, with frozen parameters."""
+        for modes in self._modes[:1] if self._method.train_guides else self._modes:
+            modes.evaluate()
 
     def train_modes(self) -> None:
         """All as they are trained; frozen guides in eval mode."""
@@ -96,42 +118,57 @@ class Models(nn.Module):
     def inputs(self, x: Tensor, x_adv: Tensor | None, y: Tensor, make_seed: Callable[[], int]) -> Inputs:
         """Preprocess for each model, all with the same random draws where defences draw in training."""
         student, *guides = self._views
-        seed = make_seed() if any(view.draws_in_training for view in self._views) else 0
-        adversarial = natural = None
+        passes, learning = self._method.passes, guides if self._method.train_guides else []
+        seed = make_seed() if any(view.draws_in_training for view in (student, *learning)) else 0
+        adversarial = natural = helper = None
         y_student = y_guide = y
         if x_adv is not None:
             adversarial, y_student = student.fit_inputs(x_adv, y, seed)
-        if self._method.natural != "none":
+        if passes.natural != "none":
             # the same labels again: the defences draw from one seed
             natural, y_student = student.fit_inputs(x, y, seed)
+        if passes.helper_step is not None and x_adv is not None:
+            helper, _ = student.fit_inputs(x + passes.helper_step * (x_adv - x), y, seed)
         guide_inputs = []
-        for guide in guides:
-            if self._method.train_guides:
-                inputs, y_guide = guide.fit_inputs(x, y, seed)
-            else:
-                with torch.no_grad():
-                    inputs = guide.predict_inputs(x)
+        for guide in learning:
+            inputs, y_guide = guide.fit_inputs(x, y, seed)
             guide_inputs.append(inputs)
-        return Inputs(adversarial, natural, guide_inputs, y_student, y_guide)
+        return Inputs(adversarial, natural, helper, guide_inputs, y_student, y_guide)
 
-    def forward(self, adversarial: Tensor | None, natural: Tensor | None, guide_inputs: Sequence[Tensor]) -> Logits:
-        """``M_r(x_adv)``, ``M_r(x)``, ``M_n(x)`` as ``"adversarial"``, ``"natural"``, ``"guide"``, with inputs."""
+    @torch.no_grad()
+    def frozen(self, x: Tensor, models: range) -> Tensor:
+        """Mean logits of models in eval mode on raw inputs, without a graph; 0 is the student."""
+        return _mean([self._logits(i, self._views[i].predict_inputs(x)) for i in models])
+
+    def forward(
+        self,
+        adversarial: Tensor | None,
+        natural: Tensor | None,
+        guide_inputs: Sequence[Tensor],
+        helper: Tensor | None = None,
+    ) -> Logits:
+        """The logits of what is trained, by their names in :class:`Passes`, of the inputs that are there."""
         outputs: Logits = {}
         grad = torch.is_grad_enabled()
         if adversarial is not None:
             outputs["adversarial"] = self._logits(0, adversarial)
         if natural is not None:
             # Without a graph where only its value counts; batch-norm statistics move all the same.
-            with torch.set_grad_enabled(grad and self._method.natural == "graph"):
+            with torch.set_grad_enabled(grad and self._method.passes.natural == "graph"):
                 outputs["natural"] = self._logits(0, natural)
+        if helper is not None:
+            outputs["helper"] = self._logits(0, helper)
         if guide_inputs:
             with torch.set_grad_enabled(grad and self._method.train_guides):
-                logits = [self._logits(i, x) for i, x in enumerate(guide_inputs, 1)]
-                outputs["guide"] = logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0)
+                outputs["guide"] = _mean([self._logits(i, x) for i, x in enumerate(guide_inputs, 1)])
         return outputs
 
     def _logits(self, model: int, inputs: Tensor) -> Tensor:
         return self._views[model].read(self._forwards[model](inputs))
+
+
+def _mean(logits: Sequence[Tensor]) -> Tensor:
+    return logits[0] if len(logits) == 1 else torch.stack(list(logits)).mean(dim=0)
 
 
 @dataclass(eq=False)
@@ -170,13 +207,18 @@ class Step:
         seed_everything(key.derive(self._own("step")))
         buffers = [(b, b.clone()) for m in models.trained() for b in m.buffers()] if processes.world > 1 else []
 
-        x_adv = self._attack(x, y, key, share, progress)
+        models.attack_modes()
+        known = self._frozen("x", x)
+        labels = y if self.method.labels is None else self.method.labels(known, y, progress)
+        x_adv = self._attack(x, labels, key, share, progress)
+        if x_adv is not None:
+            known |= self._frozen("x_adv", x_adv)
         models.train_modes()
-        inputs = models.inputs(x, x_adv, y, lambda: key.derive(self._own("defences")))
+        inputs = models.inputs(x, x_adv, labels, lambda: key.derive(self._own("defences")))
         if self._wrapped is None:
-            self._wrapped = processes.prepared(models, self._has_unused(inputs))
-        with self._weights_perturbed(inputs, key.epoch, share) as (guide_logits, losses):
-            logits = self._forward(self._wrapped, inputs, guide_logits)
+            self._wrapped = processes.prepared(models, self._has_unused(inputs, known))
+        with self._weights_perturbed(inputs, known, key.epoch, share) as (known, losses):
+            logits = self._forward(self._wrapped, inputs, known)
             if key.epoch == 1 and key.step == 0:
                 check_outputs(logits, len(x))
             terms = self.method.terms(logits, inputs.y, inputs.y_guide)
@@ -193,7 +235,10 @@ class Step:
         processes.average_buffers(buffers)
         if self.average is not None:
             self.average.update(progress)
-        meter.add(terms, loss, logits, inputs.y, inputs.y_guide, share.counted)
+        truth = inputs.y if labels is y else y
+        meter.add(terms, loss, logits, truth, inputs.y_guide, share.counted)
+        for each in self.method.epoch_losses:
+            each.update(logits, truth, share.counted)
         if options.on_step is not None:
             options.on_step(StepRecord(key.epoch, key.step, x, y, x_adv, logits, terms, loss))
 
@@ -204,54 +249,64 @@ class Step:
     def _attack(self, x: Tensor, y: Tensor, key: Key, share: Share, progress: float) -> Tensor | None:
         if self.adversary is None:
             return None
-        self.models.attack_modes()
         starts = self.adversary.starts(x, key, share)
         scaled = self.options.eps_factor(key.epoch, progress), self.options.attack_steps(progress)
         return self.adversary.examples(x, y, key, starts, *scaled, self._own("attack"))
 
-    def _forward(self, models: Any, inputs: Inputs, guide_logits: Tensor | None) -> Logits:
-        """All logits; the guides are not run again where theirs are known."""
-        logits: Logits = models(inputs.adversarial, inputs.natural, inputs.guides if guide_logits is None else ())
-        return logits if guide_logits is None else {**logits, "guide": guide_logits}
+    def _frozen(self, on: On, inputs: Tensor) -> Logits:
+        """What the models that are not trained say of these raw inputs."""
+        found: Logits = {}
+        guides = range(1, 1 + len(self.models.guides))
+        if guides and not self.method.train_guides and on in self.method.passes.guide:
+            found["guide" if on == "x" else "guide_adversarial"] = self.models.frozen(inputs, guides)
+        if self.average is not None and on in self.method.passes.average:
+            with self.average.applied():
+                found["average" if on == "x" else "average_adversarial"] = self.models.frozen(inputs, range(1))
+        return found
+
+    def _forward(self, models: Any, inputs: Inputs, known: Logits) -> Logits:
+        """All logits; guides that learn are not run again where theirs are known."""
+        guides = () if "guide" in known else inputs.guides
+        return {**models(inputs.adversarial, inputs.natural, guides, inputs.helper), **known}
 
     @contextmanager
     def _weights_perturbed(
-        self, inputs: Inputs, epoch: int, share: Share
-    ) -> Iterator[tuple[Tensor | None, list[Tensor]]]:
+        self, inputs: Inputs, known: Logits, epoch: int, share: Share
+    ) -> Iterator[tuple[Logits, list[Tensor]]]:
         """The student's weights moved by AWP inside the block, where it is on.
 
-        Yields the guide's logits, if they can be used again, and the loss that gave the direction.
+        Yields the logits that are known, with those of guides that learn, and the loss that gave the direction.
 
         The guide is run once, here, and its logits go into both losses: AWP moves the student only. With several
         processes a guide that learns is run again inside the block, where its gradients are those that are reduced.
         """
         if not self.options.perturbs_weights(epoch):
-            yield None, []
+            yield known, []
             return
         # With weight 0, M_r(x) moves batch-norm statistics and nothing else; here even these are put back.
-        needed = inputs if self.method.natural == "graph" else inputs._replace(natural=None)
+        needed = inputs if self.method.passes.natural == "graph" else inputs._replace(natural=None)
         parameters = perturbed_parameters(self.models.student, self.optimizers)
         again = self.processes.world > 1 and self.method.train_guides
         with buffers_kept(self.models if again else self.models.student):
-            logits = self._forward(self.models, needed, None)
-            guide_logits = logits.get("guide")
-            if guide_logits is not None:
-                logits["guide"] = guide_logits.detach()
-            if self.method.natural == "value":
+            logits = self._forward(self.models, needed, known)
+            if self.method.train_guides:
+                known = known if again else {**known, "guide": logits["guide"]}
+                logits["guide"] = logits["guide"].detach()
+            if self.method.passes.natural == "value":
                 logits["natural"] = logits["adversarial"].detach()
             loss = total(self.method.terms(logits, inputs.y, inputs.y_guide))
             gamma = self.options.awp_gamma or 0.0
             moves = weight_perturbation(loss, parameters, gamma, lambda g: self.processes.mean_of_batch(g, share))
         with weights_perturbed(parameters, moves):
-            yield None if again else guide_logits, [loss.detach()]
+            yield known, [loss.detach()]
 
-    def _has_unused(self, inputs: Inputs) -> bool:
+    def _has_unused(self, inputs: Inputs, known: Logits) -> bool:
         """Whether a parameter takes no part in a step, which DDP has to know; one more forward and backward."""
         if self.processes.world == 1:
             return False
         parameters = [p for p in self.models.parameters() if p.requires_grad]
         with buffers_kept(self.models), preserved_randomness():
-            logits = self._forward(self.models, inputs, None)
+            logits = self._forward(self.models, inputs, known)
             loss = total(self.method.terms(logits, inputs.y, inputs.y_guide))
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         return bool(self.processes.largest([any(gradient is None for gradient in gradients)])[0])
@@ -314,8 +369,9 @@ def check_outputs(logits: Mapping[str, Tensor], inputs: int) -> None:
         raise ValueError(f"guide: its logits and those of the classifier must be of one dtype, got {dtypes}.")
     for name, values in logits.items():
         if len(values) != inputs:
+            model = "guide" if "guide" in name else "classifier"
             raise ValueError(
-                f"{'guide' if name == 'guide' else 'classifier'}: {inputs} samples gave {len(values)} {name} outputs; "
+                f"{model}: {inputs} samples gave {len(values)} {name} outputs; "
                 "a preprocessing defence that changes the number of samples cannot be used here."
             )
 

@@ -24,6 +24,7 @@ from art_lbgat.models import create_classifier, create_model
 from art_lbgat.preserve import preserved_randomness
 from art_lbgat.trainers import METHODS, NaturalTrainer
 from art_lbgat.trainers.base import BaseTrainer
+from art_lbgat.trainers.guided import GuidedTrainer
 from art_lbgat.weights import load_weights
 
 if TYPE_CHECKING:
@@ -173,9 +174,10 @@ def _trainer(
     kind = TRADESAttack if recipe.attack == "trades" else PGDAttack
     norm = math.inf if recipe.norm == "inf" else 2.0
     attack = kind(classifier, norm=norm, eps=recipe.eps, eps_step=recipe.step, max_iter=recipe.max_iter)
-    if not guides:
+    given = [guides[0] if method.train_guides else guides] if guides else []
+    if not issubclass(method, GuidedTrainer):
         weight = {} if method.weight_name is None else {method.weight_name: recipe.regularizer_weight}
-        return make(classifier, attack, options=options, **weight)
+        return make(classifier, *given, attack, options=options, **weight)
     settings: dict[str, Any] = {
         "guidance": recipe.guidance,
         "regularizer": recipe.regularizer,
@@ -186,4 +188,4 @@ def _trainer(
         settings["guidance"] = partial(kd, temperature=recipe.kd_temperature, weight=recipe.kd_weight)
     if method.train_guides:
         settings["guide_ce_weight"] = recipe.guide_ce_weight
-    return make(classifier, guides[0] if method.train_guides else guides, attack, **settings)
+    return make(classifier, *given, attack, **settings)

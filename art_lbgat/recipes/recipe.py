@@ -74,19 +74,19 @@ class Recipe:
     """Everything that decides a run, except seed, device and where the data lies.
 
     :param id: Its name.
-    :param method: ``"natural"``, ``"madry"``, ``"alp"``, ``"trades"``, ``"mart"``, ``"fast-at"``, ``"bgat"`` or
-        ``"lbgat"``.
+    :param method: A name in ``METHODS``, such as ``"madry"``, ``"trades"``, ``"bgat"``, ``"lbgat"`` or ``"hat"``.
     :param data: A name that :func:`art_lbgat.data.load_data` knows.
     :param model: The robust model, a name that :func:`art_lbgat.models.create_model` knows.
-    :param guides: The guides' models: one for ``lbgat``, one or several for ``bgat``, none otherwise.
-    :param guide_recipe: Id of the recipe that trains the frozen guides of ``bgat``.
+    :param guides: The guides' models: one for ``lbgat``, one or several for ``bgat`` and ``hat``, none otherwise.
+    :param guide_recipe: Id of the recipe that trains frozen guides.
     :param sub_block1: Build ``wrn-*`` models with the unused block that released LBGAT weights hold.
-    :param guidance: ``"mse"``, ``"mse+ce"``, ``"kd"`` or ``"kl"``.
+    :param guidance: A name in ``GUIDANCE``: ``"mse"``, ``"mse+ce"``, ``"kd"``, ``"kl"``, ``"ikl"`` or ``"gkl"``.
     :param kd_temperature: Temperature ``T`` of ``"kd"``.
     :param kd_weight: Weight ``b`` of ``"kd"``.
     :param guide_ce_weight: Weight of the guide's cross-entropy (``lbgat``).
-    :param regularizer: ``None``, ``"alp"`` or ``"trades"`` (``bgat``, ``lbgat``).
-    :param weight: Weight of the regularizer, of ``alp``, ``trades`` or ``mart``; None is the published one (1, 6, 5).
+    :param regularizer: ``None``, ``"alp"``, ``"trades"``, ``"ikl"`` or ``"gkl"`` (``bgat``, ``lbgat``).
+    :param weight: Weight of the regularizer, or of the second term of ``alp``, ``trades`` or ``mart``; None is the
+        published one.
     :param norm: ``"inf"`` or ``"2"``.
     :param eps: Radius in units of [0, 1].
     :param eps_step: Length of an attack step; None is ``2.5 * eps / max_iter`` (``1.25 * eps`` for ``fast-at``).
@@ -190,9 +190,9 @@ class Recipe:
         """Refuse what the method would ignore, so that no recipe says one thing and trains another."""
         method = METHODS[self.method]
         guided, count = issubclass(method, GuidedTrainer), len(self.guides)
-        fits = count == 0 if not guided else count == 1 if method.train_guides else count >= 1
-        if not fits:
-            expected = "no guide" if not guided else "one guide" if method.train_guides else "one guide or several"
+        expected, most = ("one guide", 1) if method.train_guides else ("one guide or several", count)
+        if not (1 <= count <= most if method.takes_guide else count == 0):
+            expected = expected if method.takes_guide else "no guide"
             raise ValueError(f"guides: expected {expected} for method {self.method!r}, got {self.guides}.")
         ignored = {
             "regularizer": not guided,

@@ -9,7 +9,6 @@ from art_lbgat.checks import check_choice, check_kind
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.recipes.recipe import RECIPES, Recipe
 from art_lbgat.trainers import METHODS
-from art_lbgat.trainers.guided import GuidedTrainer
 
 _METHODS: dict[str, dict[str, Any]] = {
     "natural": {"method": "natural"},
@@ -18,11 +17,16 @@ _METHODS: dict[str, dict[str, Any]] = {
     "trades6": {"method": "trades", "weight": 6.0},
     "mart": {"method": "mart"},
     "fast-at": {"method": "fast-at", "max_iter": 1},
+    "adr": {"method": "adr", "run": {"ema_decay": 0.98}},
+    "hat": {"method": "hat"},
     "bgat": {"method": "bgat"},
     "lbgat": {"method": "lbgat"},
     "lbgat-alp": {"method": "lbgat", "regularizer": "alp", "weight": 1.0},
     "lbgat0": {"method": "lbgat", "regularizer": "trades", "weight": 0.0},
     "lbgat6": {"method": "lbgat", "regularizer": "trades", "weight": 6.0},
+    # Without clipping the weight of 20 makes the first epochs diverge.
+    "lbgat-ikl": {"method": "lbgat", "guidance": "ikl", "run": {"max_grad_norm": 5.0}},
+    "lbgat-gkl": {"method": "lbgat", "guidance": "gkl", "run": {"max_grad_norm": 5.0}},
 }
 
 _DIGITS: dict[str, Any] = {
@@ -45,11 +49,12 @@ def _family(prefix: str, common: dict[str, Any]) -> list[Recipe]:
     recipes = []
     for name, own in _METHODS.items():
         method, settings = METHODS[own["method"]], {**common, **own}
-        if issubclass(method, GuidedTrainer):
+        settings["run"] = replace(common["run"], **own.get("run", {}))
+        if method.takes_guide:
             settings["guides"] = (common["model"],)
             settings["guide_recipe"] = None if method.train_guides else f"{prefix}-natural"
         if method.attack_kind == "none":
-            settings["run"] = replace(common["run"], eps_warmup_epochs=0)
+            settings["run"] = replace(settings["run"], eps_warmup_epochs=0)
         recipes.append(Recipe(id=f"{prefix}-{name}", **settings))
     return recipes
 

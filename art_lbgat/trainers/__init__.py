@@ -2,6 +2,7 @@
 
 from art_lbgat.trainers.base import BaseTrainer
 from art_lbgat.trainers.baselines import (
+    ADRTrainer,
     ALPTrainer,
     FastATTrainer,
     MadryTrainer,
@@ -9,7 +10,7 @@ from art_lbgat.trainers.baselines import (
     NaturalTrainer,
     TRADESTrainer,
 )
-from art_lbgat.trainers.guided import BGATTrainer, LBGATTrainer
+from art_lbgat.trainers.guided import BGATTrainer, HATTrainer, LBGATTrainer
 
 #: The trainer of each method by its name in recipes and tables.
 METHODS: dict[str, type[BaseTrainer]] = {
@@ -21,13 +22,17 @@ METHODS: dict[str, type[BaseTrainer]] = {
     "fast-at": FastATTrainer,
     "bgat": BGATTrainer,
     "lbgat": LBGATTrainer,
+    "hat": HATTrainer,
+    "adr": ADRTrainer,
 }
 
 __all__ = [
     "METHODS",
+    "ADRTrainer",
     "ALPTrainer",
     "BGATTrainer",
     "FastATTrainer",
+    "HATTrainer",
     "LBGATTrainer",
     "MARTTrainer",
     "MadryTrainer",

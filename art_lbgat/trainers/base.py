@@ -27,7 +27,7 @@ from art_lbgat.engine.cost import Cost, step_cost
 from art_lbgat.engine.options import RunOptions, run_options
 from art_lbgat.engine.run import Run
 from art_lbgat.engine.schedule import OneCycle
-from art_lbgat.engine.step import Method, Natural
+from art_lbgat.engine.step import Method, Natural, Passes
 from art_lbgat.engine.validation import States, Validation
 from art_lbgat.fingerprint import (
     MAY_CHANGE,
@@ -37,7 +37,7 @@ from art_lbgat.fingerprint import (
     optimizer_settings,
     surroundings,
 )
-from art_lbgat.losses import CrossEntropy, Terms
+from art_lbgat.losses import CrossEntropy, EpochLoss, Terms
 from art_lbgat.preserve import Key, Modes, draw_seed
 from art_lbgat.processes import Processes, join_processes
 from art_lbgat.trainers import inputs
@@ -67,8 +67,8 @@ class BaseTrainer(Trainer, abc.ABC):
     :param classifier: The classifier to make robust, with an optimizer.
     :param attack: The attack that makes ``x_adv``; None is the method's own.
     :param guides: The guides, or none.
-    :param regularizer: The name of the regularizer, for methods that take one.
-    :param weight: The weight of the method's second term, for methods that have one.
+    :param needs: The method's own attack and passes, where they are not those of :meth:`needs` without arguments.
+    :param epoch_losses: The losses among its terms that learn from epochs.
     :param options: A :class:`~art_lbgat.engine.options.RunOptions`.
     :param run: Its fields as keywords instead.
     :raises TypeError: Arguments of the wrong type.
@@ -85,8 +85,11 @@ class BaseTrainer(Trainer, abc.ABC):
     takes_loss: ClassVar[bool] = False
     #: Whether its terms depend on ``softmax(logits)`` alone, so that a model may end in softmax.
     on_probabilities: bool = False
-    #: Whether the guides are trained as well.
+    #: Whether it has a guide, and whether that is trained as well.
+    takes_guide: ClassVar[bool] = False
     train_guides: ClassVar[bool] = False
+    #: What makes other labels for attack and loss; see :class:`~art_lbgat.engine.step.Method`.
+    labels: Callable[[Mapping[str, Tensor], Tensor, float], Tensor] | None = None
     #: The argument that weights the second term of the loss, and its published value.
     weight_name: ClassVar[str | None] = None
     published_weight: ClassVar[float | None] = None
@@ -99,8 +102,8 @@ class BaseTrainer(Trainer, abc.ABC):
         attack: EvasionAttack | None,
         *,
         guides: Sequence[PyTorchClassifier] = (),
-        regularizer: str | None = None,
-        weight: float | None = None,
+        needs: tuple[AttackKind, Passes] | None = None,
+        epoch_losses: Sequence[EpochLoss] = (),
         options: RunOptions | None,
         run: Mapping[str, Any],
     ) -> None:
@@ -108,14 +111,14 @@ class BaseTrainer(Trainer, abc.ABC):
         inputs.refuse_arts(run)
         self.options = run_options(options, run)
         self._view = TensorView(classifier, "classifier")
-        kind, natural = self.needs(regularizer, weight)
+        kind, passes = self.needs() if needs is None else needs
         attack = default_attack(kind, classifier) if attack is None else attack
         self._attack = None if attack is None else inputs.check_attack(attack, self._view)
         names = ["guide"] if len(guides) == 1 else [f"guide[{i}]" for i in range(len(guides))]
         self._guides = [TensorView(guide, name) for guide, name in zip(guides, names, strict=True)]
         for guide in self._guides:
             inputs.check_guide(guide, self._view)
-        self._method = Method(self.title, self.terms, natural, self.train_guides)
+        self._method = Method(self.title, self.terms, passes, self.train_guides, epoch_losses, self.labels)
         self._rows: list[dict[str, Any]] = []
         self._fits = 0
         self._begun: dict[int, dict[str, Any]] = {}
@@ -127,20 +130,20 @@ class BaseTrainer(Trainer, abc.ABC):
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
         """The named loss terms of one step: the method.
 
-        :param logits: ``"adversarial"``, ``"natural"``, ``"guide"``: what this method needs, each ``(N, C)``.
+        :param logits: ``"adversarial"``, ``"natural"``, ``"guide"`` and others: what it needs, each ``(N, C)``.
         :param y: Labels of the student, indices ``(N,)`` or probabilities ``(N, C)``.
         :param y_guide: Labels of the guide.
         """
 
     @classmethod
-    def needs(cls, regularizer: str | None = None, weight: float | None = None) -> tuple[AttackKind, Natural]:
-        """The method's own attack, and what it needs of ``M_r(x)``; a weight of 0 needs no graph.
+    def needs(cls, regularizer: str | None = None, weight: float | None = None) -> tuple[AttackKind, Passes]:
+        """The method's own attack, and the passes of its loss; a weight of 0 needs no graph of ``M_r(x)``.
 
         :param regularizer: The name of the regularizer, for methods that take one.
         :param weight: Its weight, or that of the method's second term; None is the published one.
         """
         off = weight == 0 and cls.weight_name is not None and cls.natural == "graph"
-        return cls.attack_kind, "value" if off else cls.natural
+        return cls.attack_kind, Passes("value" if off else cls.natural)
 
     @property
     def cross_entropy(self) -> CrossEntropy:
@@ -182,7 +185,7 @@ class BaseTrainer(Trainer, abc.ABC):
             passes = ascent.forwards(), ascent.backwards()
         return step_cost(
             passes,
-            self._method.natural,
+            self._method.passes,
             guides=len(self._guides),
             train_guides=self.train_guides,
             perturbs_weights=self.options.awp_gamma is not None,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from art.attacks.attack import EvasionAttack
@@ -12,16 +14,19 @@ from torch import Tensor
 
 from art_lbgat.checks import check_number
 from art_lbgat.engine.options import RunOptions
+from art_lbgat.engine.step import On, Passes
 from art_lbgat.losses import (
     Terms,
     adversarial_cross_entropy,
     alp,
+    average_kl,
     boosted_cross_entropy,
     mart,
     natural_cross_entropy,
+    rectified_labels,
     trades,
 )
-from art_lbgat.trainers.base import BaseTrainer
+from art_lbgat.trainers.base import AttackKind, BaseTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +127,7 @@ class ALPTrainer(BaseTrainer):
         **run: Any,
     ) -> None:
         self.alp_weight = check_number(alp_weight, "alp_weight")
-        super().__init__(classifier, attack, weight=alp_weight, options=options, run=run)
+        super().__init__(classifier, attack, needs=self.needs(weight=alp_weight), options=options, run=run)
 
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
         """See the class."""
@@ -201,3 +206,78 @@ class MARTTrainer(BaseTrainer):
         """See the class."""
         adversarial = logits["adversarial"]
         return {**boosted_cross_entropy(adversarial, y), **mart(adversarial, logits["natural"], y, self.mart_weight)}
+
+
+class ADRTrainer(BaseTrainer):
+    """``CE(M_r(x_adv), l p + (1 - l) y)``, ``p = softmax(M_ema(x) / T)``: guided by the model's own moving average.
+
+    Annealing self-distillation rectification (Wu et al., ICLR 2024, arXiv 2305.12118): ``l`` of each sample is smaller
+    where the average is wrong (:func:`~art_lbgat.losses.rectified_labels`), ``l`` and ``T`` follow half a cosine over
+    the run, and PGD ascends the cross-entropy with the same labels. ``M_ema`` is the average of ``ema_decay`` (0.995
+    where it is None), in eval mode; as with every method it is what is validated and kept, "ADR + WA" of the paper, and
+    ``kept_weights["raw"]`` has the last weights before averaging. It starts at the weights after the first step.
+
+    :param classifier: The classifier to make robust, with an optimizer.
+    :param attack: An untargeted ART evasion attack on it; None is PGD (eps 0.031, 10 steps of 0.007).
+    :param interpolation: The first and last ``l``, in [0, 1]; (0, 0) trains with the labels as they are.
+    :param temperature: The first and last ``T``, > 0.
+    :param rebat_weight: Weight of ``KL(M_ema(x_adv) || M_r(x_adv))`` (ReBAT, Wang et al., NeurIPS 2023, arXiv
+        2310.19360; 1 there, with ``interpolation=(0, 0)``); 0 is without it.
+    :param options: A :class:`~art_lbgat.RunOptions`.
+    :param run: Its fields as keywords instead.
+    """
+
+    title, takes_loss, on_probabilities = "ADR", True, True
+
+    def __init__(
+        self,
+        classifier: PyTorchClassifier,
+        attack: EvasionAttack | None = None,
+        *,
+        interpolation: tuple[float, float] = (0.7, 0.95),
+        temperature: tuple[float, float] = (2.5, 2.0),
+        rebat_weight: float = 0.0,
+        options: RunOptions | None = None,
+        **run: Any,
+    ) -> None:
+        self.interpolation, self.temperature = _pair(interpolation, "interpolation"), _pair(temperature, "temperature")
+        if max(self.interpolation) > 1 or min(self.temperature) <= 0:
+            got = f"{self.interpolation} and {self.temperature}"
+            raise ValueError(f"interpolation, temperature: expected numbers in [0, 1], and > 0, got {got}.")
+        self.rebat_weight = check_number(rebat_weight, "rebat_weight")
+        kind, passes = self.needs()
+        asked: dict[On, Any] = {"x": any(self.interpolation), "x_adv": rebat_weight}
+        passes = replace(passes, average=tuple(on for on in asked if asked[on]))
+        super().__init__(classifier, attack, needs=(kind, passes), options=options, run=run)
+        if self.options.ema_decay is None:
+            self.options = replace(self.options, ema_decay=0.995)
+
+    @classmethod
+    def needs(cls, regularizer: str | None = None, weight: float | None = None) -> tuple[AttackKind, Passes]:
+        """See :meth:`BaseTrainer.needs`."""
+        return cls.attack_kind, Passes(average=("x",))
+
+    def labels(self, logits: Mapping[str, Tensor], y: Tensor, progress: float) -> Tensor:
+        """The rectified labels, ``(N, C)``; arguments: see :class:`~art_lbgat.engine.step.Method`."""
+        if "average" not in logits:
+            return y
+        pairs = (self.interpolation, self.temperature)
+        return rectified_labels(logits["average"], y, *(_annealed(*pair, progress) for pair in pairs))
+
+    def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
+        """See the class."""
+        adversarial = logits["adversarial"]
+        terms = adversarial_cross_entropy(adversarial, y, loss=self.cross_entropy)
+        if self.rebat_weight:
+            terms |= average_kl(adversarial, logits["average_adversarial"], self.rebat_weight)
+        return terms
+
+
+def _annealed(first: float, last: float, progress: float) -> float:
+    return last + 0.5 * (first - last) * (1 + math.cos(math.pi * progress))
+
+
+def _pair(values: Any, name: str) -> tuple[float, float]:
+    if not isinstance(values, (tuple, list)) or len(values) != 2:
+        raise TypeError(f"{name}: expected the first and the last value, got {values!r}.")
+    return check_number(values[0], name), check_number(values[1], name)

@@ -1,8 +1,13 @@
-"""Boundary guided adversarial training, arXiv 2011.11164: with a frozen guide (BGAT), with one that learns (LBGAT)."""
+"""Boundary guided adversarial training, arXiv 2011.11164: with a frozen guide (BGAT), with one that learns (LBGAT).
+
+And what else a natural guide is good for: HAT.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from art.attacks.attack import EvasionAttack
@@ -11,14 +16,19 @@ from torch import Tensor
 
 from art_lbgat.checks import check_choice, check_number
 from art_lbgat.engine.options import RunOptions
-from art_lbgat.engine.step import Natural
+from art_lbgat.engine.step import Passes
 from art_lbgat.losses import (
     GUIDANCE,
+    ON_PROBABILITIES,
     REGULARIZERS,
+    EpochLoss,
     Guidance,
     Terms,
     check_guidance,
     guide_cross_entropy,
+    helper_cross_entropy,
+    natural_cross_entropy,
+    trades,
 )
 from art_lbgat.trainers.base import AttackKind, BaseTrainer
 
@@ -26,7 +36,8 @@ from art_lbgat.trainers.base import AttackKind, BaseTrainer
 class GuidedTrainer(BaseTrainer):
     """``guidance(M_r(x_adv), M_n(x)) + a * regularizer(M_r(x_adv), M_r(x))``; see its two subclasses."""
 
-    regularizer_weights: ClassVar[Mapping[str, float]] = {"alp": 1.0, "trades": 6.0}
+    takes_guide = True
+    regularizer_weights: ClassVar[Mapping[str, float]] = {"alp": 1.0, "trades": 6.0, "ikl": 1.0, "gkl": 1.0}
 
     def __init__(
         self,
@@ -38,61 +49,64 @@ class GuidedTrainer(BaseTrainer):
         regularizer_weight: float | None,
         options: RunOptions | None,
         run: Mapping[str, Any],
+        **more: Any,
     ) -> None:
-        self.guidance = guidance if callable(guidance) else GUIDANCE[check_choice(guidance, "guidance", GUIDANCE)]
+        """``more`` are the fields of :class:`~art_lbgat.engine.step.Passes` that other terms need."""
+        named = None if callable(guidance) else check_choice(guidance, "guidance", GUIDANCE)
+        # Copies, of which only those that learn differ from the table's.
+        self.guidance: Guidance = copy.deepcopy(GUIDANCE[named]) if named else guidance  # type: ignore[assignment]
         self.regularizer: str | None = check_choice(regularizer, "regularizer", [None, *REGULARIZERS])
-        self.on_probabilities = self.guidance in (GUIDANCE["kd"], GUIDANCE["kl"]) and regularizer != "alp"
+        self._regularizer = copy.deepcopy(REGULARIZERS[regularizer]) if regularizer else None
+        self.on_probabilities = named in ON_PROBABILITIES and (regularizer is None or regularizer in ON_PROBABILITIES)
         if regularizer is None and regularizer_weight is not None:
             raise ValueError(f"regularizer_weight: expected None without a regularizer, got {regularizer_weight!r}.")
         weight = (
             self.regularizer_weights.get(regularizer or "", 0.0) if regularizer_weight is None else regularizer_weight
         )
         self.regularizer_weight = check_number(weight, "regularizer_weight")
+        kind, passes = self.needs(regularizer, self.regularizer_weight)
+        learning: tuple[Any, Any] = (self.guidance, self._regularizer)
         super().__init__(
             classifier,
             attack,
             guides=guides,
-            regularizer=regularizer,
-            weight=self.regularizer_weight,
+            needs=(kind, replace(passes, **more)),
+            epoch_losses=[each for each in learning if isinstance(each, EpochLoss)],
             options=options,
             run=run,
         )
         check_guidance(self.guidance, classifier.nb_classes, classifier.device)
 
     @classmethod
-    def needs(cls, regularizer: str | None = None, weight: float | None = None) -> tuple[AttackKind, Natural]:
+    def needs(cls, regularizer: str | None = None, weight: float | None = None) -> tuple[AttackKind, Passes]:
         """See :meth:`BaseTrainer.needs`; with weight 0 ``M_r(x)`` moves batch-norm statistics only ("LBGAT0").
 
-        :param regularizer: ``None``, ``"alp"`` or ``"trades"``, which brings its own attack.
+        :param regularizer: A name, or None; all but ``"alp"`` are divergences, and bring the TRADES attack.
         :param weight: Its weight; None is the published one.
         """
         if regularizer is None:
-            return "pgd", "none"
+            return "pgd", Passes()
         weight = cls.regularizer_weights[regularizer] if weight is None else weight
-        attack: AttackKind = "trades" if regularizer == "trades" else "pgd"
-        return attack, "graph" if weight else "value"
+        attack: AttackKind = "pgd" if regularizer == "alp" else "trades"
+        return attack, Passes("graph" if weight else "value")
 
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
-        """``guidance(M_r(x_adv), M_n(x), y)``, the terms of the guide, and the regularizer.
+        """``guidance(M_r(x_adv), M_n(x), y)``, other terms of the method, and the regularizer.
 
         :param logits: ``"adversarial"``, ``"guide"`` and, with a regularizer, ``"natural"``.
         :param y: Labels of the student.
         :param y_guide: Labels of the guide.
         """
         adversarial, guide = logits["adversarial"], logits["guide"]
-        terms, others = self.guidance(adversarial, guide, y), self.guide_terms(guide, y_guide)
-        if self.regularizer is not None:
-            others |= REGULARIZERS[self.regularizer](adversarial, logits["natural"], self.regularizer_weight)
+        terms, others = self.guidance(adversarial, guide, y), self.other_terms(logits, y_guide)
+        if self._regularizer is not None:
+            others |= self._regularizer(adversarial, logits["natural"], y=y, weight=self.regularizer_weight)
         if terms.keys() & others.keys():
             raise ValueError(f"guidance: its terms {sorted(terms)} must not be named like {sorted(others)}.")
         return {**terms, **others}
 
-    def guide_terms(self, guide: Tensor, y: Tensor) -> Terms:
-        """Terms on the guide alone; none unless it learns.
-
-        :param guide: ``M_n(x)``, ``(N, C)``.
-        :param y: Labels.
-        """
+    def other_terms(self, logits: Mapping[str, Tensor], y_guide: Tensor) -> Terms:
+        """What a method adds to the guidance, none here; arguments: see :meth:`terms`."""
         return {}
 
 
@@ -106,11 +120,14 @@ class BGATTrainer(GuidedTrainer):
     :param guide: One trained classifier, or several (an ensemble: the mean of their logits), of any architecture, each
         with its own preprocessing. Weights, buffers and modes are left untouched.
     :param attack: An untargeted ART evasion attack on ``classifier``; None is the paper's: PGD on cross-entropy, or the
-        TRADES attack with ``regularizer="trades"`` (eps 0.031, 10 steps of 0.007).
-    :param guidance: ``"mse"`` (the paper's), ``"mse+ce"``, ``"kd"``, ``"kl"``, or a callable
+        TRADES attack with a regularizer other than ALP (eps 0.031, 10 steps of 0.007).
+    :param guidance: ``"mse"`` (the paper's), ``"mse+ce"``, ``"kd"``, ``"kl"``, ``"ikl"``, ``"gkl"``, or a callable
         ``(adversarial, guide, y) -> Terms``.
-    :param regularizer: ``None``, ``"alp"`` or ``"trades"``.
-    :param regularizer_weight: Its weight; None is the published one (1 for ALP, 6 for TRADES).
+    :param regularizer: ``None``, ``"alp"``, ``"trades"``, ``"ikl"`` or ``"gkl"``.
+    :param regularizer_weight: Its weight; None is the published one (6 for TRADES, else 1).
+    :param helper_weight: ``gamma`` of the helper term ``gamma * CE(M_r(x_h), argmax M_n(x_adv))`` of
+        :class:`HATTrainer` (0.5 there); 0 is without it, as the paper's.
+    :param helper_step: ``h`` of its ``x_h = x + h (x_adv - x)``, > 0.
     :param options: A :class:`~art_lbgat.RunOptions`.
     :param run: Its fields as keywords instead.
     :raises TypeError: Arguments of the wrong type.
@@ -128,14 +145,23 @@ class BGATTrainer(GuidedTrainer):
         guidance: str | Guidance = "mse",
         regularizer: str | None = None,
         regularizer_weight: float | None = None,
+        helper_weight: float = 0.0,
+        helper_step: float = 2.0,
         options: RunOptions | None = None,
         **run: Any,
     ) -> None:
-        guides = list(guide) if isinstance(guide, (list, tuple)) else [guide]
-        if not guides:
-            raise ValueError("guide: expected one classifier or several, got an empty list.")
-        super().__init__(classifier, guides, attack, guidance, regularizer, regularizer_weight, options, run)
+        self.helper_weight = check_number(helper_weight, "helper_weight")
+        self.helper_step = check_number(helper_step, "helper_step", exclusive=True)
+        more = {"guide": ("x", "x_adv"), "helper_step": helper_step} if helper_weight else {}
+        guides = _several(guide)
+        super().__init__(classifier, guides, attack, guidance, regularizer, regularizer_weight, options, run, **more)
         self.guide = guide
+
+    def other_terms(self, logits: Mapping[str, Tensor], y_guide: Tensor) -> Terms:
+        """The helper term, where it is on; arguments: see :meth:`terms`."""
+        if not self.helper_weight:
+            return {}
+        return helper_cross_entropy(logits["helper"], logits["guide_adversarial"], self.helper_weight)
 
 
 class LBGATTrainer(GuidedTrainer):
@@ -149,12 +175,12 @@ class LBGATTrainer(GuidedTrainer):
     :param classifier: The classifier to make robust (``M_r``), with an optimizer.
     :param guide: The clean classifier (``M_n``), with an optimizer; fresh or already trained, any architecture.
     :param attack: An untargeted ART evasion attack on ``classifier``; None is the paper's: PGD on cross-entropy, or the
-        TRADES attack with ``regularizer="trades"`` (eps 0.031, 10 steps of 0.007).
-    :param guidance: ``"mse"`` (the paper's), ``"mse+ce"``, ``"kd"``, ``"kl"``, or a callable
+        TRADES attack with a regularizer other than ALP (eps 0.031, 10 steps of 0.007).
+    :param guidance: ``"mse"`` (the paper's), ``"mse+ce"``, ``"kd"``, ``"kl"``, ``"ikl"``, ``"gkl"``, or a callable
         ``(adversarial, guide, y) -> Terms``.
     :param guide_ce_weight: ``b >= 0``: the paper's beta (1 there; not the ``--beta`` of the authors' code).
-    :param regularizer: ``None``, ``"alp"`` or ``"trades"``.
-    :param regularizer_weight: Its weight (the paper's alpha); None is the published one (1 for ALP, 6 for TRADES).
+    :param regularizer: ``None``, ``"alp"``, ``"trades"``, ``"ikl"`` or ``"gkl"``.
+    :param regularizer_weight: Its weight (the paper's alpha); None is the published one (6 for TRADES, else 1).
     :param options: A :class:`~art_lbgat.RunOptions`.
     :param run: Its fields as keywords instead.
     :raises TypeError: Arguments of the wrong type.
@@ -185,10 +211,70 @@ class LBGATTrainer(GuidedTrainer):
         """The guide, trained by ``fit`` in place."""
         return self.guide
 
-    def guide_terms(self, guide: Tensor, y: Tensor) -> Terms:
-        """``b * CE(M_n(x), y)``.
+    def other_terms(self, logits: Mapping[str, Tensor], y_guide: Tensor) -> Terms:
+        """``b * CE(M_n(x), y)``; arguments: see :meth:`terms`."""
+        return guide_cross_entropy(logits["guide"], y_guide, self.guide_ce_weight, self._guides[0].cross_entropy)
 
-        :param guide: ``M_n(x)``, ``(N, C)``.
-        :param y: Labels.
-        """
-        return guide_cross_entropy(guide, y, self.guide_ce_weight, self._guides[0].cross_entropy)
+
+class HATTrainer(BaseTrainer):
+    """``CE(M_r(x), y) + beta * KL(M_r(x) || M_r(x_adv)) + gamma * CE(M_r(x_h), argmax M_n(x_adv))``, TRADES attack.
+
+    Helper-based adversarial training: at the helper point ``x_h = x + h (x_adv - x)``, beyond the adversarial example
+    and not clipped, the robust model learns what the guide, a model trained on natural images, says of ``x_adv``. So
+    it learns no margin that is larger than needed. Source: Rade and Moosavi-Dezfooli, ICLR 2022 (OpenReview
+    BuD2LmNaU3a), with h of their ``train.py``; there ``x`` passes the student first, which changes no gradient.
+
+    :param classifier: The classifier to make robust (``M_r``), with an optimizer.
+    :param guide: ``M_n``: one trained classifier, or several, as for :class:`BGATTrainer`.
+    :param attack: An untargeted ART evasion attack on ``classifier``; None is the paper's: that of TRADES (eps 0.031,
+        10 steps of 0.007).
+    :param beta: Weight of the KL, > 0.
+    :param helper_weight: ``gamma``, > 0.
+    :param helper_step: ``h``, > 0.
+    :param options: A :class:`~art_lbgat.RunOptions`.
+    :param run: Its fields as keywords instead.
+    :raises TypeError: Arguments of the wrong type.
+    :raises ValueError: A guide that does not fit the classifier, a bad weight.
+    """
+
+    title, attack_kind, natural, takes_loss, takes_guide = "HAT", "trades", "graph", True, True
+    on_probabilities, weight_name, published_weight = True, "beta", 2.5
+
+    def __init__(
+        self,
+        classifier: PyTorchClassifier,
+        guide: PyTorchClassifier | Sequence[PyTorchClassifier],
+        attack: EvasionAttack | None = None,
+        *,
+        beta: float = published_weight,
+        helper_weight: float = 0.5,
+        helper_step: float = 2.0,
+        options: RunOptions | None = None,
+        **run: Any,
+    ) -> None:
+        self.beta = check_number(beta, "beta", exclusive=True)
+        self.helper_weight = check_number(helper_weight, "helper_weight", exclusive=True)
+        self.helper_step = check_number(helper_step, "helper_step", exclusive=True)
+        kind, passes = self.needs()
+        needs = kind, replace(passes, helper_step=self.helper_step)
+        super().__init__(classifier, attack, guides=_several(guide), needs=needs, options=options, run=run)
+        self.guide = guide
+
+    @classmethod
+    def needs(cls, regularizer: str | None = None, weight: float | None = None) -> tuple[AttackKind, Passes]:
+        """See :meth:`BaseTrainer.needs`."""
+        return cls.attack_kind, Passes("graph", helper_step=2.0, guide=("x_adv",))
+
+    def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
+        """See the class."""
+        natural, guide = logits["natural"], logits["guide_adversarial"]
+        supervised = natural_cross_entropy(natural, y, loss=self.cross_entropy)
+        robust = trades(logits["adversarial"], natural, self.beta)
+        return {**supervised, **robust, **helper_cross_entropy(logits["helper"], guide, self.helper_weight)}
+
+
+def _several(guide: Any) -> list[PyTorchClassifier]:
+    guides = list(guide) if isinstance(guide, (list, tuple)) else [guide]
+    if not guides:
+        raise ValueError("guide: expected one classifier or several, got an empty list.")
+    return guides

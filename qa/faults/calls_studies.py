@@ -12,29 +12,30 @@ from typing import Any
 import pandas as pd
 
 from art_lbgat import load, recipes, study
+from art_lbgat.losses import GUIDANCE, REGULARIZERS
 from art_lbgat.models import create_model
 from art_lbgat.recipes import RECIPES, Recipe
 from art_lbgat.runs import WEIGHTS, Config
 from art_lbgat.study import plan_runs, run
+from art_lbgat.trainers import METHODS
 from art_lbgat.weights import save_weights
 from qa.faults import wrong_values as wrong
 from qa.faults.call import Call
 from qa.faults.wrong_values import Strategy, each
 
-_METHODS = ("natural", "madry", "alp", "trades", "mart", "fast-at", "bgat", "lbgat")
 _FIELDS: dict[str, list[Strategy]] = {
     "id": [*wrong.text(), each(lambda: "", lambda: "a/b", lambda: "../a", lambda: "a b")],
-    "method": wrong.choice(*_METHODS),
+    "method": wrong.choice(*METHODS),
     "data": wrong.choice("digits", "cifar10", "cifar100", "svhn", "tiny-imagenet", "folder", "npz"),
     "model": [*wrong.text(), each(lambda: "")],
     "guides": [*wrong.junk(), each(tuple, lambda: ("a", "b"), lambda: (3,), lambda: "small-cnn", lambda: (None,))],
     "guide_recipe": wrong.text(optional=True),
     "sub_block1": wrong.flag(),
-    "guidance": wrong.choice("mse", "mse+ce", "kd", "kl"),
+    "guidance": wrong.choice(*GUIDANCE),
     "kd_temperature": wrong.number(exclusive=True),
     "kd_weight": wrong.number(maximum=1.0),
     "guide_ce_weight": wrong.number(),
-    "regularizer": wrong.choice("alp", "trades", optional=True),
+    "regularizer": wrong.choice(*REGULARIZERS, optional=True),
     "weight": wrong.number(optional=True),
     "norm": wrong.choice("inf", "2", "2.0"),
     "eps": [*wrong.number(exclusive=True), each(lambda: 8.0)],

@@ -23,7 +23,7 @@ from tests.conftest import CLASSES, make_classifier, make_data
 from tests.trainers.cases import TRAINERS, pgd
 
 N = 6
-LOGITS = {"adversarial", "natural", "guide"}
+LOGITS = {"adversarial", "natural", "guide", "helper", "average"}
 _NAN = [each(lambda: math.nan, lambda: math.inf, lambda: -math.inf)]
 _CLASSES = {name: trainer.__name__ for name, trainer in METHODS.items()}
 _RUN: dict[str, list[Strategy]] = {
@@ -70,7 +70,7 @@ def _targeted(attack: Any) -> Any:
 
 _ATTACK = [*wrong.junk("none"), each(_other_attack, make_classifier), changes(_targeted)]
 _GUIDANCE = [
-    *wrong.choice("mse", "mse+ce", "kd", "kl"),
+    *wrong.choice(*losses.GUIDANCE),
     each(lambda: lambda a, g, y: None, lambda: lambda a, g, y: {"a": a.mean()}, lambda: lambda a: {}, lambda: max),
 ]
 
@@ -81,19 +81,27 @@ def _constructor(method: str) -> Call:
     wrongs: dict[str, list[Strategy]] = {"classifier": wrong.classifier()}
     if method != "natural":
         wrongs["attack"] = _ATTACK
-    if method in ("bgat", "lbgat"):
+    if kind.takes_guide:
         wrongs["guide"] = [
             *wrong.classifier(),
             each(list, lambda: make_classifier(shape=(1, 4, 4), model=torch.nn.Flatten(), optimizer=None)),
             each(lambda: make_classifier(clip_values=(0.0, 255.0)), lambda: make_classifier(classes=3)),
         ]
+    if method == "adr":
+        pair = [*wrong.junk(), each(tuple, lambda: (0.5,), lambda: (-1.0, 1.0), lambda: ("a", 1.0), lambda: 0.5)]
+        wrongs |= {"interpolation": [*pair, each(lambda: (0.5, 1.5))], "temperature": [*pair, each(lambda: (0.0, 1.0))]}
+        wrongs["rebat_weight"] = wrong.number()
+    if method in ("bgat", "hat"):
+        wrongs["helper_weight"] = wrong.number(exclusive=method == "hat")
+        wrongs["helper_step"] = wrong.number(exclusive=True)
+    if method in ("bgat", "lbgat"):
         wrongs["guidance"] = _GUIDANCE
-        wrongs["regularizer"] = wrong.choice("alp", "trades", optional=True)
+        wrongs["regularizer"] = wrong.choice(*losses.REGULARIZERS, optional=True)
         wrongs["regularizer_weight"] = wrong.number(optional=True)
         own = {"regularizer": "trades", "regularizer_weight": 1.0}
     weight = "guide_ce_weight" if method == "lbgat" else kind.weight_name
     if weight:
-        wrongs[weight] = wrong.number(exclusive=method in ("trades", "mart"))
+        wrongs[weight] = wrong.number(exclusive=method in ("trades", "mart", "hat"))
     wrongs["options"] = wrong.junk("none")
     wrongs["seed"] = wrong.count(0, optional=True)
     wrongs["patience"] = wrong.count(optional=True)
@@ -103,7 +111,7 @@ def _constructor(method: str) -> Call:
         arguments: dict[str, Any] = {"classifier": classifier, **own}
         if method != "natural":
             arguments["attack"] = pgd(classifier)
-        if method in ("bgat", "lbgat"):
+        if kind.takes_guide:
             arguments["guide"] = make_classifier(seed=1)
         return kind, arguments
 
@@ -299,17 +307,30 @@ def _objectives() -> Iterator[Call]:
         "alp": ("adversarial", "natural", "weight"),
         "trades": ("adversarial", "natural", "weight"),
         "mart": ("adversarial", "natural", "y", "weight"),
+        "rectified_labels": ("average", "y", "interpolation", "temperature"),
+        "average_kl": ("adversarial", "average", "weight"),
+        "helper_cross_entropy": ("helper", "guide", "weight"),
         "adversarial_cross_entropy": ("adversarial", "y", "weight"),
         "boosted_cross_entropy": ("adversarial", "y"),
         "natural_cross_entropy": ("natural", "y", "weight"),
     }
     wrongs = {
         "y": [*wrong.label_tensor(CLASSES), changes(lambda y: y.int(), lambda y: y.numpy(), lambda y: y.float())],
-        "weight": wrong.number(),
+        **dict.fromkeys(("weight", "interpolation"), wrong.number()),
         "temperature": wrong.number(exclusive=True),
     }
     for name, names in takes.items():
-        right = {"adversarial": one, "guide": two, "natural": two, "y": y, "weight": 0.5, "temperature": 2.0}
+        right = {
+            "adversarial": one,
+            "guide": two,
+            "natural": two,
+            "helper": one,
+            "average": two,
+            "interpolation": 0.5,
+            "y": y,
+            "weight": 0.5,
+            "temperature": 2.0,
+        }
         more = {"weight": wrong.number(maximum=1.0)} if name == "kd" else {}
         yield Call(
             name,
@@ -319,6 +340,15 @@ def _objectives() -> Iterator[Call]:
             ),
             {each: {**wrongs, **more}.get(each) or wrong.logits(alone=len(LOGITS & set(names)) == 1) for each in names},
         )
+    yield Call(
+        "IKL",
+        lambda: (losses.IKL, {"alpha": 4.0, "beta": 20.0, "temperature": 4.0, "gamma": 1.0, "of": "guide"}),
+        {
+            **dict.fromkeys(("alpha", "beta"), wrong.number()),
+            **dict.fromkeys(("temperature", "gamma"), wrong.number(exclusive=True)),
+            "of": wrong.choice("guide", "natural"),
+        },
+    )
     terms = {"a": losses.Term(torch.tensor(1.0), 1.0)}
     bad = [
         *wrong.junk(),

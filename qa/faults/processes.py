@@ -21,7 +21,10 @@ from qa.faults.row import Row
 ROOT = Path(__file__).parents[2]
 #: Every trainer, both norms, averages, perturbed weights, clipping; more than 20 steps each.
 CASES: list[dict[str, Any]] = [
-    *({"name": name} for name in ("natural", "madry", "alp", "trades", "mart", "fast-at", "bgat", "lbgat")),
+    *(
+        {"name": name}
+        for name in ("natural", "madry", "alp", "trades", "mart", "fast-at", "bgat", "lbgat", "hat", "adr")
+    ),
     {"name": "lbgat", "norm": "2", "ema_decay": 0.9, "awp_gamma": 0.01, "awp_start_epoch": 1},
     {"name": "lbgat", "loader": True},
     {"name": "trades", "norm": "2", "awp_gamma": 0.01, "awp_start_epoch": 2, "max_grad_norm": 0.1},

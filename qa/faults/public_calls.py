@@ -20,6 +20,8 @@ AWAITING: dict[str, str] = {}
 EXCEPTIONS: dict[str, str] = {
     "art_lbgat.__version__": "a text",
     "art_lbgat.losses.Term": "a record, checked by total",
+    "art_lbgat.losses.EpochLoss": "a protocol",
+    "art_lbgat.losses.weighted_mse": "a part of IKL, which checks what it is given",
     "art_lbgat.attacks.ATTACK_LOSSES": "a dictionary",
     "art_lbgat.attacks.AttackLoss": "a record",
     "art_lbgat.attacks.TensorAttack": "a base, which checks what its subclasses are given",

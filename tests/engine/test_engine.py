@@ -14,7 +14,7 @@ from art_lbgat.engine.history import Meter
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.perturbation import weight_perturbation
 from art_lbgat.engine.schedule import StepSchedule
-from art_lbgat.engine.step import Method, Models
+from art_lbgat.engine.step import Method, Models, Passes
 from art_lbgat.engine.validation import Selection
 from art_lbgat.losses import Term
 from art_lbgat.preserve import Key, Modes, draw_seed, evaluating, preserved_modes, preserved_randomness, seed_everything
@@ -23,7 +23,7 @@ from tests.conftest import conv_net, make_classifier
 
 def models(natural="graph", guides=1, train_guides=False, net=conv_net):
     views = [TensorView(make_classifier(net())) for _ in range(1 + guides)]
-    method = Method("test", lambda logits, y, y_guide: {}, natural, train_guides)
+    method = Method("test", lambda logits, y, y_guide: {}, Passes(natural), train_guides)
     modules = [view.module for view in views]
     return Models(views[0], views[1:], method, [Modes(module) for module in modules], modules)
 

@@ -35,7 +35,14 @@ CURVES = {"eps_warmup": 0.5, "max_iter_schedule": ((0.0, 1), (0.5, 3)), "ema_sta
 def train(directory, nb_epochs, curves=False):
     """Weights of student and guide as one row, and the history."""
     classifier, guide = (make_classifier(Net(seed), lr=0.05) for seed in (0, 1))
-    options = {"ema_decay": 0.8, "awp_gamma": 0.01, "awp_start_epoch": 2, "max_grad_norm": 1.0, "regularizer": "trades"}
+    options = {
+        "guidance": "ikl",
+        "ema_decay": 0.8,
+        "awp_gamma": 0.01,
+        "awp_start_epoch": 2,
+        "max_grad_norm": 1.0,
+        "regularizer": "trades",
+    }
     options |= CURVES if curves else {}
     trainer = LBGATTrainer(
         classifier, guide, trades(classifier), **options, seed=3, verbose=False, keep="last", checkpoint_dir=directory

@@ -333,7 +333,7 @@ def test_a_bad_file_is_refused(text, error, match, tmp_path):
 def test_ablations_differ_in_one_thing():
     base = RECIPES["digits-lbgat"]
     found = {name: ablation(name, base) for name in ABLATIONS}
-    assert [r.guidance for r in found["guidance"].values()] == list(GUIDANCE)
+    assert [r.guidance for r in found["guidance"].values()] == list(GUIDANCE)[:4]  # those of the paper
     assert [r.regularizer_weight for r in found["alpha"].values()] == [0, 1, 6, 9]
     assert {r.attack for r in found["alpha"].values()} == {"trades"}
     assert [r.guides for r in found["guide-depth"].values()] == [("small-cnn",), ("wrn-10-1",), ("wrn-16-1",)]

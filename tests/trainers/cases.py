@@ -44,13 +44,14 @@ def _builder(name: str) -> Callable[..., Any]:
     """``(classifier, guide, attack, **options) -> trainer``; a method takes what it has a use for."""
 
     def build(classifier: Any, guide: Any = None, attack: Any = None, **kwargs: Any) -> Any:
-        options = {**OPTIONS, **kwargs}
+        short = {"ema_decay": 0.8} if name == "adr" else {}  # of runs of a few steps, the average is what is kept
+        options = {**OPTIONS, **short, **kwargs}
         if name == "natural":
             return METHODS[name](classifier, **options)
         if attack is None:
             fast = {"eps_step": 0.0375, "max_iter": 1} if name == "fast-at" else {}
-            attack = trades(classifier) if name == "trades" else pgd(classifier, **fast)
-        if name in ("bgat", "lbgat"):
+            attack = trades(classifier) if METHODS[name].attack_kind == "trades" else pgd(classifier, **fast)
+        if METHODS[name].takes_guide:
             return METHODS[name](classifier, guide or another(classifier), attack, **options)
         return METHODS[name](classifier, attack, **options)
 

@@ -43,6 +43,14 @@ CASES = {
     "fast-at": ("fast-at", {}, 0, 5, 0),
     "bgat": ("bgat", {}, 1, 23, 1),
     "bgat ensemble": ("bgat", {}, 2, 23, 2),
+    # The helper: a graph more, and the guide on x_adv.
+    "hat": ("hat", {}, 1, 30, 1),
+    "hat ensemble awp": ("hat", AWP, 2, 39, 2),
+    "bgat helper": ("bgat", {"helper_weight": 0.5}, 1, 26, 2),
+    # The model's own average is one more forward of it for each input.
+    "adr": ("adr", {}, 0, 24, 0),
+    "adr rebat awp": ("adr", {"rebat_weight": 1.0, **AWP}, 0, 28, 0),
+    "rebat": ("adr", {"rebat_weight": 1.0, "interpolation": (0, 0)}, 0, 24, 0),
     # AWP: one more forward and full backward for each graph of the student; the guide runs once.
     "madry awp": ("madry", AWP, 0, 26, 0),
     "trades awp": ("trades", AWP, 0, 33, 0),
@@ -50,11 +58,15 @@ CASES = {
 }
 for _method, _fg in (("bgat", 1), ("lbgat", 3)):
     _floors = {"plain": ({}, 23, 26), "alp": ({"regularizer": "alp"}, 26, 32), "trades 0": (TRADES_0, 25, 28)}
-    for _name, (_options, _f, _f_awp) in {**_floors, "trades 6": ({"regularizer": "trades"}, 27, 33)}.items():
+    for _name, (_options, _f, _f_awp) in {
+        **_floors,
+        "trades 6": ({"regularizer": "trades"}, 27, 33),
+        "ikl": ({"regularizer": "ikl"}, 27, 33),
+    }.items():
         CASES[f"{_method} {_name}"] = (_method, _options, 1, _f, _fg)
         CASES[f"{_method} {_name} awp"] = (_method, {**_options, **AWP}, 1, _f_awp, _fg)
     # Neither the guidance loss nor the norm changes a pass.
-    for _guidance in ("mse+ce", "kd", "kl"):
+    for _guidance in ("mse+ce", "kd", "kl", "ikl", "gkl"):
         CASES[f"{_method} {_guidance}"] = (_method, {"guidance": _guidance}, 1, 23, _fg)
     CASES[f"{_method} L2"] = (_method, {"attack": lambda c: pgd(c, norm=2, max_iter=10)}, 1, 23, _fg)
 

@@ -78,6 +78,9 @@ VARIANTS = {
         },
     ),
     "bf16": ("lbgat", {"precision": "bf16"}, {}),
+    "a helper": ("bgat", {"helper_weight": 0.5, "regularizer": "alp"}, {}),
+    "its own average": ("adr", {"rebat_weight": 1.0}, {"nb_epochs": 3}),
+    "weights of classes": ("lbgat", {"guidance": "ikl", "regularizer": "gkl"}, {"nb_epochs": 3}),
     "seeded": ("lbgat", {"seed": 7}, {"validation_data": None, "validation_split": 0.2}),
 }
 
@@ -190,11 +193,12 @@ def test_more_epochs_may_be_asked_for_and_fewer_are_refused(tmp_path):
         Case("lbgat", tmp_path).fit(nb_epochs=2)
 
 
-def test_a_signal_during_validation(tmp_path):
+@pytest.mark.parametrize("options", [{}, {"guidance": "ikl"}])
+def test_a_signal_during_validation(tmp_path, options):
     def fit(case):
         return case.fit(validation_data=make_data(16, seed=1))  # two batches
 
-    case, calls = Case("lbgat", tmp_path), []
+    case, calls = Case("lbgat", tmp_path, **options), []
 
     def validated(module, args):
         if not module.training and not torch.is_grad_enabled():
@@ -205,7 +209,7 @@ def test_a_signal_during_validation(tmp_path):
     case.classifier.model.register_forward_pre_hook(validated)
     with pytest.raises(Interrupted, match="in epoch 1 of 2 after 4 of its steps"):
         fit(case)
-    assert fit(Case("lbgat", tmp_path)).digest() == fit(Case("lbgat")).digest()
+    assert fit(Case("lbgat", tmp_path, **options)).digest() == fit(Case("lbgat", **options)).digest()
 
 
 def test_a_signal_while_the_last_checkpoint_is_written(tmp_path):
