@@ -231,6 +231,36 @@ def kl(adversarial: Tensor, guide: Tensor, y: Tensor) -> Terms:
     return {"guidance_kl": Term(_kl(guide, adversarial)), **adversarial_cross_entropy(adversarial, y)}
 
 
+def rslad(adversarial: Tensor, guide: Tensor, y: Tensor | None = None, natural: Tensor | None = None) -> Terms:  # noqa: ARG001
+    """``5/6 KL(M_t(x) || M_r(x_adv)) + 1/6 KL(M_t(x) || M_r(x))``, ``M_t`` a robust teacher (arXiv 2108.07969).
+
+    Each KL of softmaxes is the mean over batch *and classes*, as in the authors' code (who take ten times that for 100
+    classes). The terms are ``guidance_kl`` and ``guidance_natural_kl``. Other arguments: see :func:`mse`.
+
+    :param natural: ``M_r(x)``, raw logits ``(N, C)``; without it the first term alone.
+    """
+    _check(adversarial=adversarial, guide=guide)
+    terms = {"guidance_kl": Term(_kl(guide, adversarial) / guide.shape[1], 5 / 6)}
+    if natural is not None:
+        _check(natural=natural, guide=guide)
+        terms["guidance_natural_kl"] = Term(_kl(guide, natural) / guide.shape[1], 1 / 6)
+    return terms
+
+
+def robust_guide(adversarial: Tensor, teacher: Tensor, weight: float = 1.0, distance: str = "kl") -> Terms:
+    """``w * KL(M_t(x_adv) || M_r(x_adv))``, or with ``"mse"`` their MSE: ``robust_guide_kl``, ``robust_guide_mse``.
+
+    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
+    :param teacher: ``M_t(x_adv)``, likewise, of a robust teacher.
+    :param weight: ``w >= 0``.
+    :param distance: ``"kl"``, batch mean of the KL of softmaxes, or ``"mse"``, as :func:`mse`.
+    """
+    _check(weight=weight, adversarial=adversarial, teacher=teacher)
+    check_choice(distance, "distance", ("kl", "mse"))
+    value = _kl(teacher, adversarial) if distance == "kl" else functional.mse_loss(adversarial, teacher)
+    return {f"robust_guide_{distance}": Term(value, weight)}
+
+
 def weighted_mse(adversarial: Tensor, other: Tensor, weights: Tensor) -> Tensor:
     """``sum_i sum_jk w_ij w_ik ((n_ij - n_ik) - (a_ij - a_ik))^2 / (4 sum_i sum_jk w_ij w_ik)``, a scalar, in O(NC).
 
@@ -324,9 +354,10 @@ GUIDANCE: dict[str, Guidance] = {
     "kl": kl,
     "ikl": IKL(),
     "gkl": IKL(temperature=1.0, gamma=0.2),
+    "rslad": rslad,
 }
 #: Those that depend on ``softmax(logits)`` alone.
-ON_PROBABILITIES = ("kd", "kl", "ikl", "gkl", "trades")
+ON_PROBABILITIES = ("kd", "kl", "ikl", "gkl", "rslad", "trades")
 
 
 # --- regularizers: how far the robust model's own answers on x_adv and x may lie apart -------------------------------

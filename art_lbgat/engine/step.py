@@ -40,13 +40,15 @@ class Passes:
     ``"natural"`` is ``M_r(x)``, of which ``natural`` asks for nothing, the value, or the graph for gradients.
     ``"helper"`` is ``M_r(x + h (x_adv - x))``, h being ``helper_step``. ``"guide"`` is ``M_n(x)``,
     ``"guide_adversarial"`` is ``M_n(x_adv)`` of frozen guides, where ``guide`` has these inputs; so are ``"average"``
-    and ``"average_adversarial"`` of the student's own average (``ema_decay``), in eval mode, and ``average``.
+    and ``"average_adversarial"`` of the student's own average (``ema_decay``), in eval mode, and ``average``. The last
+    ``robust_guides`` of the guides see x_adv instead, frozen: ``"robust_guide"``.
     """
 
     natural: Natural = "none"
     helper_step: float | None = None
     guide: tuple[On, ...] = ("x",)
     average: tuple[On, ...] = ()
+    robust_guides: int = 0
 
 
 @dataclass(frozen=True)
@@ -253,9 +255,12 @@ class Step:
     def _frozen(self, on: On, inputs: Tensor) -> Logits:
         """What the models that are not trained say of these raw inputs."""
         found: Logits = {}
-        guides = range(1, 1 + len(self.models.guides))
+        everyone = range(1, 1 + len(self.models.guides))
+        guides = everyone[: len(everyone) - self.method.passes.robust_guides]
         if guides and not self.method.train_guides and on in self.method.passes.guide:
             found["guide" if on == "x" else "guide_adversarial"] = self.models.frozen(inputs, guides)
+        if on == "x_adv" and len(guides) < len(everyone):
+            found["robust_guide"] = self.models.frozen(inputs, everyone[len(guides) :])
         if self.average is not None and on in self.method.passes.average:
             with self.average.applied():
                 found["average" if on == "x" else "average_adversarial"] = self.models.frozen(inputs, range(1))

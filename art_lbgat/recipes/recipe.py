@@ -80,7 +80,7 @@ class Recipe:
     :param guides: The guides' models: one for ``lbgat``, one or several for ``bgat`` and ``hat``, none otherwise.
     :param guide_recipe: Id of the recipe that trains frozen guides.
     :param sub_block1: Build ``wrn-*`` models with the unused block that released LBGAT weights hold.
-    :param guidance: A name in ``GUIDANCE``: ``"mse"``, ``"mse+ce"``, ``"kd"``, ``"kl"``, ``"ikl"`` or ``"gkl"``.
+    :param guidance: A name in ``GUIDANCE``, such as ``"mse"``, ``"mse+ce"``, ``"kd"``, ``"kl"`` or ``"ikl"``.
     :param kd_temperature: Temperature ``T`` of ``"kd"``.
     :param kd_weight: Weight ``b`` of ``"kd"``.
     :param guide_ce_weight: Weight of the guide's cross-entropy (``lbgat``).
@@ -199,7 +199,7 @@ class Recipe:
     @property
     def attack(self) -> Literal["trades", "pgd"] | None:
         """Which attack makes the training examples: TRADES' for its objective and regularizer, else PGD, or none."""
-        kind, _ = METHODS[self.method].needs(self.regularizer)
+        kind, _ = METHODS[self.method].needs(self.regularizer, None, self.guidance)
         return None if kind == "none" else "trades" if kind == "trades" else "pgd"
 
     @property
@@ -243,7 +243,7 @@ class Recipe:
         attack = (self.max_iter + (self.attack == "trades"), self.max_iter) if self.attack is not None else None
         return step_cost(
             attack,
-            method.needs(self.regularizer, self.regularizer_weight)[1],
+            method.needs(self.regularizer, self.regularizer_weight, self.guidance)[1],
             guides=len(self.guides),
             train_guides=method.train_guides,
             perturbs_weights=self.run.awp_gamma is not None,
@@ -291,6 +291,8 @@ class Recipe:
                 f"guide_recipe: {self.id} has frozen guides, so it needs {expected}; got {self.guide_recipe!r}."
             )
         found = RECIPES[self.guide_recipe]
+        if found.attack is not None:  # a robust guide, of the same ball
+            found = found.override(**{name: getattr(self, name) for name in ("norm", "eps", "eps_step", "max_iter")})
         run = {name: getattr(self.run, name) for name in (*_HOST_FIELDS, "selection")}
         return found.override(model=model or found.model, data=self.data, image_size=self.image_size, **run)
 

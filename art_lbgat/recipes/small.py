@@ -20,6 +20,7 @@ _METHODS: dict[str, dict[str, Any]] = {
     "adr": {"method": "adr", "run": {"ema_decay": 0.98}},
     "hat": {"method": "hat"},
     "bgat": {"method": "bgat"},
+    "rslad": {"method": "bgat", "guidance": "rslad", "guide_recipe": "trades6"},
     "lbgat": {"method": "lbgat"},
     "lbgat-alp": {"method": "lbgat", "regularizer": "alp", "weight": 1.0},
     "lbgat0": {"method": "lbgat", "regularizer": "trades", "weight": 0.0},
@@ -52,7 +53,7 @@ def _family(prefix: str, common: dict[str, Any]) -> list[Recipe]:
         settings["run"] = replace(common["run"], **own.get("run", {}))
         if method.takes_guide:
             settings["guides"] = (common["model"],)
-            settings["guide_recipe"] = None if method.train_guides else f"{prefix}-natural"
+            settings["guide_recipe"] = None if method.train_guides else f"{prefix}-{own.get('guide_recipe', 'natural')}"
         if method.attack_kind == "none":
             settings["run"] = replace(settings["run"], eps_warmup_epochs=0)
         recipes.append(Recipe(id=f"{prefix}-{name}", **settings))

@@ -48,7 +48,7 @@ AttackKind = Literal["pgd", "trades", "fgsm", "none"]
 _GENERATOR_KEYWORDS = ["nb_epochs", "validation_data", "scheduler", "augmentation"]
 _FIT_KEYWORDS = [*_GENERATOR_KEYWORDS, "batch_size", "validation_split"]
 #: Attributes that do not decide the bits of a run.
-_NOT_SETTINGS = ("options", "seed", "kept_weights", "guide", "verbose", "on_probabilities")
+_NOT_SETTINGS = ("options", "seed", "kept_weights", "guide", "robust_guide", "verbose", "on_probabilities")
 #: What changes in a scheduler as it goes on.
 _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "best", "num_bad_epochs",
              "cooldown_counter", "base_lrs", "max_lrs", "T_cur", "T_i", "_is_initial")  # fmt: skip
@@ -113,7 +113,9 @@ class BaseTrainer(Trainer, abc.ABC):
         kind, passes = self.needs() if needs is None else needs
         attack = default_attack(kind, classifier) if attack is None else attack
         self._attack = None if attack is None else inputs.check_attack(attack, self._view)
-        names = ["guide"] if len(guides) == 1 else [f"guide[{i}]" for i in range(len(guides))]
+        others = len(guides) - passes.robust_guides
+        names = ["guide"] if others == 1 else [f"guide[{i}]" for i in range(others)]
+        names += ["robust_guide"] * passes.robust_guides
         self._guides = [TensorView(guide, name) for guide, name in zip(guides, names, strict=True)]
         for guide in self._guides:
             inputs.check_guide(guide, self._view)
@@ -135,11 +137,14 @@ class BaseTrainer(Trainer, abc.ABC):
         """
 
     @classmethod
-    def needs(cls, regularizer: str | None = None, weight: float | None = None) -> tuple[AttackKind, Passes]:
+    def needs(
+        cls, regularizer: str | None = None, weight: float | None = None, guidance: Any = None
+    ) -> tuple[AttackKind, Passes]:
         """The method's own attack, and the passes of its loss; a weight of 0 needs no graph of ``M_r(x)``.
 
         :param regularizer: The name of the regularizer, for methods that take one.
         :param weight: Its weight, or that of the method's second term; None is the published one.
+        :param guidance: The guidance loss or its name, for methods that take one.
         """
         off = weight == 0 and cls.weight_name is not None and cls.natural == "graph"
         return cls.attack_kind, Passes("value" if off else cls.natural)

@@ -253,7 +253,7 @@ class ADRTrainer(BaseTrainer):
             self.options = replace(self.options, ema_decay=0.995)
 
     @classmethod
-    def needs(cls, regularizer: str | None = None, weight: float | None = None) -> tuple[AttackKind, Passes]:
+    def needs(cls, *_: Any) -> tuple[AttackKind, Passes]:
         """See :meth:`BaseTrainer.needs`."""
         return cls.attack_kind, Passes(average=("x",))
 

@@ -47,6 +47,9 @@ CASES = {
     "hat": ("hat", {}, 1, 30, 1),
     "hat ensemble awp": ("hat", AWP, 2, 39, 2),
     "bgat helper": ("bgat", {"helper_weight": 0.5}, 1, 26, 2),
+    "rslad": ("bgat", {"guidance": "rslad"}, 1, 26, 1),
+    "rslad trades awp": ("bgat", {"guidance": "rslad", "regularizer": "trades", **AWP}, 1, 33, 1),
+    "rslad trades 0": ("bgat", {"guidance": "rslad", **TRADES_0}, 1, 27, 1),
     # The model's own average is one more forward of it for each input.
     "adr": ("adr", {}, 0, 24, 0),
     "adr rebat awp": ("adr", {"rebat_weight": 1.0, **AWP}, 0, 28, 0),

@@ -226,3 +226,63 @@ def test_adr_has_an_average_and_the_accuracies_are_of_the_true_labels():
     right = (seen[0].logits["adversarial"].argmax(dim=1) == seen[0].y).double().mean().item()
     assert trainer.history.train_robust_accuracy[0] == pytest.approx(right)
     assert not seen[0].logits["average"].requires_grad
+
+
+def by_rslad(models, x, y, generator, epoch):
+    """PGD on ``KL(t(x) || s(x'))``, the teacher fixed on x."""
+    student, teacher = (model.eval() for model in models)
+    p = F.softmax(teacher(x).detach(), dim=1)
+    x_adv = torch.clamp(x + 0.03 * uniform(x, generator), 0.0, 1.0)
+    for _ in range(2):
+        x_adv = x_adv.detach().requires_grad_(True)
+        F.kl_div(F.log_softmax(student(x_adv), dim=1), p, reduction="none").sum().backward()
+        x_adv = reference.ascend(x_adv.detach(), x, x_adv.grad, 0.03, 0.015, "inf")
+    return x_adv.detach()
+
+
+@pytest.mark.parametrize("regularizer", [None, "alp"])
+def test_rslad(regularizer):
+    made = classifiers(2)
+    trainer = BGATTrainer(*made, pgd(made[0]), guidance="rslad", regularizer=regularizer, **OPTIONS)
+
+    def equation(models, x, y, x_adv, epoch):
+        student, teacher = models
+        p = F.softmax(teacher(x).detach(), dim=1)
+        adversarial, natural = student(x_adv), student(x)
+        kl = [(p * (p.log() - F.log_softmax(logits, dim=1))).mean() for logits in (adversarial, natural)]
+        return 5 / 6 * kl[0] + 1 / 6 * kl[1] + (regularizer == "alp") * ((adversarial - natural) ** 2).mean()
+
+    same_steps(trainer, made, 1, by_rslad, equation)
+
+
+@pytest.mark.parametrize("distance", ["kl", "mse"])
+def test_a_natural_guide_on_x_and_a_robust_one_on_x_adv(distance):
+    made = classifiers(4)
+    robust = {"robust_guide": made[3], "robust_weight": 0.6, "robust_distance": distance}
+    trainer = BGATTrainer(made[0], made[1:3], pgd(made[0]), helper_weight=0.5, **robust, **OPTIONS)
+
+    def equation(models, x, y, x_adv, epoch):
+        student, first, second, teacher = models
+        adversarial = student(x_adv)
+        guide, says, t = (
+            v.detach() for v in ((first(x) + second(x)) / 2, first(x_adv) + second(x_adv), teacher(x_adv))
+        )
+        helped = F.cross_entropy(student(x + 2 * (x_adv - x)), says.argmax(dim=1))
+        if distance == "kl":
+            pulled = F.kl_div(F.log_softmax(adversarial, 1), F.softmax(t, 1), reduction="sum") / N
+        else:
+            pulled = ((adversarial - t) ** 2).mean()
+        return ((adversarial - guide) ** 2).mean() + 0.5 * helped + 0.6 * pulled
+
+    same_steps(trainer, made, 1, by_pgd, equation)
+    assert str(trainer.cost) == "10 F + 5 Fg"
+
+
+def test_rslad_needs_a_frozen_guide_and_a_robust_guide_is_named():
+    made = classifiers(2)
+    with pytest.raises(ValueError, match="guidance: 'rslad' expects a frozen, robust guide"):
+        LBGATTrainer(*made, guidance="rslad")
+    with pytest.raises(ValueError, match="robust_guide: it is, or shares parameters with, the classifier"):
+        BGATTrainer(*made, robust_guide=made[0])
+    with pytest.raises(ValueError, match="robust_distance: "):
+        BGATTrainer(*made, robust_guide=made[1], robust_distance="l2")
