@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         MadryTrainer,
         MARTTrainer,
         NaturalTrainer,
+        NFGSMTrainer,
         TRADESTrainer,
     )
 
@@ -33,6 +34,7 @@ __all__ = [
     "LBGATTrainer",
     "MARTTrainer",
     "MadryTrainer",
+    "NFGSMTrainer",
     "NaturalTrainer",
     "RunOptions",
     "StepSchedule",

@@ -231,6 +231,17 @@ def kl(adversarial: Tensor, guide: Tensor, y: Tensor) -> Terms:
     return {"guidance_kl": Term(_kl(guide, adversarial)), **adversarial_cross_entropy(adversarial, y)}
 
 
+def nuclear(adversarial: Tensor, guide: Tensor, y: Tensor | None = None) -> Terms:  # noqa: ARG001 (one signature)
+    """``||M_r(x_adv) - M_n(x)||_* / N``: the nuclear norm of the batch of differences, the term ``guidance_nuclear``.
+
+    NuAT (Sriramanan et al., NeurIPS 2021) has it between the model's own logits. It compares samples with each other,
+    so that several processes, each with the norm of its rows, do not train as one. Arguments: see :func:`mse`.
+    """
+    _check(adversarial=adversarial, guide=guide)
+    norm = torch.linalg.matrix_norm(adversarial - guide, ord="nuc")
+    return {"guidance_nuclear": Term(norm / len(guide))}
+
+
 def rslad(adversarial: Tensor, guide: Tensor, y: Tensor | None = None, natural: Tensor | None = None) -> Terms:  # noqa: ARG001
     """``5/6 KL(M_t(x) || M_r(x_adv)) + 1/6 KL(M_t(x) || M_r(x))``, ``M_t`` a robust teacher (arXiv 2108.07969).
 
@@ -354,6 +365,7 @@ GUIDANCE: dict[str, Guidance] = {
     "kl": kl,
     "ikl": IKL(),
     "gkl": IKL(temperature=1.0, gamma=0.2),
+    "nuclear": nuclear,
     "rslad": rslad,
 }
 #: Those that depend on ``softmax(logits)`` alone.

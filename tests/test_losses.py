@@ -108,6 +108,9 @@ CASES = {
         {"guidance_kl": 5 / 6, "guidance_natural_kl": 1 / 6}),
     "robust guide": (lambda: losses.robust_guide(A, B, 0.5), lambda: 0.5 * kl(B, A), {"robust_guide_kl": 0.5}),
     "robust guide mse": (lambda: losses.robust_guide(A, B, 2.0, "mse"), lambda: 2 * mse(A, B), {"robust_guide_mse": 2}),
+    "nuclear": (
+        lambda: losses.nuclear(A, B), lambda: torch.linalg.eigvalsh((A - B).T @ (A - B)).sqrt().sum() / 6,
+        {"guidance_nuclear": 1}),
     "guide ce": (lambda: losses.guide_cross_entropy(B, Y, 3.0), lambda: 3 * cross_entropy(B, Y), {"guide_ce": 3}),
     "alp": (lambda: losses.alp(A, B, 0.7), lambda: 0.7 * mse(A, B), {"alp": 0.7}),
     "trades": (lambda: losses.trades(A, B, 6.0), lambda: 6 * kl(B, A), {"trades_kl": 6}),
@@ -202,7 +205,7 @@ def test_total_adds_in_order_and_leaves_out_weight_zero():
 
 
 def test_the_tables_hold_what_the_paper_compares():
-    assert set(losses.GUIDANCE) == {"mse", "mse+ce", "kd", "kl", "ikl", "gkl", "rslad"}
+    assert set(losses.GUIDANCE) == {"mse", "mse+ce", "kd", "kl", "ikl", "gkl", "nuclear", "rslad"}
     assert set(losses.REGULARIZERS) == {"alp", "trades", "ikl", "gkl"}
     for table in (losses.GUIDANCE, losses.REGULARIZERS):
         assert (table["ikl"].alpha, table["ikl"].beta, table["ikl"].temperature, table["ikl"].gamma) == (4, 20, 4, 1)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_lbgat.attacks import PGDAttack, TRADESAttack
+from art_lbgat.attacks import NFGSMAttack, PGDAttack, TRADESAttack
 from art_lbgat.checks import check_count, check_kind, check_optional, check_seed
 from art_lbgat.data import DataSet, Images, load_data
 from art_lbgat.data.datasets import LARGEST_SEED
@@ -169,7 +169,7 @@ def _trainer(
     make: Callable[..., BaseTrainer] = method
     if recipe.attack is None:
         return make(classifier, options=options)
-    kind = TRADESAttack if recipe.attack == "trades" else PGDAttack
+    kind: Any = {"trades": TRADESAttack, "n-fgsm": NFGSMAttack, "pgd": PGDAttack}[recipe.attack]
     norm = math.inf if recipe.norm == "inf" else 2.0
     attack = kind(classifier, norm=norm, eps=recipe.eps, eps_step=recipe.step, max_iter=recipe.max_iter)
     given = [guides[0] if method.train_guides else guides] if guides else []

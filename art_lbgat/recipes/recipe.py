@@ -89,7 +89,8 @@ class Recipe:
         published one.
     :param norm: ``"inf"`` or ``"2"``.
     :param eps: Radius in units of [0, 1].
-    :param eps_step: Length of an attack step; None is ``2.5 * eps / max_iter`` (``1.25 * eps`` for ``fast-at``).
+    :param eps_step: Length of an attack step; None is ``2.5 * eps / max_iter`` (``1.25 * eps`` for ``fast-at``, ``eps``
+        for ``n-fgsm``).
     :param max_iter: Attack steps in training.
     :param attack_mode: The mode of the model while it is attacked: ``"eval"`` (running batch-norm statistics) always.
     :param batch_size: Samples per step.
@@ -197,18 +198,18 @@ class Recipe:
                 raise ValueError(f"{name}: expected the default {what}, which ignores it, got {getattr(self, name)!r}.")
 
     @property
-    def attack(self) -> Literal["trades", "pgd"] | None:
-        """Which attack makes the training examples: TRADES' for its objective and regularizer, else PGD, or none."""
+    def attack(self) -> Literal["trades", "n-fgsm", "pgd"] | None:
+        """Which attack makes the training examples: that of TRADES or N-FGSM where it is the method's, PGD, or none."""
         kind, _ = METHODS[self.method].needs(self.regularizer, None, self.guidance)
-        return None if kind == "none" else "trades" if kind == "trades" else "pgd"
+        return None if kind == "none" else "pgd" if kind == "fgsm" else kind
 
     @property
     def step(self) -> float:
         """Length of an attack step."""
         if self.eps_step is not None:
             return self.eps_step
-        fgsm = METHODS[self.method].attack_kind == "fgsm"
-        return 1.25 * self.eps if fgsm else 2.5 * self.eps / self.max_iter
+        single = {"fgsm": 1.25, "n-fgsm": 1.0}.get(METHODS[self.method].attack_kind)
+        return 2.5 * self.eps / self.max_iter if single is None else single * self.eps
 
     @property
     def regularizer_weight(self) -> float | None:

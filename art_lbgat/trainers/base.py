@@ -17,7 +17,7 @@ from art.estimators.classification import PyTorchClassifier
 from numpy.typing import NDArray
 from torch import Tensor
 
-from art_lbgat.attacks import PGDAttack, TRADESAttack
+from art_lbgat.attacks import NFGSMAttack, PGDAttack, TRADESAttack
 from art_lbgat.checks import check_count, check_number
 from art_lbgat.classifier import TensorView
 from art_lbgat.data import Augmentation, Stream, as_stream
@@ -44,7 +44,7 @@ from art_lbgat.trainers import inputs
 if TYPE_CHECKING:
     import pandas
 
-AttackKind = Literal["pgd", "trades", "fgsm", "none"]
+AttackKind = Literal["pgd", "trades", "fgsm", "n-fgsm", "none"]
 _GENERATOR_KEYWORDS = ["nb_epochs", "validation_data", "scheduler", "augmentation"]
 _FIT_KEYWORDS = [*_GENERATOR_KEYWORDS, "batch_size", "validation_split"]
 #: Attributes that do not decide the bits of a run.
@@ -391,7 +391,8 @@ def default_attack(kind: AttackKind, classifier: PyTorchClassifier) -> EvasionAt
     """The published attack of a kind: Linf, times the range of ``clip_values``; None for ``"none"``.
 
     ``"pgd"`` (cross-entropy) and ``"trades"`` (KL): eps 0.031, 10 steps of 0.007, as in the code of TRADES and LBGAT.
-    ``"fgsm"``: eps 8/255, one step of 1.25 eps from a uniform start (arXiv 2001.03994).
+    ``"fgsm"``: eps 8/255, one step of 1.25 eps from a uniform start (arXiv 2001.03994). ``"n-fgsm"``: eps 8/255, one
+    step of eps from a start in 2 eps, not projected (arXiv 2202.01181).
 
     :param kind: Which.
     :param classifier: The classifier to attack.
@@ -401,6 +402,7 @@ def default_attack(kind: AttackKind, classifier: PyTorchClassifier) -> EvasionAt
         "pgd": lambda: PGDAttack(classifier, eps=0.031 * scale, eps_step=0.007 * scale, max_iter=10),
         "trades": lambda: TRADESAttack(classifier, eps=0.031 * scale, eps_step=0.007 * scale, max_iter=10),
         "fgsm": lambda: PGDAttack(classifier, eps=8 / 255 * scale, eps_step=1.25 * 8 / 255 * scale, max_iter=1),
+        "n-fgsm": lambda: NFGSMAttack(classifier, eps=8 / 255 * scale),
         "none": lambda: None,
     }
     return published[kind]()

@@ -241,6 +241,10 @@ def _attacks() -> Iterator[Call]:
     }
     own = {
         "PGDAttack": {"num_random_init": wrong.count(0), "objective": wrong.choice("ce", "cw", "kl")},
+        "NFGSMAttack": {
+            "noise": wrong.number(exclusive=True),
+            "eps_step": wrong.number(optional=True, exclusive=True),
+        },
         "TRADESAttack": {"num_random_init": wrong.count(), "start_std": wrong.number(optional=True)},
     }
     for name, more in own.items():
@@ -306,6 +310,7 @@ def _objectives() -> Iterator[Call]:
         "mart": ("adversarial", "natural", "y", "weight"),
         "rectified_labels": ("average", "y", "interpolation", "temperature"),
         "average_kl": ("adversarial", "average", "weight"),
+        "nuclear": ("adversarial", "guide"),
         "rslad": ("adversarial", "guide", "natural"),
         "robust_guide": ("adversarial", "teacher", "weight"),
         "helper_cross_entropy": ("helper", "guide", "weight"),
