@@ -102,12 +102,10 @@ CASES = {
         lambda: GKL(A, B, Y, weight=0.5), lambda: 0.5 * decoupled(A, B, GKL_W[Y], gamma=0.2),
         {"ikl_wmse": 10, "ikl_sce": 2}),
     "helper": (lambda: losses.helper_cross_entropy(A, B), lambda: 0.5 * cross_entropy(A, B.argmax(dim=1)), {"helper_ce": 0.5}),
-    "average kl": (lambda: losses.average_kl(A, B, 0.5), lambda: 0.5 * kl(B, A), {"average_kl": 0.5}),
     "rslad": (
         lambda: losses.rslad(A, B, Y, A * 2), lambda: (5 / 6 * kl(B, A) + 1 / 6 * kl(B, A * 2)) / 5,
         {"guidance_kl": 5 / 6, "guidance_natural_kl": 1 / 6}),
-    "robust guide": (lambda: losses.robust_guide(A, B, 0.5), lambda: 0.5 * kl(B, A), {"robust_guide_kl": 0.5}),
-    "robust guide mse": (lambda: losses.robust_guide(A, B, 2.0, "mse"), lambda: 2 * mse(A, B), {"robust_guide_mse": 2}),
+    "teacher kl": (lambda: losses.teacher_kl(A, B, 0.5), lambda: 0.5 * kl(B, A), {"teacher_kl": 0.5}),
     "nuclear": (
         lambda: losses.nuclear(A, B), lambda: torch.linalg.eigvalsh((A - B).T @ (A - B)).sqrt().sum() / 6,
         {"guidance_nuclear": 1}),

@@ -18,7 +18,7 @@ from art_lbgat.engine.averaging import Average
 from art_lbgat.engine.history import Meter, StepRecord
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.perturbation import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
-from art_lbgat.losses import EpochLoss, Terms, total
+from art_lbgat.losses import IKL, Terms, total
 from art_lbgat.memory import to_device
 from art_lbgat.preserve import Key, Modes, preserved_randomness, seed_everything
 from art_lbgat.processes import Processes, Share
@@ -64,7 +64,7 @@ class Method:
     terms: Callable[[Mapping[str, Tensor], Tensor, Tensor], Terms]
     passes: Passes
     train_guides: bool = False
-    epoch_losses: Sequence[EpochLoss] = ()
+    epoch_losses: Sequence[IKL] = ()
     labels: Callable[[Mapping[str, Tensor], Tensor, float], Tensor] | None = None
 
 

@@ -22,7 +22,8 @@ _METHODS: dict[str, dict[str, Any]] = {
     "hat": {"method": "hat"},
     "bgat": {"method": "bgat"},
     "bgat-nuclear": {"method": "bgat", "guidance": "nuclear"},
-    "rslad": {"method": "bgat", "guidance": "rslad", "guide_recipe": "trades6"},
+    # Its divergences are means over ten classes too.
+    "rslad": {"method": "bgat", "guidance": "rslad", "guide_recipe": "trades6", "rate": 10},
     "lbgat": {"method": "lbgat"},
     "lbgat-alp": {"method": "lbgat", "regularizer": "alp", "weight": 1.0},
     "lbgat0": {"method": "lbgat", "regularizer": "trades", "weight": 0.0},
@@ -53,6 +54,7 @@ def _family(prefix: str, common: dict[str, Any]) -> list[Recipe]:
     for name, own in _METHODS.items():
         method, settings = METHODS[own["method"]], {**common, **own}
         settings["run"] = replace(common["run"], **own.get("run", {}))
+        settings["learning_rate"] *= settings.pop("rate", 1)
         if method.takes_guide:
             settings["guides"] = (common["model"],)
             settings["guide_recipe"] = None if method.train_guides else f"{prefix}-{own.get('guide_recipe', 'natural')}"

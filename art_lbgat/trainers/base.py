@@ -36,7 +36,7 @@ from art_lbgat.fingerprint import (
     optimizer_settings,
     surroundings,
 )
-from art_lbgat.losses import CrossEntropy, EpochLoss, Terms
+from art_lbgat.losses import IKL, CrossEntropy, Terms
 from art_lbgat.preserve import Key, Modes, draw_seed
 from art_lbgat.processes import Processes, join_processes
 from art_lbgat.trainers import inputs
@@ -102,7 +102,7 @@ class BaseTrainer(Trainer, abc.ABC):
         *,
         guides: Sequence[PyTorchClassifier] = (),
         needs: tuple[AttackKind, Passes] | None = None,
-        epoch_losses: Sequence[EpochLoss] = (),
+        epoch_losses: Sequence[IKL] = (),
         options: RunOptions | None,
         run: Mapping[str, Any],
     ) -> None:

@@ -19,11 +19,11 @@ from art_lbgat.losses import (
     Terms,
     adversarial_cross_entropy,
     alp,
-    average_kl,
     boosted_cross_entropy,
     mart,
     natural_cross_entropy,
     rectified_labels,
+    teacher_kl,
     trades,
 )
 from art_lbgat.trainers.base import AttackKind, BaseTrainer
@@ -287,7 +287,7 @@ class ADRTrainer(BaseTrainer):
         adversarial = logits["adversarial"]
         terms = adversarial_cross_entropy(adversarial, y, loss=self.cross_entropy)
         if self.rebat_weight:
-            terms |= average_kl(adversarial, logits["average_adversarial"], self.rebat_weight)
+            terms |= teacher_kl(adversarial, logits["average_adversarial"], self.rebat_weight)
         return terms
 
 

@@ -19,17 +19,17 @@ from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.step import Passes
 from art_lbgat.losses import (
     GUIDANCE,
-    ON_PROBABILITIES,
+    IKL,
     REGULARIZERS,
-    EpochLoss,
     Guidance,
     Terms,
     check_guidance,
     guide_cross_entropy,
     helper_cross_entropy,
     natural_cross_entropy,
-    robust_guide,
+    on_probabilities,
     rslad,
+    teacher_kl,
     trades,
 )
 from art_lbgat.trainers.base import AttackKind, BaseTrainer
@@ -54,16 +54,17 @@ class GuidedTrainer(BaseTrainer):
         **more: Any,
     ) -> None:
         """``more`` are the fields of :class:`~art_lbgat.engine.step.Passes` that other terms need."""
-        named = None if callable(guidance) else check_choice(guidance, "guidance", GUIDANCE)
-        # Copies, of which only those that learn differ from the table's.
-        self.guidance: Guidance = copy.deepcopy(GUIDANCE[named]) if named else guidance  # type: ignore[assignment]
-        self.regularizer: str | None = check_choice(regularizer, "regularizer", [None, *REGULARIZERS])
+        check_choice(regularizer, "regularizer", [None, *REGULARIZERS])
+        # Copies, of which only those that learn differ from the tables'.
+        named = None if callable(guidance) else GUIDANCE[check_choice(guidance, "guidance", GUIDANCE)]
+        self.guidance: Guidance = copy.deepcopy(named) if named else guidance  # type: ignore[assignment]
+        self.regularizer, self._regularizer = regularizer, copy.deepcopy(REGULARIZERS.get(regularizer or ""))
+        losses: list[Any] = [each for each in (self.guidance, self._regularizer) if each is not None]
+        self.on_probabilities = all(map(on_probabilities, losses))
         if self.guidance is rslad:
             if self.train_guides:
                 raise ValueError("guidance: 'rslad' expects a frozen, robust guide (BGATTrainer), got one that learns.")
             self.labels = _said_by_guide
-        self._regularizer = copy.deepcopy(REGULARIZERS[regularizer]) if regularizer else None
-        self.on_probabilities = named in ON_PROBABILITIES and (regularizer is None or regularizer in ON_PROBABILITIES)
         if regularizer is None and regularizer_weight is not None:
             raise ValueError(f"regularizer_weight: expected None without a regularizer, got {regularizer_weight!r}.")
         weight = (
@@ -71,13 +72,12 @@ class GuidedTrainer(BaseTrainer):
         )
         self.regularizer_weight = check_number(weight, "regularizer_weight")
         kind, passes = self.needs(regularizer, self.regularizer_weight, self.guidance)
-        learning: tuple[Any, Any] = (self.guidance, self._regularizer)
         super().__init__(
             classifier,
             attack,
             guides=guides,
             needs=(kind, replace(passes, **more)),
-            epoch_losses=[each for each in learning if isinstance(each, EpochLoss)],
+            epoch_losses=[each for each in losses if isinstance(each, IKL)],
             options=options,
             run=run,
         )
@@ -142,7 +142,6 @@ class BGATTrainer(GuidedTrainer):
     :param helper_step: ``h`` of its ``x_h = x + h (x_adv - x)``, > 0.
     :param robust_guide: A robust teacher ``M_t``, which adds ``robust_weight * KL(M_t(x_adv) || M_r(x_adv))``; frozen.
     :param robust_weight: Its weight, > 0.
-    :param robust_distance: ``"kl"``, or ``"mse"`` of logits in its place.
     :param options: A :class:`~art_lbgat.RunOptions`.
     :param run: Its fields as keywords instead.
     :raises TypeError: Arguments of the wrong type.
@@ -164,20 +163,17 @@ class BGATTrainer(GuidedTrainer):
         helper_step: float = 2.0,
         robust_guide: PyTorchClassifier | None = None,
         robust_weight: float = 1.0,
-        robust_distance: str = "kl",
         options: RunOptions | None = None,
         **run: Any,
     ) -> None:
         self.helper_weight = check_number(helper_weight, "helper_weight")
         self.helper_step = check_number(helper_step, "helper_step", exclusive=True)
         self.robust_weight = check_number(robust_weight, "robust_weight", exclusive=True)
-        self.robust_distance = check_choice(robust_distance, "robust_distance", ("kl", "mse"))
         more: dict[str, Any] = {"guide": ("x", "x_adv"), "helper_step": helper_step} if helper_weight else {}
         guides = [*_several(guide), *([] if robust_guide is None else [robust_guide])]
         more["robust_guides"] = int(robust_guide is not None)
         super().__init__(classifier, guides, attack, guidance, regularizer, regularizer_weight, options, run, **more)
         self.guide, self.robust_guide = guide, robust_guide
-        self.on_probabilities &= robust_guide is None or robust_distance == "kl"
 
     def other_terms(self, logits: Mapping[str, Tensor], y_guide: Tensor) -> Terms:
         """The terms of helper and robust guide, where they are on; arguments: see :meth:`terms`."""
@@ -185,8 +181,7 @@ class BGATTrainer(GuidedTrainer):
         if self.helper_weight:
             terms |= helper_cross_entropy(logits["helper"], logits["guide_adversarial"], self.helper_weight)
         if self.robust_guide is not None:
-            teacher = logits["robust_guide"]
-            terms |= robust_guide(logits["adversarial"], teacher, self.robust_weight, self.robust_distance)
+            terms |= teacher_kl(logits["adversarial"], logits["robust_guide"], self.robust_weight)
         return terms
 
 

@@ -92,7 +92,6 @@ def _constructor(method: str) -> Call:
         if method == "bgat":
             wrongs["robust_guide"] = [*wrong.classifier(optional=True), each(lambda: make_classifier(classes=3))]
             wrongs["robust_weight"] = wrong.number(exclusive=True)
-            wrongs["robust_distance"] = wrong.choice("kl", "mse")
         wrongs["regularizer"] = wrong.choice(*losses.REGULARIZERS, optional=True)
         wrongs["regularizer_weight"] = wrong.number(optional=True)
         own = {"regularizer": "trades", "regularizer_weight": 1.0}
@@ -309,10 +308,9 @@ def _objectives() -> Iterator[Call]:
         "trades": ("adversarial", "natural", "weight"),
         "mart": ("adversarial", "natural", "y", "weight"),
         "rectified_labels": ("average", "y", "interpolation", "temperature"),
-        "average_kl": ("adversarial", "average", "weight"),
         "nuclear": ("adversarial", "guide"),
         "rslad": ("adversarial", "guide", "natural"),
-        "robust_guide": ("adversarial", "teacher", "weight"),
+        "teacher_kl": ("adversarial", "teacher", "weight"),
         "helper_cross_entropy": ("helper", "guide", "weight"),
         "adversarial_cross_entropy": ("adversarial", "y", "weight"),
         "boosted_cross_entropy": ("adversarial", "y"),
