@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         MadryTrainer,
         MARTTrainer,
         NaturalTrainer,
+        NFGSMTrainer,
         TRADESTrainer,
     )
 
@@ -34,6 +35,7 @@ __all__ = [
     "LBGATTrainer",
     "MARTTrainer",
     "MadryTrainer",
+    "NFGSMTrainer",
     "NaturalTrainer",
     "OneCycle",
     "RunOptions",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,27 +48,6 @@ Guidance = Callable[[Tensor, Tensor, Tensor], Terms]
 
 #: What a regularizer must look like: ``(adversarial, natural, weight=, y=) -> Terms``.
 Regularizer = Callable[..., Terms]
-
-
-@runtime_checkable
-class EpochLoss(Protocol):
-    """A loss that learns from what an epoch held: the training loop calls these, and checkpoints hold its state.
-
-    ``logits`` are those of a step by name, ``counted=False`` says that its rows stand in for none. ``total`` sums a
-    tensor over all processes, which all call it; ``counted=False`` in ``load``: another process holds the sums.
-    """
-
-    def update(self, logits: Mapping[str, Tensor], y: Tensor, counted: bool) -> None:
-        """Take in a step; see :class:`EpochLoss`."""
-
-    def end_epoch(self, total: Callable[[Tensor], Tensor]) -> None:
-        """Draw the conclusions of an epoch; see :class:`EpochLoss`."""
-
-    def state(self, total: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """What :meth:`load` takes, summed over all processes; see :class:`EpochLoss`."""
-
-    def load(self, state: Mapping[str, Tensor], device: torch.device, counted: bool) -> None:
-        """Go on from a state; see :class:`EpochLoss`."""
 
 
 def total(terms: Terms) -> Tensor:
@@ -152,17 +131,6 @@ def rectified_labels(average: Tensor, y: Tensor, interpolation: float, temperatu
     return share * p + (1 - share) * rows
 
 
-def average_kl(adversarial: Tensor, average: Tensor, weight: float = 1.0) -> Terms:
-    """``w * KL(softmax M_ema(x_adv) || softmax M_r(x_adv))``: the term ``average_kl`` of ReBAT (arXiv 2310.19360).
-
-    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
-    :param average: ``M_ema(x_adv)``, likewise.
-    :param weight: ``w >= 0``.
-    """
-    _check(weight=weight, adversarial=adversarial, average=average)
-    return {"average_kl": Term(_kl(average, adversarial), weight)}
-
-
 def guide_cross_entropy(guide: Tensor, y: Tensor, weight: float = 1.0, loss: CrossEntropy = _CE) -> Terms:
     """``b * CE(M_n(x), y)``, batch mean: the term ``guide_ce``, which keeps the learnable guide of LBGAT a classifier.
 
@@ -231,6 +199,46 @@ def kl(adversarial: Tensor, guide: Tensor, y: Tensor) -> Terms:
     return {"guidance_kl": Term(_kl(guide, adversarial)), **adversarial_cross_entropy(adversarial, y)}
 
 
+def nuclear(adversarial: Tensor, guide: Tensor, y: Tensor | None = None) -> Terms:  # noqa: ARG001 (one signature)
+    """``||M_r(x_adv) - M_n(x)||_* / N``: the nuclear norm of the batch of differences, the term ``guidance_nuclear``.
+
+    NuAT (Sriramanan et al., NeurIPS 2021) has it between the model's own logits. It compares samples with each other,
+    so that several processes, each with the norm of its rows, do not train as one. Arguments: see :func:`mse`.
+    """
+    _check(adversarial=adversarial, guide=guide)
+    norm = torch.linalg.matrix_norm(adversarial - guide, ord="nuc")
+    return {"guidance_nuclear": Term(norm / len(guide))}
+
+
+def rslad(adversarial: Tensor, guide: Tensor, y: Tensor | None = None, natural: Tensor | None = None) -> Terms:  # noqa: ARG001
+    """``5/6 KL(M_t(x) || M_r(x_adv)) + 1/6 KL(M_t(x) || M_r(x))``, ``M_t`` a robust teacher (arXiv 2108.07969).
+
+    Each KL of softmaxes is the mean over batch *and classes*, as in the authors' code (who take ten times that for 100
+    classes). The terms are ``guidance_kl`` and ``guidance_natural_kl``. Other arguments: see :func:`mse`.
+
+    :param natural: ``M_r(x)``, raw logits ``(N, C)``; without it the first term alone.
+    """
+    _check(adversarial=adversarial, guide=guide)
+    terms = {"guidance_kl": Term(_kl(guide, adversarial) / guide.shape[1], 5 / 6)}
+    if natural is not None:
+        _check(natural=natural, guide=guide)
+        terms["guidance_natural_kl"] = Term(_kl(guide, natural) / guide.shape[1], 1 / 6)
+    return terms
+
+
+def teacher_kl(adversarial: Tensor, teacher: Tensor, weight: float = 1.0) -> Terms:
+    """``w * KL(softmax M_t(x_adv) || softmax M_r(x_adv))``, batch mean: the term ``teacher_kl`` of a robust teacher.
+
+    With the model's own average as teacher it is that of ReBAT (arXiv 2310.19360).
+
+    :param adversarial: ``M_r(x_adv)``, raw logits ``(N, C)``.
+    :param teacher: ``M_t(x_adv)``, likewise.
+    :param weight: ``w >= 0``.
+    """
+    _check(weight=weight, adversarial=adversarial, teacher=teacher)
+    return {"teacher_kl": Term(_kl(teacher, adversarial), weight)}
+
+
 def weighted_mse(adversarial: Tensor, other: Tensor, weights: Tensor) -> Tensor:
     """``sum_i sum_jk w_ij w_ik ((n_ij - n_ik) - (a_ij - a_ik))^2 / (4 sum_i sum_jk w_ij w_ik)``, a scalar, in O(NC).
 
@@ -255,6 +263,10 @@ class IKL:
     the mean of ``softmax(n / T)`` over that class in the epoch before (a class without samples keeps its row), from fit
     to fit; of probabilities as labels the mean of the rows. ``"gkl"`` is ``T = 1``, ``gamma = 0.2`` (arXiv 2503.08038).
     The terms are ``guidance_wmse`` and ``guidance_sce``, as regularizer ``ikl_wmse`` and ``ikl_sce``.
+
+    The training loop calls ``update`` with the logits of each step by name, its labels, and whether its rows count;
+    ``end_epoch``; and for checkpoints ``state`` and ``load``, where sums count in one process. ``total`` sums a tensor
+    over all processes, which all call it. A subclass may learn other things from an epoch.
 
     :param alpha: Weight of ``SCE``.
     :param beta: Weight of ``wMSE``.
@@ -288,25 +300,25 @@ class IKL:
         return {f"{name}_wmse": Term(wmse, weight * self.beta), f"{name}_sce": Term(sce, weight * self.alpha)}
 
     def update(self, logits: Mapping[str, Tensor], y: Tensor, counted: bool = True) -> None:
-        """See :class:`EpochLoss`."""
+        """Take in a step; see :class:`IKL`."""
         p = functional.softmax(logits[self.of].detach() / self.temperature, dim=1)
         classes = functional.one_hot(y, p.shape[1]) if y.ndim == 1 else y
         sums = classes.to(p).T @ p * counted
         self._tensors["sums"] = self._tensors["sums"] + sums if "sums" in self._tensors else sums
 
     def end_epoch(self, total: Callable[[Tensor], Tensor]) -> None:
-        """See :class:`EpochLoss`."""
+        """Make the weights of the next epoch; see :class:`IKL`."""
         sums = total(self._tensors.pop("sums"))
         before = self._tensors.get("weights", self._uniform(sums))
         samples = sums.sum(dim=1, keepdim=True)
         self._tensors["weights"] = torch.where(samples > 0, sums / samples, before)
 
     def state(self, total: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """See :class:`EpochLoss`."""
+        """What :meth:`load` takes; see :class:`IKL`."""
         return {name: total(value) if name == "sums" else value for name, value in self._tensors.items()}
 
     def load(self, state: Mapping[str, Tensor], device: torch.device, counted: bool = True) -> None:
-        """See :class:`EpochLoss`."""
+        """Go on from a state; see :class:`IKL`."""
         found = {name: value.to(device) for name, value in state.items()}
         self._tensors = {name: value * counted if name == "sums" else value for name, value in found.items()}
 
@@ -324,9 +336,9 @@ GUIDANCE: dict[str, Guidance] = {
     "kl": kl,
     "ikl": IKL(),
     "gkl": IKL(temperature=1.0, gamma=0.2),
+    "nuclear": nuclear,
+    "rslad": rslad,
 }
-#: Those that depend on ``softmax(logits)`` alone.
-ON_PROBABILITIES = ("kd", "kl", "ikl", "gkl", "trades")
 
 
 # --- regularizers: how far the robust model's own answers on x_adv and x may lie apart -------------------------------
@@ -376,6 +388,14 @@ REGULARIZERS: dict[str, Regularizer] = {
     "ikl": IKL(of="natural"),
     "gkl": IKL(temperature=1.0, gamma=0.2, of="natural"),
 }
+
+
+def on_probabilities(loss: Any) -> bool:
+    """Whether a guidance loss or a regularizer depends on ``softmax(logits)`` alone.
+
+    :param loss: The loss.
+    """
+    return isinstance(loss, IKL) or loss in (kd, kl, rslad, trades)
 
 
 def _kl(of: Tensor, to: Tensor) -> Tensor:

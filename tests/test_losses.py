@@ -102,7 +102,13 @@ CASES = {
         lambda: GKL(A, B, Y, weight=0.5), lambda: 0.5 * decoupled(A, B, GKL_W[Y], gamma=0.2),
         {"ikl_wmse": 10, "ikl_sce": 2}),
     "helper": (lambda: losses.helper_cross_entropy(A, B), lambda: 0.5 * cross_entropy(A, B.argmax(dim=1)), {"helper_ce": 0.5}),
-    "average kl": (lambda: losses.average_kl(A, B, 0.5), lambda: 0.5 * kl(B, A), {"average_kl": 0.5}),
+    "rslad": (
+        lambda: losses.rslad(A, B, Y, A * 2), lambda: (5 / 6 * kl(B, A) + 1 / 6 * kl(B, A * 2)) / 5,
+        {"guidance_kl": 5 / 6, "guidance_natural_kl": 1 / 6}),
+    "teacher kl": (lambda: losses.teacher_kl(A, B, 0.5), lambda: 0.5 * kl(B, A), {"teacher_kl": 0.5}),
+    "nuclear": (
+        lambda: losses.nuclear(A, B), lambda: torch.linalg.eigvalsh((A - B).T @ (A - B)).sqrt().sum() / 6,
+        {"guidance_nuclear": 1}),
     "guide ce": (lambda: losses.guide_cross_entropy(B, Y, 3.0), lambda: 3 * cross_entropy(B, Y), {"guide_ce": 3}),
     "alp": (lambda: losses.alp(A, B, 0.7), lambda: 0.7 * mse(A, B), {"alp": 0.7}),
     "trades": (lambda: losses.trades(A, B, 6.0), lambda: 6 * kl(B, A), {"trades_kl": 6}),
@@ -197,7 +203,7 @@ def test_total_adds_in_order_and_leaves_out_weight_zero():
 
 
 def test_the_tables_hold_what_the_paper_compares():
-    assert set(losses.GUIDANCE) == {"mse", "mse+ce", "kd", "kl", "ikl", "gkl"}
+    assert set(losses.GUIDANCE) == {"mse", "mse+ce", "kd", "kl", "ikl", "gkl", "nuclear", "rslad"}
     assert set(losses.REGULARIZERS) == {"alp", "trades", "ikl", "gkl"}
     for table in (losses.GUIDANCE, losses.REGULARIZERS):
         assert (table["ikl"].alpha, table["ikl"].beta, table["ikl"].temperature, table["ikl"].gamma) == (4, 20, 4, 1)

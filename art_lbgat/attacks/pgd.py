@@ -90,6 +90,8 @@ class Ascent:
     :param restarts: How many starts; for each sample the point of highest loss is kept.
     :param rule: Order of rounding, see :mod:`art_lbgat.attacks.projections`.
     :param targeted: Whether the labels are those to reach, whose loss is descended.
+    :param noise: Start uniformly in ``noise * eps`` instead, and do not project onto the ball, only to the range
+        (N-FGSM); None does not.
     :raises TypeError: A value of the wrong type.
     :raises ValueError: A value outside its range. Radii that are given per sample are checked by the attacks.
     """
@@ -104,6 +106,7 @@ class Ascent:
     restarts: int = 1
     rule: Literal["published", "art"] = "published"
     targeted: bool = False
+    noise: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "norm", checks.check_norm(self.norm))
@@ -120,6 +123,7 @@ class Ascent:
         checks.check_number(self.start_std, "start_std")
         checks.check_count(self.restarts, "restarts")
         checks.check_choice(self.rule, "rule", ("published", "art"))
+        checks.check_optional(checks.check_number, self.noise, "noise", exclusive=True)
         if checks.check_flag(self.targeted, "targeted") and self.needs_natural:
             raise ValueError(f"targeted: expected False for {self.objective!r}, which takes no labels, got True.")
 
@@ -198,7 +202,8 @@ def ascend(
     """
     x = x.detach()
     eps, eps_step = (r.to(x.device) if isinstance(r, Tensor) else r for r in (ascent.eps, ascent.eps_step))
-    step = projections.make_step(ascent.rule, ascent.norm, eps, eps_step, x, bounds)
+    ball, reach = (eps, eps) if ascent.noise is None else (math.inf, ascent.noise * eps)
+    step = projections.make_step(ascent.rule, ascent.norm, ball, eps_step, x, bounds)
     loss, target = _loss(ascent, y, estimator_loss), y
     if ascent.needs_natural or target is None:
         with torch.no_grad():
@@ -212,7 +217,7 @@ def ascend(
         elif ascent.start == "gaussian":
             x_adv = x + ascent.start_std * unit
         else:
-            x_adv = projections.clip(x + eps * unit, bounds)
+            x_adv = projections.clip(x + reach * unit, bounds)
 
         for _ in range(ascent.max_iter):
             with torch.enable_grad():
@@ -483,4 +488,42 @@ class TRADESAttack(TensorAttack):
 
     def _check_params(self) -> None:
         checks.check_count(self.num_random_init, "num_random_init")
+        super()._check_params()
+
+
+class NFGSMAttack(TensorAttack):
+    """``x <- clip(x + noise * eps * U(-1, 1))``, then one step ``clip(x + eps_step * sign(grad_x CE(M(x), y)))``.
+
+    An attack to train with, and not to judge by: its examples leave the ball of ``eps`` by design, up to
+    ``noise * eps + eps_step``, within ``clip_values``. Source: N-FGSM, de Jorge et al., NeurIPS 2022, arXiv 2202.01181.
+
+    :param eps_step: Length of the step, in raw input units; None is ``eps``.
+    :param noise: The start in units of ``eps``, > 0.
+
+    For the other arguments and the errors see :class:`PGDAttack`.
+    """
+
+    attack_params: ClassVar[list[str]] = [*TensorAttack.attack_params, "noise"]
+
+    def __init__(
+        self,
+        estimator: PyTorchClassifier,
+        norm: float | str = math.inf,
+        eps: float = 8 / 255,
+        eps_step: float | None = None,
+        max_iter: int = 1,
+        noise: float = 2.0,
+        batch_size: int = 128,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(estimator, norm, eps, eps if eps_step is None else eps_step, max_iter, batch_size, verbose)
+        self.noise = noise
+        self._check_params()
+
+    def ascent(self) -> Ascent:
+        """What this attack runs, from its present parameters."""
+        return replace(super().ascent(), noise=self.noise)
+
+    def _check_params(self) -> None:
+        checks.check_number(self.noise, "noise", exclusive=True)
         super()._check_params()

@@ -39,4 +39,6 @@ def step_cost(
     graphs = (attack is not None) + (passes.natural == "graph") + (passes.helper_step is not None)
     full = 2 * graphs if perturbs_weights else graphs
     student = forwards + full + (passes.natural == "value") + len(passes.average)
-    return Cost(student, backwards, full, guides * len(passes.guide), guides if train_guides else 0)
+    robust = passes.robust_guides
+    others = (guides - robust) * len(passes.guide)
+    return Cost(student, backwards, full, others + robust, guides if train_guides else 0)

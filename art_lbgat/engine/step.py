@@ -18,7 +18,7 @@ from art_lbgat.engine.averaging import Average
 from art_lbgat.engine.history import Meter, StepRecord
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.perturbation import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
-from art_lbgat.losses import EpochLoss, Terms, total
+from art_lbgat.losses import IKL, Terms, total
 from art_lbgat.memory import to_device
 from art_lbgat.preserve import Key, Modes, preserved_randomness, seed_everything
 from art_lbgat.processes import Processes, Share
@@ -40,13 +40,15 @@ class Passes:
     ``"natural"`` is ``M_r(x)``, of which ``natural`` asks for nothing, the value, or the graph for gradients.
     ``"helper"`` is ``M_r(x + h (x_adv - x))``, h being ``helper_step``. ``"guide"`` is ``M_n(x)``,
     ``"guide_adversarial"`` is ``M_n(x_adv)`` of frozen guides, where ``guide`` has these inputs; so are ``"average"``
-    and ``"average_adversarial"`` of the student's own average (``ema_decay``), in eval mode, and ``average``.
+    and ``"average_adversarial"`` of the student's own average (``ema_decay``), in eval mode, and ``average``. The last
+    ``robust_guides`` of the guides see x_adv instead, frozen: ``"robust_guide"``.
     """
 
     natural: Natural = "none"
     helper_step: float | None = None
     guide: tuple[On, ...] = ("x",)
     average: tuple[On, ...] = ()
+    robust_guides: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Method:
     terms: Callable[[Mapping[str, Tensor], Tensor, Tensor], Terms]
     passes: Passes
     train_guides: bool = False
-    epoch_losses: Sequence[EpochLoss] = ()
+    epoch_losses: Sequence[IKL] = ()
     labels: Callable[[Mapping[str, Tensor], Tensor, float], Tensor] | None = None
 
 
@@ -256,9 +258,12 @@ class Step:
     def _frozen(self, on: On, inputs: Tensor) -> Logits:
         """What the models that are not trained say of these raw inputs."""
         found: Logits = {}
-        guides = range(1, 1 + len(self.models.guides))
+        everyone = range(1, 1 + len(self.models.guides))
+        guides = everyone[: len(everyone) - self.method.passes.robust_guides]
         if guides and not self.method.train_guides and on in self.method.passes.guide:
             found["guide" if on == "x" else "guide_adversarial"] = self.models.frozen(inputs, guides)
+        if on == "x_adv" and len(guides) < len(everyone):
+            found["robust_guide"] = self.models.frozen(inputs, everyone[len(guides) :])
         if self.average is not None and on in self.method.passes.average:
             with self.average.applied():
                 found["average" if on == "x" else "average_adversarial"] = self.models.frozen(inputs, range(1))

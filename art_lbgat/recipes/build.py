@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_lbgat.attacks import PGDAttack, TRADESAttack
+from art_lbgat.attacks import NFGSMAttack, PGDAttack, TRADESAttack
 from art_lbgat.checks import check_count, check_kind, check_optional, check_seed
 from art_lbgat.data import DataSet, Images, load_data
 from art_lbgat.data.datasets import LARGEST_SEED
@@ -22,7 +22,7 @@ from art_lbgat.engine.trackers import Tracker
 from art_lbgat.losses import kd
 from art_lbgat.models import create_classifier, create_model
 from art_lbgat.preserve import preserved_randomness
-from art_lbgat.trainers import METHODS, NaturalTrainer
+from art_lbgat.trainers import METHODS
 from art_lbgat.trainers.base import BaseTrainer
 from art_lbgat.trainers.guided import GuidedTrainer
 from art_lbgat.weights import load_weights
@@ -64,7 +64,7 @@ class Experiment:
         self.trainer.fit(training_images(self.recipe, self.data), **fit_options(self.recipe, self.data))
 
     def train_guides(self) -> None:
-        """Train the frozen guides on natural images, each by the recipe that ``guide_recipe`` names.
+        """Train the frozen guides, each by the recipe that ``guide_recipe`` names.
 
         They run as the student does; with ``checkpoint_dir`` their checkpoints are in ``guide-0`` and so on below it.
         """
@@ -77,7 +77,7 @@ class Experiment:
                 place = Path(ours.checkpoint_dir) / f"guide-{index}"
                 resume = "never" if ours.resume == "never" else "auto"
                 options = replace(options, checkpoint_dir=place, resume=resume)
-            NaturalTrainer(guide, options=options).fit(images, **fit_options(recipe, self.data))
+            _trainer(recipe, guide, [], options).fit(images, **fit_options(recipe, self.data))
         self.guides_trained = True
 
 
@@ -171,7 +171,7 @@ def _trainer(
     make: Callable[..., BaseTrainer] = method
     if recipe.attack is None:
         return make(classifier, options=options)
-    kind = TRADESAttack if recipe.attack == "trades" else PGDAttack
+    kind: Any = {"trades": TRADESAttack, "n-fgsm": NFGSMAttack, "pgd": PGDAttack}[recipe.attack]
     norm = math.inf if recipe.norm == "inf" else 2.0
     attack = kind(classifier, norm=norm, eps=recipe.eps, eps_step=recipe.step, max_iter=recipe.max_iter)
     given = [guides[0] if method.train_guides else guides] if guides else []

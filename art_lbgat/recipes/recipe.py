@@ -80,7 +80,7 @@ class Recipe:
     :param guides: The guides' models: one for ``lbgat``, one or several for ``bgat`` and ``hat``, none otherwise.
     :param guide_recipe: Id of the recipe that trains frozen guides.
     :param sub_block1: Build ``wrn-*`` models with the unused block that released LBGAT weights hold.
-    :param guidance: A name in ``GUIDANCE``: ``"mse"``, ``"mse+ce"``, ``"kd"``, ``"kl"``, ``"ikl"`` or ``"gkl"``.
+    :param guidance: A name in ``GUIDANCE``, such as ``"mse"``, ``"mse+ce"``, ``"kd"``, ``"kl"`` or ``"ikl"``.
     :param kd_temperature: Temperature ``T`` of ``"kd"``.
     :param kd_weight: Weight ``b`` of ``"kd"``.
     :param guide_ce_weight: Weight of the guide's cross-entropy (``lbgat``).
@@ -89,7 +89,8 @@ class Recipe:
         published one.
     :param norm: ``"inf"`` or ``"2"``.
     :param eps: Radius in units of [0, 1].
-    :param eps_step: Length of an attack step; None is ``2.5 * eps / max_iter`` (``1.25 * eps`` for ``fast-at``).
+    :param eps_step: Length of an attack step; None is ``2.5 * eps / max_iter`` (``1.25 * eps`` for ``fast-at``, ``eps``
+        for ``n-fgsm``).
     :param max_iter: Attack steps in training.
     :param attack_mode: The mode of the model while it is attacked: ``"eval"`` (running batch-norm statistics) always.
     :param batch_size: Samples per step.
@@ -208,18 +209,18 @@ class Recipe:
                 raise ValueError(f"{name}: expected the default {what}, which ignores it, got {getattr(self, name)!r}.")
 
     @property
-    def attack(self) -> Literal["trades", "pgd"] | None:
-        """Which attack makes the training examples: TRADES' for its objective and regularizer, else PGD, or none."""
-        kind, _ = METHODS[self.method].needs(self.regularizer)
-        return None if kind == "none" else "trades" if kind == "trades" else "pgd"
+    def attack(self) -> Literal["trades", "n-fgsm", "pgd"] | None:
+        """Which attack makes the training examples: that of TRADES or N-FGSM where it is the method's, PGD, or none."""
+        kind, _ = METHODS[self.method].needs(self.regularizer, None, self.guidance)
+        return None if kind == "none" else "pgd" if kind == "fgsm" else kind
 
     @property
     def step(self) -> float:
         """Length of an attack step."""
         if self.eps_step is not None:
             return self.eps_step
-        fgsm = METHODS[self.method].attack_kind == "fgsm"
-        return 1.25 * self.eps if fgsm else 2.5 * self.eps / self.max_iter
+        single = {"fgsm": 1.25, "n-fgsm": 1.0}.get(METHODS[self.method].attack_kind)
+        return 2.5 * self.eps / self.max_iter if single is None else single * self.eps
 
     @property
     def regularizer_weight(self) -> float | None:
@@ -257,7 +258,7 @@ class Recipe:
         attack = (steps + (self.attack == "trades"), steps) if self.attack is not None else None
         return step_cost(
             attack,
-            method.needs(self.regularizer, self.regularizer_weight)[1],
+            method.needs(self.regularizer, self.regularizer_weight, self.guidance)[1],
             guides=len(self.guides),
             train_guides=method.train_guides,
             perturbs_weights=self.run.awp_gamma is not None,
@@ -305,6 +306,8 @@ class Recipe:
                 f"guide_recipe: {self.id} has frozen guides, so it needs {expected}; got {self.guide_recipe!r}."
             )
         found = RECIPES[self.guide_recipe]
+        if found.attack is not None:  # a robust guide, of the same ball
+            found = found.override(**{name: getattr(self, name) for name in ("norm", "eps", "eps_step", "max_iter")})
         run = {name: getattr(self.run, name) for name in (*_HOST_FIELDS, "selection")}
         return found.override(model=model or found.model, data=self.data, image_size=self.image_size, **run)
 

@@ -17,9 +17,13 @@ _METHODS: dict[str, dict[str, Any]] = {
     "trades6": {"method": "trades", "weight": 6.0},
     "mart": {"method": "mart"},
     "fast-at": {"method": "fast-at", "max_iter": 1},
+    "n-fgsm": {"method": "n-fgsm", "max_iter": 1},
     "adr": {"method": "adr", "run": {"ema_decay": 0.98}},
     "hat": {"method": "hat"},
     "bgat": {"method": "bgat"},
+    "bgat-nuclear": {"method": "bgat", "guidance": "nuclear"},
+    # Its divergences are means over ten classes too.
+    "rslad": {"method": "bgat", "guidance": "rslad", "guide_recipe": "trades6", "rate": 10},
     "lbgat": {"method": "lbgat"},
     "lbgat-alp": {"method": "lbgat", "regularizer": "alp", "weight": 1.0},
     "lbgat0": {"method": "lbgat", "regularizer": "trades", "weight": 0.0},
@@ -50,9 +54,10 @@ def _family(prefix: str, common: dict[str, Any]) -> list[Recipe]:
     for name, own in _METHODS.items():
         method, settings = METHODS[own["method"]], {**common, **own}
         settings["run"] = replace(common["run"], **own.get("run", {}))
+        settings["learning_rate"] *= settings.pop("rate", 1)
         if method.takes_guide:
             settings["guides"] = (common["model"],)
-            settings["guide_recipe"] = None if method.train_guides else f"{prefix}-natural"
+            settings["guide_recipe"] = None if method.train_guides else f"{prefix}-{own.get('guide_recipe', 'natural')}"
         if method.attack_kind == "none":
             settings["run"] = replace(settings["run"], eps_warmup_epochs=0)
         recipes.append(Recipe(id=f"{prefix}-{name}", **settings))

@@ -8,6 +8,7 @@ from art_lbgat.trainers.baselines import (
     MadryTrainer,
     MARTTrainer,
     NaturalTrainer,
+    NFGSMTrainer,
     TRADESTrainer,
 )
 from art_lbgat.trainers.guided import BGATTrainer, HATTrainer, LBGATTrainer
@@ -20,6 +21,7 @@ METHODS: dict[str, type[BaseTrainer]] = {
     "trades": TRADESTrainer,
     "mart": MARTTrainer,
     "fast-at": FastATTrainer,
+    "n-fgsm": NFGSMTrainer,
     "bgat": BGATTrainer,
     "lbgat": LBGATTrainer,
     "hat": HATTrainer,
@@ -36,6 +38,7 @@ __all__ = [
     "LBGATTrainer",
     "MARTTrainer",
     "MadryTrainer",
+    "NFGSMTrainer",
     "NaturalTrainer",
     "TRADESTrainer",
 ]

@@ -17,7 +17,7 @@ from art.estimators.classification import PyTorchClassifier
 from numpy.typing import NDArray
 from torch import Tensor
 
-from art_lbgat.attacks import PGDAttack, TRADESAttack
+from art_lbgat.attacks import NFGSMAttack, PGDAttack, TRADESAttack
 from art_lbgat.checks import check_count, check_number
 from art_lbgat.classifier import TensorView
 from art_lbgat.data import Augmentation, Stream, as_stream
@@ -37,7 +37,7 @@ from art_lbgat.fingerprint import (
     optimizer_settings,
     surroundings,
 )
-from art_lbgat.losses import CrossEntropy, EpochLoss, Terms
+from art_lbgat.losses import IKL, CrossEntropy, Terms
 from art_lbgat.preserve import Key, Modes, draw_seed
 from art_lbgat.processes import Processes, join_processes
 from art_lbgat.trainers import inputs
@@ -45,11 +45,11 @@ from art_lbgat.trainers import inputs
 if TYPE_CHECKING:
     import pandas
 
-AttackKind = Literal["pgd", "trades", "fgsm", "none"]
+AttackKind = Literal["pgd", "trades", "fgsm", "n-fgsm", "none"]
 _GENERATOR_KEYWORDS = ["nb_epochs", "validation_data", "scheduler", "augmentation", "scheduler_interval"]
 _FIT_KEYWORDS = [*_GENERATOR_KEYWORDS, "batch_size", "validation_split"]
 #: Attributes that do not decide the bits of a run.
-_NOT_SETTINGS = ("options", "seed", "kept_weights", "guide", "verbose", "on_probabilities")
+_NOT_SETTINGS = ("options", "seed", "kept_weights", "guide", "robust_guide", "verbose", "on_probabilities")
 #: What changes in a scheduler as it goes on.
 _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "best", "num_bad_epochs",
              "cooldown_counter", "base_lrs", "max_lrs", "T_cur", "T_i", "_is_initial")  # fmt: skip
@@ -103,7 +103,7 @@ class BaseTrainer(Trainer, abc.ABC):
         *,
         guides: Sequence[PyTorchClassifier] = (),
         needs: tuple[AttackKind, Passes] | None = None,
-        epoch_losses: Sequence[EpochLoss] = (),
+        epoch_losses: Sequence[IKL] = (),
         options: RunOptions | None,
         run: Mapping[str, Any],
     ) -> None:
@@ -114,7 +114,9 @@ class BaseTrainer(Trainer, abc.ABC):
         kind, passes = self.needs() if needs is None else needs
         attack = default_attack(kind, classifier) if attack is None else attack
         self._attack = None if attack is None else inputs.check_attack(attack, self._view)
-        names = ["guide"] if len(guides) == 1 else [f"guide[{i}]" for i in range(len(guides))]
+        others = len(guides) - passes.robust_guides
+        names = ["guide"] if others == 1 else [f"guide[{i}]" for i in range(others)]
+        names += ["robust_guide"] * passes.robust_guides
         self._guides = [TensorView(guide, name) for guide, name in zip(guides, names, strict=True)]
         for guide in self._guides:
             inputs.check_guide(guide, self._view)
@@ -136,11 +138,14 @@ class BaseTrainer(Trainer, abc.ABC):
         """
 
     @classmethod
-    def needs(cls, regularizer: str | None = None, weight: float | None = None) -> tuple[AttackKind, Passes]:
+    def needs(
+        cls, regularizer: str | None = None, weight: float | None = None, guidance: Any = None
+    ) -> tuple[AttackKind, Passes]:
         """The method's own attack, and the passes of its loss; a weight of 0 needs no graph of ``M_r(x)``.
 
         :param regularizer: The name of the regularizer, for methods that take one.
         :param weight: Its weight, or that of the method's second term; None is the published one.
+        :param guidance: The guidance loss or its name, for methods that take one.
         """
         off = weight == 0 and cls.weight_name is not None and cls.natural == "graph"
         return cls.attack_kind, Passes("value" if off else cls.natural)
@@ -409,7 +414,8 @@ def default_attack(kind: AttackKind, classifier: PyTorchClassifier) -> EvasionAt
     """The published attack of a kind: Linf, times the range of ``clip_values``; None for ``"none"``.
 
     ``"pgd"`` (cross-entropy) and ``"trades"`` (KL): eps 0.031, 10 steps of 0.007, as in the code of TRADES and LBGAT.
-    ``"fgsm"``: eps 8/255, one step of 1.25 eps from a uniform start (arXiv 2001.03994).
+    ``"fgsm"``: eps 8/255, one step of 1.25 eps from a uniform start (arXiv 2001.03994). ``"n-fgsm"``: eps 8/255, one
+    step of eps from a start in 2 eps, not projected (arXiv 2202.01181).
 
     :param kind: Which.
     :param classifier: The classifier to attack.
@@ -419,6 +425,7 @@ def default_attack(kind: AttackKind, classifier: PyTorchClassifier) -> EvasionAt
         "pgd": lambda: PGDAttack(classifier, eps=0.031 * scale, eps_step=0.007 * scale, max_iter=10),
         "trades": lambda: TRADESAttack(classifier, eps=0.031 * scale, eps_step=0.007 * scale, max_iter=10),
         "fgsm": lambda: PGDAttack(classifier, eps=8 / 255 * scale, eps_step=1.25 * 8 / 255 * scale, max_iter=1),
+        "n-fgsm": lambda: NFGSMAttack(classifier, eps=8 / 255 * scale),
         "none": lambda: None,
     }
     return published[kind]()

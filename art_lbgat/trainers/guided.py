@@ -12,22 +12,24 @@ from typing import Any, ClassVar
 
 from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
-from torch import Tensor
+from torch import Tensor, softmax
 
 from art_lbgat.checks import check_choice, check_number
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.step import Passes
 from art_lbgat.losses import (
     GUIDANCE,
-    ON_PROBABILITIES,
+    IKL,
     REGULARIZERS,
-    EpochLoss,
     Guidance,
     Terms,
     check_guidance,
     guide_cross_entropy,
     helper_cross_entropy,
     natural_cross_entropy,
+    on_probabilities,
+    rslad,
+    teacher_kl,
     trades,
 )
 from art_lbgat.trainers.base import AttackKind, BaseTrainer
@@ -52,43 +54,51 @@ class GuidedTrainer(BaseTrainer):
         **more: Any,
     ) -> None:
         """``more`` are the fields of :class:`~art_lbgat.engine.step.Passes` that other terms need."""
-        named = None if callable(guidance) else check_choice(guidance, "guidance", GUIDANCE)
-        # Copies, of which only those that learn differ from the table's.
-        self.guidance: Guidance = copy.deepcopy(GUIDANCE[named]) if named else guidance  # type: ignore[assignment]
-        self.regularizer: str | None = check_choice(regularizer, "regularizer", [None, *REGULARIZERS])
-        self._regularizer = copy.deepcopy(REGULARIZERS[regularizer]) if regularizer else None
-        self.on_probabilities = named in ON_PROBABILITIES and (regularizer is None or regularizer in ON_PROBABILITIES)
+        check_choice(regularizer, "regularizer", [None, *REGULARIZERS])
+        # Copies, of which only those that learn differ from the tables'.
+        named = None if callable(guidance) else GUIDANCE[check_choice(guidance, "guidance", GUIDANCE)]
+        self.guidance: Guidance = copy.deepcopy(named) if named else guidance  # type: ignore[assignment]
+        self.regularizer, self._regularizer = regularizer, copy.deepcopy(REGULARIZERS.get(regularizer or ""))
+        losses: list[Any] = [each for each in (self.guidance, self._regularizer) if each is not None]
+        self.on_probabilities = all(map(on_probabilities, losses))
+        if self.guidance is rslad:
+            if self.train_guides:
+                raise ValueError("guidance: 'rslad' expects a frozen, robust guide (BGATTrainer), got one that learns.")
+            self.labels = _said_by_guide
         if regularizer is None and regularizer_weight is not None:
             raise ValueError(f"regularizer_weight: expected None without a regularizer, got {regularizer_weight!r}.")
         weight = (
             self.regularizer_weights.get(regularizer or "", 0.0) if regularizer_weight is None else regularizer_weight
         )
         self.regularizer_weight = check_number(weight, "regularizer_weight")
-        kind, passes = self.needs(regularizer, self.regularizer_weight)
-        learning: tuple[Any, Any] = (self.guidance, self._regularizer)
+        kind, passes = self.needs(regularizer, self.regularizer_weight, self.guidance)
         super().__init__(
             classifier,
             attack,
             guides=guides,
             needs=(kind, replace(passes, **more)),
-            epoch_losses=[each for each in learning if isinstance(each, EpochLoss)],
+            epoch_losses=[each for each in losses if isinstance(each, IKL)],
             options=options,
             run=run,
         )
         check_guidance(self.guidance, classifier.nb_classes, classifier.device)
 
     @classmethod
-    def needs(cls, regularizer: str | None = None, weight: float | None = None) -> tuple[AttackKind, Passes]:
+    def needs(
+        cls, regularizer: str | None = None, weight: float | None = None, guidance: Any = None
+    ) -> tuple[AttackKind, Passes]:
         """See :meth:`BaseTrainer.needs`; with weight 0 ``M_r(x)`` moves batch-norm statistics only ("LBGAT0").
 
         :param regularizer: A name, or None; all but ``"alp"`` are divergences, and bring the TRADES attack.
         :param weight: Its weight; None is the published one.
+        :param guidance: The guidance loss or its name.
         """
+        distils = guidance in ("rslad", rslad)  # and needs the graph of M_r(x)
         if regularizer is None:
-            return "pgd", Passes()
+            return "pgd", Passes("graph" if distils else "none")
         weight = cls.regularizer_weights[regularizer] if weight is None else weight
         attack: AttackKind = "pgd" if regularizer == "alp" else "trades"
-        return attack, Passes("graph" if weight else "value")
+        return attack, Passes("graph" if weight or distils else "value")
 
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
         """``guidance(M_r(x_adv), M_n(x), y)``, other terms of the method, and the regularizer.
@@ -98,7 +108,8 @@ class GuidedTrainer(BaseTrainer):
         :param y_guide: Labels of the guide.
         """
         adversarial, guide = logits["adversarial"], logits["guide"]
-        terms, others = self.guidance(adversarial, guide, y), self.other_terms(logits, y_guide)
+        more = {"natural": logits["natural"]} if self.guidance is rslad else {}
+        terms, others = self.guidance(adversarial, guide, y, **more), self.other_terms(logits, y_guide)
         if self._regularizer is not None:
             others |= self._regularizer(adversarial, logits["natural"], y=y, weight=self.regularizer_weight)
         if terms.keys() & others.keys():
@@ -122,12 +133,15 @@ class BGATTrainer(GuidedTrainer):
     :param attack: An untargeted ART evasion attack on ``classifier``; None is the paper's: PGD on cross-entropy, or the
         TRADES attack with a regularizer other than ALP (eps 0.031, 10 steps of 0.007).
     :param guidance: ``"mse"`` (the paper's), ``"mse+ce"``, ``"kd"``, ``"kl"``, ``"ikl"``, ``"gkl"``, or a callable
-        ``(adversarial, guide, y) -> Terms``.
+        ``(adversarial, guide, y) -> Terms``; or ``"rslad"`` with a robust guide, whose probabilities of ``x`` are the
+        labels of the attack, so that it ascends ``KL(M_n(x) || M_r(x'))``.
     :param regularizer: ``None``, ``"alp"``, ``"trades"``, ``"ikl"`` or ``"gkl"``.
     :param regularizer_weight: Its weight; None is the published one (6 for TRADES, else 1).
     :param helper_weight: ``gamma`` of the helper term ``gamma * CE(M_r(x_h), argmax M_n(x_adv))`` of
         :class:`HATTrainer` (0.5 there); 0 is without it, as the paper's.
     :param helper_step: ``h`` of its ``x_h = x + h (x_adv - x)``, > 0.
+    :param robust_guide: A robust teacher ``M_t``, which adds ``robust_weight * KL(M_t(x_adv) || M_r(x_adv))``; frozen.
+    :param robust_weight: Its weight, > 0.
     :param options: A :class:`~art_lbgat.RunOptions`.
     :param run: Its fields as keywords instead.
     :raises TypeError: Arguments of the wrong type.
@@ -147,21 +161,28 @@ class BGATTrainer(GuidedTrainer):
         regularizer_weight: float | None = None,
         helper_weight: float = 0.0,
         helper_step: float = 2.0,
+        robust_guide: PyTorchClassifier | None = None,
+        robust_weight: float = 1.0,
         options: RunOptions | None = None,
         **run: Any,
     ) -> None:
         self.helper_weight = check_number(helper_weight, "helper_weight")
         self.helper_step = check_number(helper_step, "helper_step", exclusive=True)
-        more = {"guide": ("x", "x_adv"), "helper_step": helper_step} if helper_weight else {}
-        guides = _several(guide)
+        self.robust_weight = check_number(robust_weight, "robust_weight", exclusive=True)
+        more: dict[str, Any] = {"guide": ("x", "x_adv"), "helper_step": helper_step} if helper_weight else {}
+        guides = [*_several(guide), *([] if robust_guide is None else [robust_guide])]
+        more["robust_guides"] = int(robust_guide is not None)
         super().__init__(classifier, guides, attack, guidance, regularizer, regularizer_weight, options, run, **more)
-        self.guide = guide
+        self.guide, self.robust_guide = guide, robust_guide
 
     def other_terms(self, logits: Mapping[str, Tensor], y_guide: Tensor) -> Terms:
-        """The helper term, where it is on; arguments: see :meth:`terms`."""
-        if not self.helper_weight:
-            return {}
-        return helper_cross_entropy(logits["helper"], logits["guide_adversarial"], self.helper_weight)
+        """The terms of helper and robust guide, where they are on; arguments: see :meth:`terms`."""
+        terms: Terms = {}
+        if self.helper_weight:
+            terms |= helper_cross_entropy(logits["helper"], logits["guide_adversarial"], self.helper_weight)
+        if self.robust_guide is not None:
+            terms |= teacher_kl(logits["adversarial"], logits["robust_guide"], self.robust_weight)
+        return terms
 
 
 class LBGATTrainer(GuidedTrainer):
@@ -261,7 +282,7 @@ class HATTrainer(BaseTrainer):
         self.guide = guide
 
     @classmethod
-    def needs(cls, regularizer: str | None = None, weight: float | None = None) -> tuple[AttackKind, Passes]:
+    def needs(cls, *_: Any) -> tuple[AttackKind, Passes]:
         """See :meth:`BaseTrainer.needs`."""
         return cls.attack_kind, Passes("graph", helper_step=2.0, guide=("x_adv",))
 
@@ -271,6 +292,11 @@ class HATTrainer(BaseTrainer):
         supervised = natural_cross_entropy(natural, y, loss=self.cross_entropy)
         robust = trades(logits["adversarial"], natural, self.beta)
         return {**supervised, **robust, **helper_cross_entropy(logits["helper"], guide, self.helper_weight)}
+
+
+def _said_by_guide(logits: Mapping[str, Tensor], y: Tensor, progress: float) -> Tensor:  # noqa: ARG001
+    """``softmax M_n(x)``: the cross-entropy with it has the gradient of ``KL(M_n(x) || M_r(x'))``."""
+    return softmax(logits["guide"], dim=1)
 
 
 def _several(guide: Any) -> list[PyTorchClassifier]:

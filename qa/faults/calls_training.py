@@ -23,7 +23,7 @@ from tests.conftest import CLASSES, make_classifier, make_data
 from tests.trainers.cases import TRAINERS, pgd
 
 N = 6
-LOGITS = {"adversarial", "natural", "guide", "helper", "average"}
+LOGITS = {"adversarial", "natural", "guide", "helper", "average", "teacher"}
 _NAN = [each(lambda: math.nan, lambda: math.inf, lambda: -math.inf)]
 _CLASSES = {name: trainer.__name__ for name, trainer in METHODS.items()}
 _RUN: dict[str, list[Strategy]] = {
@@ -96,6 +96,9 @@ def _constructor(method: str) -> Call:
         wrongs["helper_step"] = wrong.number(exclusive=True)
     if method in ("bgat", "lbgat"):
         wrongs["guidance"] = _GUIDANCE
+        if method == "bgat":
+            wrongs["robust_guide"] = [*wrong.classifier(optional=True), each(lambda: make_classifier(classes=3))]
+            wrongs["robust_weight"] = wrong.number(exclusive=True)
         wrongs["regularizer"] = wrong.choice(*losses.REGULARIZERS, optional=True)
         wrongs["regularizer_weight"] = wrong.number(optional=True)
         own = {"regularizer": "trades", "regularizer_weight": 1.0}
@@ -244,6 +247,10 @@ def _attacks() -> Iterator[Call]:
     }
     own = {
         "PGDAttack": {"num_random_init": wrong.count(0), "objective": wrong.choice("ce", "cw", "kl")},
+        "NFGSMAttack": {
+            "noise": wrong.number(exclusive=True),
+            "eps_step": wrong.number(optional=True, exclusive=True),
+        },
         "TRADESAttack": {"num_random_init": wrong.count(), "start_std": wrong.number(optional=True)},
     }
     for name, more in own.items():
@@ -308,7 +315,9 @@ def _objectives() -> Iterator[Call]:
         "trades": ("adversarial", "natural", "weight"),
         "mart": ("adversarial", "natural", "y", "weight"),
         "rectified_labels": ("average", "y", "interpolation", "temperature"),
-        "average_kl": ("adversarial", "average", "weight"),
+        "nuclear": ("adversarial", "guide"),
+        "rslad": ("adversarial", "guide", "natural"),
+        "teacher_kl": ("adversarial", "teacher", "weight"),
         "helper_cross_entropy": ("helper", "guide", "weight"),
         "adversarial_cross_entropy": ("adversarial", "y", "weight"),
         "boosted_cross_entropy": ("adversarial", "y"),
@@ -326,6 +335,7 @@ def _objectives() -> Iterator[Call]:
             "natural": two,
             "helper": one,
             "average": two,
+            "teacher": two,
             "interpolation": 0.5,
             "y": y,
             "weight": 0.5,

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 CASES: list[dict[str, Any]] = [
     *(
         {"name": name}
-        for name in ("natural", "madry", "alp", "trades", "mart", "fast-at", "bgat", "lbgat", "hat", "adr")
+        for name in ("natural", "madry", "alp", "trades", "mart", "fast-at", "n-fgsm", "bgat", "lbgat", "hat", "adr")
     ),
     {"name": "lbgat", "norm": "2", "ema_decay": 0.9, "awp_gamma": 0.01, "awp_start_epoch": 1},
     {"name": "lbgat", "loader": True},

@@ -20,7 +20,7 @@ AWAITING: dict[str, str] = {}
 EXCEPTIONS: dict[str, str] = {
     "art_lbgat.__version__": "a text",
     "art_lbgat.losses.Term": "a record, checked by total",
-    "art_lbgat.losses.EpochLoss": "a protocol",
+    "art_lbgat.losses.on_probabilities": "a question about any loss",
     "art_lbgat.losses.weighted_mse": "a part of IKL, which checks what it is given",
     "art_lbgat.attacks.ATTACK_LOSSES": "a dictionary",
     "art_lbgat.attacks.AttackLoss": "a record",

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from art_lbgat.attacks import PGDAttack, TRADESAttack
+from art_lbgat.attacks import NFGSMAttack, PGDAttack, TRADESAttack
 from art_lbgat.engine.history import StepRecord
 from art_lbgat.processes import is_main_process
+from art_lbgat.trainers import METHODS
 from tests.conftest import make_classifier, make_data
 from tests.trainers.cases import NOT_REPEATED, TRAINERS
 
@@ -72,7 +73,7 @@ def train(
     torch.set_num_threads(1)
     models = [None, None] if bn else [Net(seed, double=double) for seed in (0, 1)]
     classifier, guide = (make_classifier(m, seed=i, lr=0.02) for i, m in enumerate(models))
-    kind = TRADESAttack if name == "trades" else PGDAttack
+    kind = {"trades": TRADESAttack, "n-fgsm": NFGSMAttack}.get(METHODS[name].attack_kind, PGDAttack)
     attack = kind(classifier, norm=float(norm), eps=0.03 if norm == "inf" else 0.3, eps_step=0.015, max_iter=2)
     made: list[NDArray[Any]] = []
 

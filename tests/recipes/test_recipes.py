@@ -71,8 +71,10 @@ def test_every_model_of_a_recipe_exists(name):
     with torch.device("meta"):
         for model in (recipe.model, *recipe.guides):
             assert sum(p.numel() for p in create_model(model, 10, shape).parameters()) > 1000
-    if recipe.method == "bgat":
-        assert recipe.for_guide().method == "natural"
+    if recipe.guide_recipe is not None:
+        own, robust = recipe.for_guide(), recipe.guidance == "rslad"
+        assert own.method == ("trades" if robust else "natural")
+        assert not robust or (own.eps, own.norm) == (recipe.eps, recipe.norm)
 
 
 @EVERY

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from art_lbgat import StepSchedule
-from art_lbgat.attacks import PGDAttack, TRADESAttack
+from art_lbgat.attacks import NFGSMAttack, PGDAttack, TRADESAttack
 from art_lbgat.engine.checkpoint import read_newest
 from art_lbgat.fingerprint import module_weights
 from art_lbgat.trainers import METHODS
@@ -50,7 +50,9 @@ def _builder(name: str) -> Callable[..., Any]:
             return METHODS[name](classifier, **options)
         if attack is None:
             fast = {"eps_step": 0.0375, "max_iter": 1} if name == "fast-at" else {}
-            attack = trades(classifier) if METHODS[name].attack_kind == "trades" else pgd(classifier, **fast)
+            kind = METHODS[name].attack_kind
+            attack = trades(classifier) if kind == "trades" else pgd(classifier, **fast)
+            attack = NFGSMAttack(classifier, eps=0.03) if kind == "n-fgsm" else attack
         if METHODS[name].takes_guide:
             return METHODS[name](classifier, guide or another(classifier), attack, **options)
         return METHODS[name](classifier, attack, **options)

@@ -40,6 +40,7 @@ CASES = {
     "alp weight 0": ("alp", {"alp_weight": 0}, 0, 24, 0),
     "trades": ("trades", {}, 0, 27, 0),
     "mart": ("mart", {}, 0, 26, 0),
+    "n-fgsm": ("n-fgsm", {}, 0, 5, 0),
     "fast-at": ("fast-at", {}, 0, 5, 0),
     "bgat": ("bgat", {}, 1, 23, 1),
     "bgat ensemble": ("bgat", {}, 2, 23, 2),
@@ -47,6 +48,9 @@ CASES = {
     "hat": ("hat", {}, 1, 30, 1),
     "hat ensemble awp": ("hat", AWP, 2, 39, 2),
     "bgat helper": ("bgat", {"helper_weight": 0.5}, 1, 26, 2),
+    "rslad": ("bgat", {"guidance": "rslad"}, 1, 26, 1),
+    "rslad trades awp": ("bgat", {"guidance": "rslad", "regularizer": "trades", **AWP}, 1, 33, 1),
+    "rslad trades 0": ("bgat", {"guidance": "rslad", **TRADES_0}, 1, 27, 1),
     # The model's own average is one more forward of it for each input.
     "adr": ("adr", {}, 0, 24, 0),
     "adr rebat awp": ("adr", {"rebat_weight": 1.0, **AWP}, 0, 28, 0),
@@ -66,7 +70,7 @@ for _method, _fg in (("bgat", 1), ("lbgat", 3)):
         CASES[f"{_method} {_name}"] = (_method, _options, 1, _f, _fg)
         CASES[f"{_method} {_name} awp"] = (_method, {**_options, **AWP}, 1, _f_awp, _fg)
     # Neither the guidance loss nor the norm changes a pass.
-    for _guidance in ("mse+ce", "kd", "kl", "ikl", "gkl"):
+    for _guidance in ("mse+ce", "kd", "kl", "ikl", "gkl", "nuclear"):
         CASES[f"{_method} {_guidance}"] = (_method, {"guidance": _guidance}, 1, 23, _fg)
     CASES[f"{_method} L2"] = (_method, {"attack": lambda c: pgd(c, norm=2, max_iter=10)}, 1, 23, _fg)
 

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from art_lbgat import ADRTrainer, BGATTrainer, HATTrainer, LBGATTrainer
+from art_lbgat import ADRTrainer, BGATTrainer, HATTrainer, LBGATTrainer, NFGSMTrainer
+from art_lbgat.attacks import NFGSMAttack
 from art_lbgat.preserve import Key
 from tests import reference_lbgat as reference
 from tests.conftest import conv_net, make_classifier, make_data
@@ -51,7 +52,9 @@ def classifiers(number):
     return [make_classifier(Double(seed)) for seed in range(number)]
 
 
-def same_steps(trainer, made, learn, attack, equation, after=lambda models: None, kept=lambda models: models):
+def same_steps(
+    trainer, made, learn, attack, equation, after=lambda models: None, kept=lambda models: models, rtol=1e-9
+):
     """Fit, one step an epoch, and take the same steps with copies of the models, of which the first ``learn`` learn.
 
     ``equation(models, x, y, x_adv, epoch)`` is the loss; ``after(models)`` is called after each step, and
@@ -79,7 +82,7 @@ def same_steps(trainer, made, learn, attack, equation, after=lambda models: None
     assert trainer.history.loss.tolist() == pytest.approx(seen, rel=1e-6)  # the history is in fp32
     for classifier, model in zip(made, kept(models), strict=True):
         for name, value in classifier.model.state_dict().items():
-            torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-9, atol=1e-11)
+            torch.testing.assert_close(value, model.state_dict()[name], rtol=rtol, atol=rtol / 100)
 
 
 class ClassWeights:
@@ -226,3 +229,90 @@ def test_adr_has_an_average_and_the_accuracies_are_of_the_true_labels():
     right = (seen[0].logits["adversarial"].argmax(dim=1) == seen[0].y).double().mean().item()
     assert trainer.history.train_robust_accuracy[0] == pytest.approx(right)
     assert not seen[0].logits["average"].requires_grad
+
+
+def by_rslad(models, x, y, generator, epoch):
+    """PGD on ``KL(t(x) || s(x'))``, the teacher fixed on x."""
+    student, teacher = (model.eval() for model in models)
+    p = F.softmax(teacher(x).detach(), dim=1)
+    x_adv = torch.clamp(x + 0.03 * uniform(x, generator), 0.0, 1.0)
+    for _ in range(2):
+        x_adv = x_adv.detach().requires_grad_(True)
+        F.kl_div(F.log_softmax(student(x_adv), dim=1), p, reduction="none").sum().backward()
+        x_adv = reference.ascend(x_adv.detach(), x, x_adv.grad, 0.03, 0.015, "inf")
+    return x_adv.detach()
+
+
+@pytest.mark.parametrize("regularizer", [None, "alp"])
+def test_rslad(regularizer):
+    made = classifiers(2)
+    trainer = BGATTrainer(*made, pgd(made[0]), guidance="rslad", regularizer=regularizer, **OPTIONS)
+
+    def equation(models, x, y, x_adv, epoch):
+        student, teacher = models
+        p = F.softmax(teacher(x).detach(), dim=1)
+        adversarial, natural = student(x_adv), student(x)
+        kl = [(p * (p.log() - F.log_softmax(logits, dim=1))).mean() for logits in (adversarial, natural)]
+        return 5 / 6 * kl[0] + 1 / 6 * kl[1] + (regularizer == "alp") * ((adversarial - natural) ** 2).mean()
+
+    same_steps(trainer, made, 1, by_rslad, equation)
+
+
+def test_a_natural_guide_on_x_and_a_robust_one_on_x_adv():
+    made = classifiers(4)
+    robust = {"robust_guide": made[3], "robust_weight": 0.6}
+    trainer = BGATTrainer(made[0], made[1:3], pgd(made[0]), helper_weight=0.5, **robust, **OPTIONS)
+
+    def equation(models, x, y, x_adv, epoch):
+        student, first, second, teacher = models
+        adversarial = student(x_adv)
+        guide, says, t = (
+            v.detach() for v in ((first(x) + second(x)) / 2, first(x_adv) + second(x_adv), teacher(x_adv))
+        )
+        helped = F.cross_entropy(student(x + 2 * (x_adv - x)), says.argmax(dim=1))
+        pulled = F.kl_div(F.log_softmax(adversarial, 1), F.softmax(t, 1), reduction="sum") / N
+        return ((adversarial - guide) ** 2).mean() + 0.5 * helped + 0.6 * pulled
+
+    same_steps(trainer, made, 1, by_pgd, equation)
+    assert str(trainer.cost) == "10 F + 5 Fg"
+
+
+def test_rslad_needs_a_frozen_guide_and_a_robust_guide_is_named():
+    made = classifiers(2)
+    with pytest.raises(ValueError, match="guidance: 'rslad' expects a frozen, robust guide"):
+        LBGATTrainer(*made, guidance="rslad")
+    with pytest.raises(ValueError, match="robust_guide: it is, or shares parameters with, the classifier"):
+        BGATTrainer(*made, robust_guide=made[0])
+
+
+def by_n_fgsm(models, x, y, generator, epoch):
+    """As its authors' loop, with delta in place of x_adv; eps 0.03, noise of 2 eps, range [0, 1]."""
+    delta = 2.0 * 0.03 * uniform(x, generator)
+    delta = torch.max(torch.min(delta, 1 - x), 0 - x).requires_grad_(True)
+    F.cross_entropy(models[0].eval()(x + delta), y).backward()
+    delta = delta.detach() + 0.03 * delta.grad.sign()
+    return x + torch.max(torch.min(delta, 1 - x), 0 - x)
+
+
+def test_n_fgsm():
+    made = classifiers(1)
+    seen = []
+    trainer = NFGSMTrainer(made[0], NFGSMAttack(made[0], eps=0.03), on_step=seen.append, **OPTIONS)
+    same_steps(trainer, made, 1, by_n_fgsm, lambda m, x, y, x_adv, _: F.cross_entropy(m[0](x_adv), y), rtol=1e-4)
+    far = (seen[0].x_adv - seen[0].x).abs().max()
+    assert 0.06 < far <= 0.0901
+    assert (seen[0].x_adv.min(), seen[0].x_adv.max()) >= (0, 0)
+    assert seen[0].x_adv.max() <= 1
+    assert trainer.history.eps.tolist() == [0.03] * EPOCHS
+    assert NFGSMTrainer(made[0], **OPTIONS).attack.noise == 2.0
+
+
+def test_bgat_with_the_nuclear_norm():
+    made = classifiers(2)
+    trainer = BGATTrainer(*made, pgd(made[0]), guidance="nuclear", **OPTIONS)
+
+    def equation(models, x, y, x_adv, epoch):
+        difference = models[0](x_adv) - models[1](x).detach()
+        return torch.linalg.svd(difference, full_matrices=False)[1].sum() / N
+
+    same_steps(trainer, made, 1, by_pgd, equation)

@@ -80,6 +80,7 @@ VARIANTS = {
     "bf16": ("lbgat", {"precision": "bf16"}, {}),
     "a helper": ("bgat", {"helper_weight": 0.5, "regularizer": "alp"}, {}),
     "its own average": ("adr", {"rebat_weight": 1.0}, {"nb_epochs": 3}),
+    "a robust teacher": ("bgat", {"guidance": "rslad"}, {}),
     "weights of classes": ("lbgat", {"guidance": "ikl", "regularizer": "gkl"}, {"nb_epochs": 3}),
     "seeded": ("lbgat", {"seed": 7}, {"validation_data": None, "validation_split": 0.2}),
 }
