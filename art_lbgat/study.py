@@ -21,20 +21,24 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pandas
 import torch
+from numpy.typing import NDArray
 
 from art_lbgat import __version__
-from art_lbgat.checks import check_choice, check_count, check_kind, check_path, check_seed, check_text
+from art_lbgat.checks import check_choice, check_count, check_kind, check_optional, check_path, check_seed, check_text
 from art_lbgat.data import DataSet
 from art_lbgat.data.datasets import LARGEST_SEED
 from art_lbgat.data.folders import find_files
-from art_lbgat.evaluation.results import wilson_interval
+from art_lbgat.evaluation.attacks import check_threat
+from art_lbgat.evaluation.results import Row, paired_difference, wilson_interval
+from art_lbgat.evaluation.suite import run_suite
 from art_lbgat.files import write_text
 from art_lbgat.preserve import preserved_randomness
 from art_lbgat.recipes import Recipe
 from art_lbgat.recipes.build import load_recipe_data, recipe_classifier, training_images
-from art_lbgat.runs import evaluate_images, evaluation_images
+from art_lbgat.runs import evaluation_images
 from art_lbgat.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
@@ -65,7 +69,7 @@ class StudyOptions:
     :param nb_epochs: Epochs of every run and guide, milestones and warm-up in proportion; None takes the recipes'.
     :param part: What is evaluated: ``"test"`` for numbers to report, ``"validation"`` to choose settings by.
     :param n_test: Images, balanced over classes, for natural accuracy and PGD-20, the same for every run; or all.
-    :param n_autoattack: Images for standard AutoAttack, the first of those; 0 leaves it out.
+    :param n_autoattack: Images for standard AutoAttack, the first of those; None is all of those, 0 leaves it out.
     :param workers: Processes; None is one per core, or one where there is a GPU.
     :raises TypeError: A value of the wrong type.
     :raises ValueError: No arm or seed, arms on different data, a value outside its range.
@@ -78,7 +82,7 @@ class StudyOptions:
     nb_epochs: int | None = None
     part: Literal["test", "validation"] = "test"
     n_test: int | None = None
-    n_autoattack: int = 100
+    n_autoattack: int | None = 100
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -97,9 +101,8 @@ class StudyOptions:
         if self.root is not None:
             check_path(self.root, "root")
         for name in ("limit", "nb_epochs", "n_test", "workers"):
-            if getattr(self, name) is not None:
-                check_count(getattr(self, name), name)
-        check_count(self.n_autoattack, "n_autoattack", minimum=0)
+            check_optional(check_count, getattr(self, name), name)
+        check_optional(check_count, self.n_autoattack, "n_autoattack", minimum=0)
         check_choice(self.part, "part", ("test", "validation"))
 
     @cached_property
@@ -267,7 +270,8 @@ def finished(task: Task, folder: Path) -> dict[str, Any] | None:
     try:
         record = json.loads((folder / f"{task.key}.json").read_text(encoding="utf-8"))
         complete = record["settings"] == task.settings and (folder / f"{task.key}.safetensors").is_file()
-        return dict(record["row"]) if complete else None
+        masks = {f"{name}_right" for name in MEASURES if name in record["row"]}  # which older records lack
+        return dict(record["row"]) if complete and masks <= set(record["row"]) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -311,20 +315,33 @@ def first_data(options: StudyOptions) -> DataSet:
 
 def _images(data: DataSet, options: StudyOptions, most: int | None = None) -> tuple[Any, Any]:
     """The images that runs are evaluated on, as arrays."""
-    few = None if options.n_test is None else max(options.n_test, options.n_autoattack)
+    few = None if options.n_test is None else max(options.n_test, options.n_autoattack or 0)
     return evaluation_images(data, min(filter(None, (few, most)), default=None), options.part).arrays()
 
 
 def _evaluate(classifier: PyTorchClassifier, data: DataSet, task: Task) -> dict[str, Any]:
+    """Accuracies, with the images that were right as a text of 0 and 1 each, so that methods can be paired."""
     options, recipe = task.options, task.recipe
     x, y = _images(data, options)
-    how: dict[str, Any] = {"eps": recipe.eps, "norm": recipe.norm, "seed": task.seed}
-    table = evaluate_images(classifier, x, y, options.n_autoattack, options.n_test, **how)
-    natural, pgd, *strong = table.to_dict("records")
-    row = {"natural": natural["accuracy"], "pgd-20": pgd["accuracy"], "n": natural["n"], "flags": ""}
-    for each in strong:
-        row |= {"autoattack": each["accuracy"], "flags": each["flags"], "autoattack_kind": each["attack"]}
-    return {**row, "n_autoattack": min(options.n_autoattack, len(x)), "judge_seconds": float(table["seconds"].sum())}
+    threat = check_threat(recipe.eps, "inf" if recipe.norm == "inf" else 2)
+    rows: list[Row] = []
+    for n, attacks in ((options.n_test, ["natural", "pgd-20"]), (options.n_autoattack, ["autoattack"])):
+        if n != 0:
+            rows += run_suite(classifier, x[:n], y[:n], threat, attacks, seed=task.seed)[1][None]
+    found: dict[str, Any] = {"n": len(rows[0].right), "n_autoattack": 0, "flags": ""}
+    for name, row in zip(MEASURES, rows, strict=False):
+        found |= {name: row.as_dict()["accuracy"], f"{name}_right": "".join(map(str, row.right.int().tolist()))}
+        if name == "autoattack":
+            found |= {"n_autoattack": len(row.right), "flags": "; ".join(row.flags), "autoattack_kind": row.attack}
+    return {**found, "judge_seconds": sum(row.seconds for row in rows)}
+
+
+def right_masks(runs: pandas.DataFrame, name: str, seeds: Sequence[int]) -> NDArray[np.bool_]:
+    """Which images the runs of one arm had right, ``(seeds, n)``."""
+    if (column := f"{name}_right") not in runs:
+        raise ValueError(f"runs: expected the table of run_study, missing columns {[column]}.")
+    texts = runs.set_index("seed").loc[list(seeds), column]
+    return np.stack([np.frombuffer(text.encode(), dtype=np.uint8) == ord("1") for text in texts])
 
 
 def summarize(runs: pandas.DataFrame, baseline: str | None = None) -> pandas.DataFrame:
@@ -333,8 +350,9 @@ def summarize(runs: pandas.DataFrame, baseline: str | None = None) -> pandas.Dat
     :param runs: The table of :func:`~art_lbgat.study.run_study`.
     :param baseline: The arm that the others are compared with, seed by seed; None compares with none.
     :return: In percent, for each accuracy: ``_mean``, ``_std`` (sample standard deviation) and ``_ci`` (half the width
-        of the 95 % interval of the mean, Student's t), NaN for one seed; with a baseline ``_diff`` and ``_diff_ci``
-        (mean and half interval of the differences of equal seeds); mean seconds; number of seeds.
+        of the 95 % interval of the mean, Student's t), NaN for one seed; with a baseline ``_diff``, ``_diff_low`` and
+        ``_diff_high``, the :func:`~art_lbgat.evaluation.paired_difference` on equal images and seeds, of which an
+        interval without 0 is a real difference; mean seconds; number of seeds.
     :raises TypeError: If ``runs`` is no table.
     :raises ValueError: If it is another table, or there is no arm ``baseline``.
     """
@@ -347,14 +365,15 @@ def summarize(runs: pandas.DataFrame, baseline: str | None = None) -> pandas.Dat
     rows = []
     for (eps, arm), group in runs.groupby(["eps", "arm"], sort=False):
         row: dict[str, Any] = {"eps": eps, "arm": arm, "seeds": len(group)}
-        other = runs[(runs["arm"] == baseline) & (runs["eps"] == eps)].set_index("seed")
+        other = runs[(runs["arm"] == baseline) & (runs["eps"] == eps)]
+        common = [] if arm == baseline else sorted(set(group["seed"]) & set(other["seed"]))
         for name in (each for each in MEASURES if each in runs):
-            values = group.set_index("seed")[name]
-            percent = 100 * values
+            percent = 100 * group[name]
             row |= {f"{name}_mean": percent.mean(), f"{name}_std": percent.std(), f"{name}_ci": half_interval(percent)}
-            if baseline not in (None, arm):
-                paired = 100 * (values - other[name]).dropna()
-                row |= {f"{name}_diff": paired.mean(), f"{name}_diff_ci": half_interval(paired)}
+            if common:
+                found = paired_difference(*(right_masks(each, name, common) for each in (group, other)))
+                ends = {"_diff": found.value, "_diff_low": found.low, "_diff_high": found.high}
+                row |= {f"{name}{end}": 100 * value for end, value in ends.items()}
         rows.append(row | {name: group[name].mean() for name in ("train_seconds", "judge_seconds")})
     return pandas.DataFrame(rows)
 
@@ -394,6 +413,7 @@ def study_content(
     :raises ValueError: Arms of several eps or norms, which one page cannot compare.
     """
     from art_lbgat.report import as_results, evaluate_for_report
+    from art_lbgat.report.content import difference_table
 
     check_kind(options, "options", StudyOptions)
     check_text(title, "title")
@@ -431,7 +451,15 @@ def study_content(
         n = {"n": int(runs[COUNTS[robust]].max()), "n_natural": int(runs["n"].max())}
         results = summary.assign(flags=summary["arm"].map(flags), **n)
     attacks, notes = attacks.drop(columns="flags"), (_note(seeds, first, len(x)),)
-    return replace(content, results=results, ours=guided, attacks=attacks, threat=threat, notes=notes)
+    kinds = {"natural": "natural", "robust": robust}
+    masks = {
+        arm: {kind: right_masks(part, name, options.seeds) for kind, name in kinds.items()}
+        for arm, part in runs.groupby("arm", sort=False)
+    }
+    return replace(
+        content, results=results, ours=guided, attacks=attacks, threat=threat, notes=notes,
+        differences=difference_table(subject, masks),
+    )  # fmt: skip
 
 
 def _note(seeds: int, first: int, images: int) -> str:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 Spread = Literal["ci", "std"]
 _SPREADS = {"ci": "half of the 95 % interval", "std": "standard deviation"}
 _TITLES = {"natural": "natural", "pgd-20": "PGD-20", "autoattack": "AutoAttack"}
-_VERSUS = " vs first"
+_VERSUS = " vs "
+_PAIRED = "difference to {} in points [95 % interval], on the same images and seeds"
 ARMS = {
     "Natural (guide)": "natural",
     "PGD-AT": "madry",
@@ -38,6 +39,7 @@ ARMS = {
     "LBGAT+TRADES (0)": "lbgat0",
     "LBGAT+TRADES (6)": "lbgat6",
 }
+BASELINE = "PGD-AT"  # of the demo
 EPS = {"digits": 0.3, "folder": 8 / 255}
 
 
@@ -56,7 +58,9 @@ def study(
     set_: Annotated[list[str] | None, typer.Option("--set", help="field=value of every recipe; repeatable.")] = None,
     part: Annotated[str, typer.Option(help="What is evaluated: test, or validation to choose settings by.")] = "test",
     n_test: Annotated[int | None, typer.Option(help="Images for natural accuracy and PGD-20; all if left out.")] = None,
-    n_autoattack: Annotated[int, typer.Option(help="Images for AutoAttack, per seed; 0 for none.")] = 100,
+    n_autoattack: Annotated[
+        int | None, typer.Option(help="Images for AutoAttack; all of the digits, else 100 if left out; 0 for none.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; one per core if left out.")] = None,
 ) -> None:
     """Train and evaluate recipes with several seeds; one table of means, intervals, differences to the first recipe."""
@@ -71,13 +75,13 @@ def study(
     if recipe and len(arms) < len(found):
         raise ValueError(f"recipe: expected different ids, got {[each.id for each in found]}.")
     arms = {label: each.override(**changes) for label, each in arms.items()}
+    data = next(iter(arms.values())).data
     options = StudyOptions(
         arms, seeds=tuple(range(seeds)), root=root, limit=limit, nb_epochs=nb_epochs, n_test=n_test,
         part=part,  # type: ignore[arg-type]  # checked there
-        n_autoattack=n_autoattack, workers=workers,
+        n_autoattack=100 if n_autoattack is None and data != "digits" else n_autoattack, workers=workers,
     )  # fmt: skip
-    data, baseline = next(iter(arms.values())).data, next(iter(arms)) if len(arms) > 1 else None
-    tables, saved = _run([options], output, data, "ci", baseline)
+    tables, saved = _run([options], output, data, "ci", next(iter(arms)))
     if len({(each.eps, each.norm) for each in arms.values()}) > 1:
         say(f"{saved}; no page, since the recipes differ in eps or norm")
         return
@@ -115,14 +119,15 @@ def demo(
         for radius in eps or [EPS[family]]
     ]  # fmt: skip
     title = "Digits (real 8x8 images)" if root is None else f"Photos in {root.resolve().name}"
-    tables, saved = _run(studies, output, f"{title}, Linf", "std")
+    arms = list(studies[0].arms)
+    tables, saved = _run(studies, output, f"{title}, Linf", "std", BASELINE if BASELINE in arms else arms[0])
     models, pages = _show(studies, output, tables, title)
     say(f"{saved}; open {' and '.join(map(str, pages))}")
     say(f"to use a model: art-lbgat evaluate {models[-1]}, or predict, report; in Python see docs/models.md")
 
 
 def _run(
-    studies: list[StudyOptions], output: Path, title: str, spread: Spread, baseline: str | None = None
+    studies: list[StudyOptions], output: Path, title: str, spread: Spread, baseline: str
 ) -> tuple[list[pandas.DataFrame], str]:
     """Run studies that differ in eps, save and print them; the table of each, and what was saved."""
     import pandas
@@ -142,8 +147,8 @@ def _run(
         tables = [run_study(each, output, report) for each in studies]
     runs, seconds = pandas.concat(tables, ignore_index=True), time.perf_counter() - start
     summary = summarize(runs, baseline=baseline)
-    save_study(output, studies[0], runs, summary, seconds, spread)
-    print_study(title, summary, runs, spread)
+    save_study(output, studies[0], runs, summary, seconds, spread, baseline)
+    print_study(title, summary, runs, spread, baseline)
     return tables, f"{len(runs)} runs in {seconds:.0f} s; saved in {output}"
 
 
@@ -238,18 +243,18 @@ def study_directory(output: Path) -> Iterator[None]:
         raise
 
 
-def print_study(title: str, summary: pandas.DataFrame, runs: pandas.DataFrame, spread: Spread = "ci") -> None:
+def print_study(title: str, summary: pandas.DataFrame, runs: pandas.DataFrame, spread: Spread, baseline: str) -> None:
     """The table of a study on the terminal, and what AutoAttack warned of."""
     for eps, part in summary.groupby("eps", sort=False):
-        whole = _texts(part, runs, spread)
-        differences = [name for name in map(str, whole) if name.endswith(_VERSUS)]
+        whole = _texts(part, runs, spread, baseline)
+        differences = [name for name in map(str, whole) if name.endswith(_VERSUS + baseline)]
         caption = f"{title}, eps = {eps:.4g}: mean ± {_SPREADS[spread]} over seeds"
         tables = {caption: whole.drop(columns=differences)}
         if differences:  # two narrow tables fit into 80 columns where a wide one would cut names off
-            caption = f"{title}: difference to {whole['method'].iloc[0]}, in points"
-            tables[caption] = whole[["method", *differences]].iloc[1:]
+            others = part["arm"].ne(baseline).tolist()
+            tables[f"{title}: {_PAIRED.format(baseline)}"] = whole[["method", *differences]][others]
         for caption, shown in tables.items():
-            headers = [name.removesuffix(_VERSUS).replace(" (", "\n(") for name in map(str, shown)]
+            headers = [name.removesuffix(_VERSUS + baseline).replace(" (", "\n(") for name in map(str, shown)]
             print_table(caption, headers, shown.to_numpy().tolist(), left=("method",))
     for label in _labels(runs):
         say(label)
@@ -259,19 +264,21 @@ def print_study(title: str, summary: pandas.DataFrame, runs: pandas.DataFrame, s
         say(f"AutoAttack warns in {count} of {len(runs)} runs (see runs.csv): {flag}")
 
 
-def _texts(summary: pandas.DataFrame, runs: pandas.DataFrame, spread: Spread) -> pandas.DataFrame:
-    """Accuracies, their differences to the first arm and seconds as texts, a column under each heading."""
+def _texts(summary: pandas.DataFrame, runs: pandas.DataFrame, spread: Spread, baseline: str) -> pandas.DataFrame:
+    """Accuracies, their differences to the baseline and seconds as texts, a column under each heading."""
     import pandas
 
     from art_lbgat.study import COUNTS, cell
 
     columns = {"method": summary["arm"].tolist()}
-    for end, width in (("mean", spread), ("diff", "diff_ci")):
-        for name in (each for each in _TITLES if f"{each}_{end}" in summary):
-            title = (
-                f"{_TITLES[name]} % (n={int(runs[COUNTS[name]].max())})" if end == "mean" else _TITLES[name] + _VERSUS
-            )
-            columns[title] = list(map(cell, summary[f"{name}_{end}"], summary[f"{name}_{width}"]))
+    names = [each for each in _TITLES if f"{each}_mean" in summary]
+    for name in names:
+        title = f"{_TITLES[name]} % (n={int(runs[COUNTS[name]].max())})"
+        columns[title] = list(map(cell, summary[f"{name}_mean"], summary[f"{name}_{spread}"]))
+    for name in (each for each in names if f"{each}_diff" in summary):
+        ends = summary[[f"{name}_diff{end}" for end in ("", "_low", "_high")]].to_numpy()
+        texts = ["" if mean != mean else f"{mean:+.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in ends]
+        columns[f"{_TITLES[name]}{_VERSUS}{baseline}"] = texts
     columns["training s"] = [f"{seconds:.0f}" for seconds in summary["train_seconds"]]
     return pandas.DataFrame(columns)
 
@@ -290,7 +297,7 @@ def _labels(runs: pandas.DataFrame) -> list[str]:
 
 def save_study(
     output: Path, options: StudyOptions, runs: pandas.DataFrame, summary: pandas.DataFrame, seconds: float,
-    spread: Spread,
+    spread: Spread, baseline: str,
 ) -> None:  # fmt: skip
     """``runs.csv``, ``summary.csv``, ``table.md`` and ``results.json`` (all of it, with settings and versions)."""
     import art
@@ -298,7 +305,8 @@ def save_study(
 
     from art_lbgat import __version__
 
-    runs.to_csv(output / "runs.csv", index=False)
+    masks = [name for name in map(str, runs) if name.endswith("_right")]  # of every image, for results.json alone
+    runs.drop(columns=masks).to_csv(output / "runs.csv", index=False)
     summary.to_csv(output / "summary.csv", index=False)
     settings = {name: value for name, value in vars(options).items() if name not in ("arms", "root")}
     versions = {"art_lbgat": __version__, "art": art.__version__, "torch": torch.__version__}
@@ -314,9 +322,10 @@ def save_study(
     (output / "results.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     parts = []
     for eps, part in summary.groupby("eps", sort=False):
-        shown = _texts(part, runs, spread)
+        shown = _texts(part, runs, spread, baseline)
         table = markdown([*map(str, shown)], shown.to_numpy().tolist(), left=("method",))
-        parts.append(f"eps = {eps:.4g}, mean ± {_SPREADS[spread]} over seeds\n\n{table}")
+        said = f"; {_PAIRED.format(baseline)}" if any(_VERSUS in name for name in map(str, shown)) else ""
+        parts.append(f"eps = {eps:.4g}, mean ± {_SPREADS[spread]} over seeds{said}\n\n{table}")
     text = "\n".join([*parts, *(f"{line}\n" for line in _labels(runs))])
     (output / "table.md").write_text(text, encoding="utf-8")
 

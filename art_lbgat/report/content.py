@@ -32,7 +32,7 @@ from art_lbgat.evaluation import robustness_curve, sanity_checks
 from art_lbgat.evaluation.attacks import Threat, check_threat, make_examples, plan_attacks, verify
 from art_lbgat.evaluation.autoattack import unless_unbounded
 from art_lbgat.evaluation.record import data_sha256, weights_sha256
-from art_lbgat.evaluation.results import Row, as_table, check_columns, norm_name
+from art_lbgat.evaluation.results import Row, as_table, check_columns, norm_name, paired_difference
 from art_lbgat.evaluation.subject import Subject, make_subject, predict
 from art_lbgat.evaluation.suite import DEFAULT, run_suite
 
@@ -53,6 +53,7 @@ _TABLES = {
     "per_class": ("accuracies per class", ("class",)),
     "slices": ("decision_slices", ("model", "u", "v", "predicted", "confidence")),
     "sanity": ("sanity_checks", ("check", "passed")),
+    "differences": ("paired differences", ("model", "other", "kind", "value", "low", "high", "seeds", "real")),
 }
 _PICTURED = "pgd-20"
 _LIBRARIES = ("adversarial-robustness-toolbox", "torch", "torchvision", "numpy", "pandas", "pyautoattack",
@@ -124,6 +125,8 @@ class ReportContent:
     :param slices: The table of :func:`~art_lbgat.diagnostics.decision_slices`.
     :param class_names: A name for each class of ``slices`` and ``per_class``; empty writes the indices.
     :param sanity: The table of :func:`~art_lbgat.evaluation.sanity_checks`.
+    :param differences: Of one model to others, on the same images and seeds: columns ``model``, ``other``, ``kind``
+        (``"natural"`` or ``"robust"``), and the fields of :class:`~art_lbgat.evaluation.Difference` with ``real``.
     :param notes: Sentences below the answer, such as what the numbers are means of.
     :param provenance: Texts, lists and mappings by name: versions, hashes, configuration; ``"commands"`` is a list.
     :raises TypeError: A field of another type.
@@ -144,6 +147,7 @@ class ReportContent:
     slices: pandas.DataFrame | None = None
     class_names: Sequence[str] = ()
     sanity: pandas.DataFrame | None = None
+    differences: pandas.DataFrame | None = None
     notes: Sequence[str] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -289,7 +293,8 @@ def evaluate_for_report(
     models, x, labels = {name: classifier, **others}, as_array(x, "x"), check_labels(y, classifier.nb_classes)
     names = _attack_names(unless_unbounded(DEFAULT, models) if attacks is None else attacks)
     subjects, rows = run_suite(models, x, labels, threat, names, None, autoattack, batch_size, seed)
-    table, order = as_table(rows), balanced_order(labels, seed)
+    table, order, at = as_table(rows), balanced_order(labels, seed), names.index("worst") if "worst" in names else 1
+    masks = {each: {"natural": found[0].right, "robust": found[at].right} for each, found in rows.items()}
     how: dict[str, Any] = {"norm": norm, "batch_size": batch_size, "seed": seed}
     radii = [eps * k for k in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)] if curve_eps is None else list(curve_eps)
     part, few = order[:n_curve], order[:n_sanity]
@@ -303,8 +308,19 @@ def evaluate_for_report(
         slices=_slices(models, guide, x, labels, order[:3], resolution, batch_size, name, class_names),
         sanity=sanity_checks(classifier, x[few], labels[few], eps=eps, source=source, autoattack=sanity_attacks, **how)
         .assign(model=name) if n_sanity else None,
+        differences=difference_table(name, masks),
         provenance=_provenance(subjects, threat, names, autoattack, len(part), len(few), config, commands),
     )  # fmt: skip
+
+
+def difference_table(model: str, masks: Mapping[Any, Mapping[str, Any]]) -> pandas.DataFrame | None:
+    """The paired differences of a model to each other one, of masks ``(seeds, n)`` by kind; None where it is alone."""
+    rows = []
+    for other, own in masks.items():
+        for kind, right in own.items() if other != model else ():
+            found = paired_difference(masks[model][kind], right)
+            rows.append({"model": model, "other": other, "kind": kind, "real": found.real, **found._asdict()})
+    return pandas.DataFrame(rows) if rows else None
 
 
 def _check_parts(

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
@@ -22,9 +22,6 @@ from art_lbgat.files import write_text
 from art_lbgat.report import figures
 from art_lbgat.report.content import NORMS, Pictures, ReportContent, Results, as_results, pareto_front
 from art_lbgat.report.figures import Drawing, Entry, Series
-
-if TYPE_CHECKING:
-    from art_lbgat.robustbench import Comparison
 
 LIMIT_BYTES = 2_000_000
 MINUS, MISSING, SPACE = "−", "–", "\u00a0"  # a space where no line breaks
@@ -103,7 +100,7 @@ def render_report(content: ReportContent) -> str:
     digest = hashlib.sha256(pages.get_template("style.css").render().encode()).digest()
     page = pages.get_template("page.html.j2").render(
         title=str(content.title),  # a subclass of str may claim to be escaped
-        answers=_answer(results, content.threat, content.comparison),
+        answers=_answer(results, content),
         notes=content.notes,
         sections=_sections(content, results),
         style_hash=f"sha256-{base64.b64encode(digest).decode('ascii')}",
@@ -204,16 +201,18 @@ def _with_interval(frame: pandas.DataFrame, before: str = "") -> pandas.DataFram
 # The answer, in plain words and from the numbers alone.
 
 
-def _answer(results: Results, threat: str, comparison: Comparison | None) -> list[str]:
+def _answer(results: Results, content: ReportContent) -> list[str]:
     """A sentence or two per line, the most important first."""
+    differences, comparison = content.differences, content.comparison
     rows = results.table.to_dict("records")
     ours, others = [r for r in rows if r["ours"]], [r for r in rows if not r["ours"]]
-    best, under = rows[0], threat or results.attack
+    best, under = rows[0], content.threat or results.attack
     which = "" if len(rows) == 1 else f" is the most robust of the {len(rows)} models judged here"
-    said = [f"{best['model']}{which}: {_both(best)}{f' ({under})' if under else ''}."]
+    said = [] if differences is None else [_real(differences)]
+    said.append(f"{best['model']}{which}: {_both(best)}{f' ({under})' if under else ''}.")
     compared = [ours[0], others[0]] if ours and others else rows[:2]
     if len(compared) == 2:
-        said.append(_compared(compared[0], compared[1], best))
+        said.append(_compared(compared[0], compared[1], best, paired=differences is not None))
     natural = max(rows, key=lambda row: row["natural"])
     if all(natural is not row for row in (best, *compared)):
         said.append(f"The most accurate on natural images is {natural['model']}: {_both(natural)}.")
@@ -232,7 +231,25 @@ def _both(row: Mapping[Any, Any]) -> str:
     return ", ".join(f"{percent(row[kind])}{SPACE}%{f' {each}' if each else ''} {kind}" for kind, each in ends.items())
 
 
-def _compared(first: Mapping[Any, Any], second: Mapping[Any, Any], best: Mapping[Any, Any]) -> str:
+def _real(differences: pandas.DataFrame) -> str:
+    """Which differences of one model to the others are larger than chance."""
+    model, seeds = differences["model"].iloc[0], int(differences["seeds"].min())
+    where = "the same images, one training each" if seeds == 1 else f"the same images and {seeds} seeds"
+    real, points = differences[differences["real"]], []
+    if real.empty:
+        return f"No difference of {model} to another model is real: on {where}, every 95 % interval contains 0."
+    for kind, words in (("robust", "robust"), ("natural", "accurate on natural images")):
+        for degree, sign in (("more", 1), ("less", -1)):
+            rows = real[(real["kind"] == kind) & (sign * real["value"] > 0)]
+            ends = [interval(*sorted(map(abs, each))) for each in zip(rows["low"], rows["high"], strict=True)]
+            by = zip(rows["other"], map(percent, abs(rows["value"])), ends, strict=True)
+            named = [f"{other} (by {value} points {each})" for other, value, each in by]
+            points += [f"{degree} {words} than {', '.join(named)}"] if named else []
+    rest = "" if len(real) == len(differences) else " No other difference of it is: the 95 % intervals contain 0."
+    return f"Real differences, on {where}: {model} is {'; '.join(points)}.{rest}"
+
+
+def _compared(first: Mapping[Any, Any], second: Mapping[Any, Any], best: Mapping[Any, Any], *, paired: bool) -> str:
     """The first against the second; numbers that the sentence before has said are not said again."""
     own, other = ("" if row is best else f" ({_both(row)})" for row in (first, second))
     points = []
@@ -243,7 +260,7 @@ def _compared(first: Mapping[Any, Any], second: Mapping[Any, Any], best: Mapping
     role = "baseline" if first["ours"] else "of the others"
     said = f"{first['model']}{own} against {second['model']}, the most robust {role}{other}: {', '.join(points)}."
     low, high, other_low, other_high = (row[f"robust_{end}"] for row in (first, second) for end in ("low", "high"))
-    if any(map(math.isnan, (low, high, other_low, other_high))):
+    if paired or any(map(math.isnan, (low, high, other_low, other_high))):
         return said
     if low > other_high or other_low > high:
         return f"{said} The intervals of robust accuracy do not overlap."
@@ -269,12 +286,13 @@ def _sections(content: ReportContent, results: Results) -> list[Section]:
         (content.sanity, _sanity, ()),
         (content.provenance or None, _provenance, ()),
     ]
-    first = _models(results, content.leaderboard, content.comparison, styles)
+    first = _models(results, content, styles)
     return [first, *(make(given, *more) for given, make, more in parts if given is not None)]
 
 
-def _models(results: Results, board: pandas.DataFrame | None, comparison: Comparison | None, styles: Styles) -> Section:
+def _models(results: Results, content: ReportContent, styles: Styles) -> Section:
     """Natural against robust accuracy, as a scatter and as a table, with what the evaluation says against a number."""
+    board, comparison, differences = content.leaderboard, content.comparison, content.differences
     table = _with_interval(_with_interval(results.table, "natural_"), "robust_")
     both_n = (table["n_natural"].notna() & (table["n_natural"] != table["n"])).any()
     shown = table.assign(
@@ -286,6 +304,12 @@ def _models(results: Results, board: pandas.DataFrame | None, comparison: Compar
     own = {"n": ("images, robust", whole)} if both_n else {}
     caption = f"Models, most robust first; {results.interval}"
     tables = [_table(caption, shown.dropna(axis="columns", how="all"), keys, table["ours"], **own)]
+    if differences is not None:
+        few, subject = int(differences["seeds"].min()), differences["model"].iloc[0]
+        over = "images alone, of one training each" if few == 1 else f"images and {few} seeds"
+        caption = f"{subject} less each other model, in points, on the same images; 95 % intervals over {over}"
+        frame = _with_interval(differences.assign(real=np.where(differences["real"], "yes", "no")))
+        tables.append(_table(caption, frame, "other kind value interval real", value=("difference", percent)))
     if comparison is not None:
         caption = f"RobustBench {comparison.dataset} {comparison.threat_model}: the rows around {comparison.model_name}"
         keys = "rank model_id robust_acc clean_acc eps_measured architecture"

@@ -122,6 +122,9 @@ def _evaluation() -> Iterator[Call]:
     tables = [*wrong.kind(), each(pd.DataFrame, lambda: table.drop(columns="passed"), lambda: table["passed"])]
     interval = {"share": wrong.number(maximum=1.0), "n": wrong.count()}
     yield Call("wilson_interval", lambda: (evaluation.wilson_interval, {"share": 0.5, "n": 10}), interval)
+    pair = {"masks_a": np.ones((2, 5), dtype=bool), "masks_b": np.zeros((2, 5), dtype=bool)}
+    masks = [*wrong.junk(), each(lambda: np.ones((2, 5)), lambda: np.ones((2, 4), dtype=bool), lambda: [[True], []])]
+    yield Call("paired_difference", lambda: (evaluation.paired_difference, dict(pair)), dict.fromkeys(pair, masks))
     yield Call("masking_report", lambda: (evaluation.masking_report, {"checks": table.copy()}), {"checks": tables})
 
     def attack() -> tuple[Any, ...]:

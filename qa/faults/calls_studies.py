@@ -185,7 +185,7 @@ def _studies() -> Iterator[Call]:
             "nb_epochs": wrong.count(optional=True),
             "part": wrong.choice("test", "validation"),
             "n_test": wrong.count(optional=True),
-            "n_autoattack": wrong.count(0),
+            "n_autoattack": wrong.count(0, optional=True),
             "workers": wrong.count(optional=True),
         },
     )

@@ -28,6 +28,7 @@ EXCEPTIONS: dict[str, str] = {
     "art_lbgat.evaluation.PAPER_SUITE": "a tuple",
     "art_lbgat.evaluation.Accuracy": "a record that is returned",
     "art_lbgat.evaluation.AutoAttackResult": "a record that is returned",
+    "art_lbgat.evaluation.Difference": "a record that is returned",
     "art_lbgat.robustbench.Comparison": "a record that is returned",
     "art_lbgat.robustbench.Submission": "a record that is returned",
     "art_lbgat.robustbench.import_robustbench": "takes no argument",

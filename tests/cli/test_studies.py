@@ -165,7 +165,7 @@ def test_an_ablation_is_one_command(ablation, tmp_path, monkeypatch):
     assert all(recipe.eps == 0.2 for recipe in arms.values())
     table = (tmp_path / "table.md").read_text()
     assert all(f"| {arm} |" in table for arm in arms)
-    assert "natural vs first" in table
+    assert f"natural vs {next(iter(arms))}" in table
     assert json.loads((tmp_path / "results.json").read_text())["arms"].keys() == arms.keys()
 
 
@@ -189,10 +189,13 @@ def test_recipes_prints_the_table_one_recipe_and_a_file(tmp_path):
 
 
 def rows(arms=("PGD-AT", "BGAT"), seeds=(0, 1), eps=(0.1, 0.2)):
+    masks = {name: [f"{mask:064b}" for mask in (2**64 - 1, 2**63 - 1, 2**32 - 1, 2**20 - 1)]
+             for name in ("natural_right", "pgd-20_right", "autoattack_right")}  # fmt: skip
     return pd.DataFrame([
         {"arm": a, "recipe": "r", "eps": e, "seed": s, "natural": 0.9 + 0.02 * s, "pgd-20": 0.5,
          "autoattack": 0.25 + 0.1 * s, "autoattack_kind": "autoattack (standard)", "n": 599, "n_autoattack": 64,
-         "flags": f"Square has gained {s}.5%" if a == "BGAT" else "", "part": "test", "selection": "none", "train_seconds": 3.0, "judge_seconds": 4.0}
+         "flags": f"Square has gained {s}.5%" if a == "BGAT" else "", "part": "test", "selection": "none", "train_seconds": 3.0, "judge_seconds": 4.0,
+         **{name: each[(2 * (a != arms[0]) + s) % 4] for name, each in masks.items()}}
         for e in eps for a in arms for s in seeds
     ])  # fmt: skip
 
@@ -211,7 +214,28 @@ def test_table_shows_mean_and_spread_for_each_eps_and_counts_warnings(tmp_path, 
         assert f"eps = {eps}" in result.output
     assert pages == [tmp_path / "report-eps0.1.html", tmp_path / "report-eps0.2.html"]
     assert "warns in 4 of 8 runs" in re.sub(r"\s+", " ", result.output)
-    assert (tmp_path / "table.md").read_text().count("| BGAT | 91.0 ± 1.4 | 50.0 ± 0.0 | 30.0 ± 7.1 | 3 |") == 2
+    table = (tmp_path / "table.md").read_text()
+    assert table.count("| BGAT | 91.0 ± 1.4 | 50.0 ± 0.0 | 30.0 ± 7.1 | -58.6 [") == 2
+    assert table.count("| AutoAttack vs PGD-AT |") == 2
+    assert table.count("difference to PGD-AT in points [95 % interval], on the same images and seeds") == 2
+    assert len(pd.read_csv(tmp_path / "runs.csv").filter(like="_right").columns) == 0
+    assert len(json.loads((tmp_path / "results.json").read_text())["runs"][0]["natural_right"]) == 64
+
+
+def test_autoattack_judges_all_digits_and_a_hundred_of_other_images(tmp_path, monkeypatch):
+    seen = []
+
+    def fake(options, output, report):
+        seen.append(options.n_autoattack)
+        return rows(list(options.arms), eps=(0.1,))
+
+    monkeypatch.setattr("art_lbgat.study.run_study", fake)
+    without_page(monkeypatch)
+    for number, words in enumerate(("--recipe digits-madry", "--recipe digits-madry --n-autoattack 7",
+                                    "--recipe cifar10-small-madry --root .")):  # fmt: skip
+        done("study", *words.split(), "--output", tmp_path / str(number))
+    done("demo", "--method", "BGAT", "--output", tmp_path / "demo")
+    assert seen == [None, 7, 100, 100]
 
 
 def test_what_is_no_standard_number_is_said_under_the_table(tmp_path, monkeypatch):

@@ -37,6 +37,12 @@ def test_it_holds_what_the_functions_give(trained, guide, data):
     assert content.ours == ("net",)
     assert list(dict.fromkeys(content.slices.model)) == ["guide of net", "net", "base"]
     assert content.threat == "worst of pgd-20, fgsm, Linf, eps 0.1, n = 24"
+    found = content.differences.set_index("kind")
+    accuracy = table.set_index(["model", "attack"]).accuracy
+    for kind, attack in (("natural", "natural"), ("robust", "worst")):
+        assert found.value[kind] == pytest.approx(accuracy["net", attack] - accuracy["base", attack])
+        assert found.low[kind] <= found.value[kind] <= found.high[kind]
+    assert found[["model", "other", "seeds"]].drop_duplicates().to_numpy().tolist() == [["net", "base", 1]]
 
 
 def test_classes_add_up_to_the_whole(trained, data):

@@ -124,6 +124,58 @@ def test_the_answer_without_ours_without_intervals_and_for_one_model():
     assert "The most accurate on natural images is other" in third
 
 
+def table(values, seeds=5):
+    rows = [{"model": "ours", "other": other, "kind": kind, "value": value, "low": value - 0.02, "high": value + 0.02,
+             "seeds": seeds, "real": abs(value) > 0.02} for (other, kind), value in values.items()]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_the_first_sentence_says_which_differences_are_real():
+    values = {
+        ("base", "robust"): 0.05,
+        ("third", "robust"): 0.03,
+        ("base", "natural"): -0.04,
+        ("third", "natural"): 0.01,
+    }
+    page = read(ReportContent("t", results(), differences=table(values)))
+    text = page.text("p").replace("\xa0", " ")
+    assert text.startswith(
+        "Real differences, on the same images and 5 seeds: ours is more robust than base (by 5.0 points [3.0, 7.0]), third "
+        "(by 3.0 points [1.0, 5.0]); less accurate on natural images than base (by 4.0 points [2.0, 6.0]). No other "
+        "difference of it is: the 95 % intervals contain 0."
+    )
+    assert "overlap" not in text  # which the paired interval settles
+    cells = [data for tag, data in page.texts if tag in ("td", "th")]
+    at = cells.index("difference")
+    assert cells[at - 2 : at + 3] == ["other", "kind", "difference", "95 % interval", "real"]
+    assert cells[at + 3 :][:10] == [
+        "base",
+        "robust",
+        "5.0",
+        "[3.0,\xa07.0]",
+        "yes",
+        "third",
+        "robust",
+        "3.0",
+        "[1.0,\xa05.0]",
+        "yes",
+    ]
+    assert [cells[-1 - 5 * i] for i in (0, 1)] == ["no", "yes"]
+
+
+def test_where_no_difference_is_real_the_page_says_so_first():
+    none = table({("base", "robust"): 0.01, ("base", "natural"): -0.02}, seeds=1)
+    text = read(ReportContent("t", results(), differences=none)).text("p")
+    assert text.startswith(
+        "No difference of ours to another model is real: on the same images, one training each, every 95 % interval"
+    )
+    assert "of one training each" in render_report(ReportContent("t", results(), differences=none))
+    every = table({("base", "robust"): 0.05})
+    assert "No other difference" not in read(ReportContent("t", results(), differences=every)).text("p")
+    with pytest.raises(ValueError, match="differences: expected the table of paired differences"):
+        ReportContent("t", results(), differences=none.drop(columns="real"))
+
+
 def test_flags_and_failed_checks_are_not_to_be_overlooked():
     page = read(full(sanity=sanity(failed=True), results=results().assign(flags=["softmax", ""]), ours=()))
     warned = page.text("p")

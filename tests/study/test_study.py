@@ -1,5 +1,6 @@
 """Studies: runs are repeatable and resumable, guides are trained once, summaries are right."""
 
+import json
 import math
 import os
 import signal
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 
 from art_lbgat import study as module
 from art_lbgat.engine.signals import Interrupted
+from art_lbgat.evaluation import paired_difference
 from art_lbgat.evaluation.record import weights_sha256
 from art_lbgat.recipes import RECIPES
 from art_lbgat.report import render_report
@@ -69,6 +71,9 @@ def test_a_run_is_repeatable_keeps_its_files_and_leaves_the_generators(tmp_path)
     assert rows[0] | dict.fromkeys(TIMES) == rows[1] | dict.fromkeys(TIMES)
     assert (rows[0]["n"], rows[0]["n_autoattack"], rows[0]["n_train"], rows[0]["nb_epochs"]) == (20, 3, 1048, 1)
     assert rows[0]["autoattack"] <= rows[0]["natural"]
+    for name, n in (("natural", 20), ("pgd-20", 20), ("autoattack", 3)):
+        right = rows[0][f"{name}_right"]
+        assert (len(right), right.count("1") / n, set(right) <= {"0", "1"}) == (n, rows[0][name], True)
     assert len(pd.read_csv(tmp_path / "a" / f"{task.key}.history.csv")) == 1
 
 
@@ -109,7 +114,10 @@ def test_what_has_ended_is_not_run_again(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(run_study(study, tmp_path), first)
     assert ran == []
     (record,) = (tmp_path / "runs").glob("digits-madry*.json")
-    for damage in (lambda: record.write_text("{"), lambda: record.unlink(), lambda: record.write_text('{"row": {}}')):
+    row = json.loads(record.read_text())
+    del row["row"]["pgd-20_right"]  # as older versions wrote it
+    old = json.dumps(row)
+    for damage in (lambda: record.write_text("{"), lambda: record.unlink(), lambda: record.write_text(old)):
         damage()
         again = run_study(study, tmp_path)
         pd.testing.assert_frame_equal(again.drop(columns=list(TIMES)), first.drop(columns=list(TIMES)))
@@ -133,6 +141,13 @@ def wait_until(condition, seconds=300):
         time.sleep(0.05)
 
 
+def test_without_a_number_autoattack_judges_all_images_that_are_judged(tmp_path):
+    judged = options("natural", n_test=12, n_autoattack=None)
+    row = run(Task(judged.recipe("natural"), 0, judged), tmp_path)
+    assert (row["n"], row["n_autoattack"], len(row["autoattack_right"])) == (12, 12, 12)
+    assert row["autoattack_kind"] == "autoattack (standard)"
+
+
 def test_other_data_are_other_runs(tmp_path):
     study = options("madry")
     there = Task(study.recipe("madry"), 0, study)
@@ -143,7 +158,7 @@ def test_other_data_are_other_runs(tmp_path):
 
 def test_a_run_that_cannot_be_judged_keeps_its_weights_and_the_others(tmp_path, monkeypatch):
     in_this_process(monkeypatch)
-    judge, calls = module.evaluate_images, []
+    judge, calls = module.run_suite, []
 
     def fail(*args, **how):
         calls.append(1)
@@ -151,7 +166,7 @@ def test_a_run_that_cannot_be_judged_keeps_its_weights_and_the_others(tmp_path, 
             raise ValueError("attacks: too few classes")
         return judge(*args, **how)
 
-    monkeypatch.setattr(module, "evaluate_images", fail)
+    monkeypatch.setattr(module, "run_suite", fail)
     with pytest.raises(ValueError, match="too few classes"):
         run_study(options("madry", "trades6"), tmp_path)
     kept = {path.name.split("-seed")[0] for path in tmp_path.glob("runs/*.safetensors")}
@@ -205,25 +220,35 @@ def test_a_signal_to_a_study_alone_ends_it_in_ten_seconds(words, begun, number, 
 
 
 def test_summary_has_means_intervals_and_paired_differences():
+    masks = {name: ["".join(map(str, mask)) for mask in np.random.default_rng(i).integers(2, size=(4, 50))]
+             for i, name in enumerate(("natural_right", "pgd-20_right", "autoattack_right"))}  # fmt: skip
     runs = pd.DataFrame(
         {"arm": ["a", "a", "b", "b"], "eps": 0.1, "seed": [0, 1, 1, 0], "natural": [0.9, 0.8, 0.5, 0.7], "pgd-20": 0.5,
-         "autoattack": [0.2, 0.4, 0.1, 0.1], "train_seconds": [1.0, 3.0, 2.0, 2.0], "judge_seconds": 1.0}
+         "autoattack": [0.2, 0.4, 0.1, 0.1], "train_seconds": [1.0, 3.0, 2.0, 2.0], "judge_seconds": 1.0, **masks}
     )  # fmt: skip
     table = summarize(runs, baseline="a").set_index("arm")
     assert table.natural_mean["a"] == pytest.approx(85)
     assert table.natural_std["a"] == pytest.approx(np.std([90, 80], ddof=1))
     assert table.natural_ci["a"] == pytest.approx(12.706 * np.std([90, 80], ddof=1) / math.sqrt(2), rel=1e-4)
-    assert table.natural_diff["b"] == pytest.approx(-25)  # 0.7 - 0.9 and 0.5 - 0.8
-    assert table.natural_diff_ci["b"] == pytest.approx(12.706 * np.std([-20, -30], ddof=1) / math.sqrt(2), rel=1e-4)
+    first, second, other, same = (np.array(list(text)) == "1" for text in masks["autoattack_right"])
+    found = paired_difference(np.stack([same, other]), np.stack([first, second]))  # b has its seeds the other way round
+    ends = table.loc["b", ["autoattack_diff", "autoattack_diff_low", "autoattack_diff_high"]].astype(float)
+    assert ends.tolist() == pytest.approx([100 * found.value, 100 * found.low, 100 * found.high])
     assert math.isnan(table.natural_diff["a"])
     assert table.seeds.tolist() == [2, 2]
     assert table.train_seconds["a"] == 2
     assert "natural_diff" not in summarize(runs)
+    part = runs.drop(index=1)  # seeds that both have are compared
+    lone = summarize(part, baseline="a").set_index("arm")
+    assert lone.natural_diff["b"] == pytest.approx(100 * np.mean([int(b) - int(a) for a, b in zip(
+        masks["natural_right"][0], masks["natural_right"][3], strict=True)]))  # fmt: skip
     assert math.isnan(module.half_interval(pd.Series([1.0])))
     cells = [module.cell(*each) for each in ((85.04, 7.07), (50, math.nan), (math.nan, math.nan))]
     assert cells == ["85.0 ± 7.1", "50.0", ""]
     with pytest.raises(ValueError, match="baseline: expected one of"):
         summarize(runs, baseline="c")
+    with pytest.raises(ValueError, match=r"runs: expected the table of run_study, missing columns \['pgd-20_right'\]"):
+        summarize(runs.drop(columns="pgd-20_right"), baseline="a")
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -297,7 +322,17 @@ def test_the_page_of_a_study_has_its_means_and_the_networks_of_its_first_seed(tm
     assert list(content.slices["model"].unique())[:2] == [f"guide of {subject}", subject]
     assert "means over 2 seeds" in content.notes[0]
     assert "seed 3" in content.notes[0]
-    assert render_report(content).count("A study") == 2
+    differences = content.differences.set_index(["other", "kind"])
+    for arm in ("natural", "madry"):
+        right = [
+            np.array([list(text) for text in runs[runs.arm == each].autoattack_right]) == "1" for each in ("lbgat", arm)
+        ]
+        found = paired_difference(*right)
+        assert tuple(differences.loc[(arm, "robust"), ["value", "low", "high", "seeds"]]) == found
+        assert differences.real[arm, "robust"] == found.real
+    page = render_report(content)
+    assert page.count("A study") == 2
+    assert "lbgat less each other model, in points, on the same images; 95 % intervals over images and 2 seeds" in page
     other = StudyOptions({**chosen.arms, "far": chosen.arms["madry"].override(eps=0.2)}, seeds=(3,))
     with pytest.raises(ValueError, match=r"options: expected arms of one eps and norm"):
         study_content(other, tmp_path, runs, title="A study")
