@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from art_lbgat.checks import (
@@ -38,12 +39,14 @@ class RunOptions:
     :param eps_warmup_epochs: In epoch ``e`` (from 1) the training attack has ``min(1, e / eps_warmup_epochs)`` of its
         ``eps`` and ``eps_step``; 0 turns it off.
     :param eps_warmup: The same at every step: at the share ``s`` of the run ``min(1, s / eps_warmup)`` of them, where
-        step ``t`` (from 0) of ``T`` is at ``s = (t + 1/2) / T``; in [0, 1], 0 turns it off.
+        step ``t`` (from 0) of ``T`` is at ``s = (t + 1/2) / T``; in [0, 1], 0 turns it off. None is the method's own:
+        0.3 with ``preset="default"`` of guided trainers, else 0.
     :param max_iter_schedule: Pairs ``(s, max_iter)``, such as ``((0.0, 2), (0.5, 3))``: from the share ``s`` of the run
         on the training attack takes so many steps, in place of its own ``max_iter`` and ``eps_step``, each of
         ``1.25 eps`` for one step, ``2 eps / max_iter`` for two to four, ``2.5 eps / max_iter`` for more; or of a third
         number times ``eps``. The first ``s`` is 0. ``trainer.cost`` is that of the most steps. Empty turns it off.
-    :param max_grad_norm: Clip the joint L2 norm of all trained parameters' gradients to this; None does not clip.
+    :param max_grad_norm: Clip the joint L2 norm of all trained parameters' gradients to this; ``math.inf`` does not
+        clip. None is the method's own: 5 with ``preset="default"`` of guided trainers, else ``math.inf``.
     :param awp_gamma: Adversarial weight perturbation (AWP, see :mod:`art_lbgat.engine.perturbation`): in each step the
         student's weights move by ``gamma * ||w||`` per tensor; > 0 (5e-3 as published), None turns it off.
     :param awp_start_epoch: The first epoch (from 1) with AWP.
@@ -83,7 +86,7 @@ class RunOptions:
     """
 
     eps_warmup_epochs: int = 0
-    eps_warmup: float = 0.0
+    eps_warmup: float | None = None
     max_iter_schedule: Sequence[tuple[float, ...]] = ()
     max_grad_norm: float | None = None
     awp_gamma: float | None = None
@@ -115,8 +118,9 @@ class RunOptions:
         check_count(self.eps_warmup_epochs, "eps_warmup_epochs", minimum=0)
         check_optional(check_count, self.patience, "patience")
         check_optional(check_count, self.seed, "seed", minimum=0)
-        for name in ("max_grad_norm", "awp_gamma"):
-            check_optional(check_number, getattr(self, name), name, exclusive=True)
+        check_optional(check_number, self.awp_gamma, "awp_gamma", exclusive=True)
+        if self.max_grad_norm != math.inf:
+            check_optional(check_number, self.max_grad_norm, "max_grad_norm", exclusive=True)
         check_optional(check_share, self.ema_decay, "ema_decay")
         self._check_shares()
         for name, choices in _CHOICES.items():
@@ -137,6 +141,16 @@ class RunOptions:
         for name in ("ema_warmup", "channels_last", "compile", "verbose"):
             check_flag(getattr(self, name), name)
 
+    def settled(self, own: Mapping[str, float]) -> RunOptions:
+        """The options with numbers where ``eps_warmup`` and ``max_grad_norm`` are None.
+
+        :param own: Those of the method, by name; what it lacks is off.
+        """
+        values: dict[str, Any] = {"eps_warmup": 0.0, "max_grad_norm": math.inf, **own}
+        if self.eps_warmup_epochs:
+            values["eps_warmup"] = 0.0
+        return replace(self, **{name: value for name, value in values.items() if getattr(self, name) is None})
+
     def perturbs_weights(self, epoch: int) -> bool:
         """Whether AWP is on in ``epoch`` (from 1).
 
@@ -146,7 +160,7 @@ class RunOptions:
 
     def _check_shares(self) -> None:
         """What depends on how much of the run is done."""
-        if check_number(self.eps_warmup, "eps_warmup") > 1:
+        if (check_optional(check_number, self.eps_warmup, "eps_warmup") or 0) > 1:
             raise ValueError(f"eps_warmup: expected a share of the run in [0, 1], got {self.eps_warmup}.")
         if self.eps_warmup and self.eps_warmup_epochs:
             raise ValueError(f"eps_warmup: expected 0 with eps_warmup_epochs={self.eps_warmup_epochs}, got both.")

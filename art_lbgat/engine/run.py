@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -231,9 +232,9 @@ class Run:
         if self._epoch < self.nb_epochs and before[-2:] not in ([True], [False, True]):
             return  # as a young model may, or said already
         helps = [f"a learning rate below {rate:g}"]
-        helps += ["max_grad_norm=1.0"] if self.options.max_grad_norm is None else []
+        helps += ["max_grad_norm=5"] if self.options.max_grad_norm == math.inf else []
         warms_up = self.attack is None or self.options.eps_warmup_epochs or self.options.eps_warmup
-        helps += [] if warms_up else ["eps_warmup_epochs"]
+        helps += [] if warms_up else ["eps_warmup=0.3"]
         helps += ["a larger guide_ce_weight"] if self.method.train_guides else []
         logger.warning(
             "the robust model gave class %d for every sample of epoch %d: it has collapsed to a constant; %s may want "

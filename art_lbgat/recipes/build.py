@@ -179,6 +179,7 @@ def _trainer(
         weight = {} if method.weight_name is None else {method.weight_name: recipe.regularizer_weight}
         return make(classifier, *given, attack, options=options, **weight)
     settings: dict[str, Any] = {
+        "preset": "paper",  # a recipe says what it wants
         "guidance": recipe.guidance,
         "regularizer": recipe.regularizer,
         "regularizer_weight": recipe.regularizer_weight if recipe.regularizer else None,

@@ -49,7 +49,16 @@ AttackKind = Literal["pgd", "trades", "fgsm", "n-fgsm", "none"]
 _GENERATOR_KEYWORDS = ["nb_epochs", "validation_data", "scheduler", "augmentation", "scheduler_interval"]
 _FIT_KEYWORDS = [*_GENERATOR_KEYWORDS, "batch_size", "validation_split"]
 #: Attributes that do not decide the bits of a run.
-_NOT_SETTINGS = ("options", "seed", "kept_weights", "guide", "robust_guide", "verbose", "on_probabilities")
+_NOT_SETTINGS = (
+    "options",
+    "seed",
+    "kept_weights",
+    "guide",
+    "robust_guide",
+    "verbose",
+    "on_probabilities",
+    "run_defaults",
+)
 #: What changes in a scheduler as it goes on.
 _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "best", "num_bad_epochs",
              "cooldown_counter", "base_lrs", "max_lrs", "T_cur", "T_i", "_is_initial")  # fmt: skip
@@ -90,6 +99,8 @@ class BaseTrainer(Trainer, abc.ABC):
     train_guides: ClassVar[bool] = False
     #: What makes other labels for attack and loss; see :class:`~art_lbgat.engine.step.Method`.
     labels: Callable[[Mapping[str, Tensor], Tensor, float], Tensor] | None = None
+    #: What ``max_grad_norm`` and ``eps_warmup`` are where they are None; what it lacks is off.
+    run_defaults: Mapping[str, float] = {}
     #: The argument that weights the second term of the loss, and its published value.
     weight_name: ClassVar[str | None] = None
     published_weight: ClassVar[float | None] = None
@@ -310,15 +321,14 @@ class BaseTrainer(Trainer, abc.ABC):
         schedule = scheduler if isinstance(scheduler, OneCycle) else None
         schedulers = inputs.check_schedulers(None if schedule else scheduler, optimizers)
         intervals = inputs.intervals(schedulers, interval, nb_epochs, stream.steps)
-        length = nb_epochs if schedule or self.options.depends_on_length else None
+        options = self._settled(stream)
+        length = nb_epochs if schedule or options.depends_on_length else None
         if length and stream.steps is None:
             raise ValueError(
                 "x: its length is not known, and the schedule of the run (scheduler=, eps_warmup, max_iter_schedule or "
                 "ema_start) follows the share of all steps; expected data with a length."
             )
-        inputs.check_run(
-            self.options, self._view, optimizers, schedulers, processes, batch_size, validation is not None
-        )
+        inputs.check_run(options, self._view, optimizers, schedulers, processes, batch_size, validation is not None)
         inputs.check_loss(self._view, self.takes_loss, self.weight_name is None, processes)
         for guide in self._guides if self.train_guides else []:
             inputs.check_loss(guide, True, False, processes)
@@ -326,7 +336,7 @@ class BaseTrainer(Trainer, abc.ABC):
             inputs.check_attack(self._attack, self._view)
         number = self._fits + 1
         scheduling = [scheduler, *schedulers, {"interval": intervals}]
-        checkpoints = self._checkpoints(number, stream, validation, optimizers, scheduling, length, processes)
+        checkpoints = self._checkpoints(number, stream, validation, optimizers, scheduling, length, processes, options)
         if checkpoints is None:
             self._fits = number
         self._check_same_start(stream, processes)
@@ -341,7 +351,7 @@ class BaseTrainer(Trainer, abc.ABC):
             optimizers,
             schedule,
             list(zip(schedulers, intervals, strict=True)),
-            dataclasses.replace(self.options, verbose=verbose),
+            dataclasses.replace(options, verbose=verbose),
             processes,
             stream=stream,
             nb_epochs=nb_epochs,
@@ -356,6 +366,14 @@ class BaseTrainer(Trainer, abc.ABC):
         finally:
             self.seed = run.key.seed  # of a checkpoint, if the run went on from one
         self._fits = number
+
+    def _settled(self, stream: Stream) -> RunOptions:
+        """The options of one fit; a warm-up of the method's own only where attack and data can follow it."""
+        own = dict(self.run_defaults)
+        ascent = None if self._attack is None else Adversary(self._attack, self._view).ascent
+        if ascent is None or stream.steps is None:
+            own.pop("eps_warmup", None)
+        return self.options.settled(own)
 
     def _trained(self) -> list[TensorView]:
         return [self._view, *(self._guides if self.train_guides else [])]
@@ -381,14 +399,15 @@ class BaseTrainer(Trainer, abc.ABC):
         schedulers: Sequence[Any],
         length: int | None,
         processes: Processes,
+        options: RunOptions,
     ) -> Checkpoints | None:
         """The checkpoints of fit ``number``, with everything that its bits depend on, by what the user calls it.
 
         Weights of what is trained are no part of that, since a checkpoint brings them; those of frozen guides are.
         """
-        if self.options.checkpoint_dir is None:
+        if options.checkpoint_dir is None:
             return None
-        run = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(self.options)}
+        run = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
         own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
         settings = {
             "trainer": type(self).__qualname__,
@@ -406,7 +425,7 @@ class BaseTrainer(Trainer, abc.ABC):
         # What schedulers have made of the optimizers since this fit was begun is no change of settings.
         begun = self._begun.setdefault(number, settings)
         settings |= {name: begun[name] for name in ("optimizers", "scheduler")}
-        root = Path(self.options.checkpoint_dir) / f"fit-{number:03d}"
+        root = Path(options.checkpoint_dir) / f"fit-{number:03d}"
         return Checkpoints(root, number, settings, surroundings(processes.world))
 
 

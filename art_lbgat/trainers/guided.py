@@ -39,6 +39,12 @@ class GuidedTrainer(BaseTrainer):
     """``guidance(M_r(x_adv), M_n(x)) + a * regularizer(M_r(x_adv), M_r(x))``; see its two subclasses."""
 
     takes_guide = True
+    #: What ``guidance``, ``max_grad_norm`` and ``eps_warmup`` are where they are left out: what trains small networks
+    #: steadily (docs/guide-or-not.md), or the paper's.
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "default": {"guidance": "mse+ce", "max_grad_norm": 5.0, "eps_warmup": 0.3},
+        "paper": {"guidance": "mse"},
+    }
     regularizer_weights: ClassVar[Mapping[str, float]] = {"alp": 1.0, "trades": 6.0, "ikl": 1.0, "gkl": 1.0}
 
     def __init__(
@@ -46,7 +52,8 @@ class GuidedTrainer(BaseTrainer):
         classifier: PyTorchClassifier,
         guides: Sequence[PyTorchClassifier],
         attack: EvasionAttack | None,
-        guidance: str | Guidance,
+        preset: str,
+        guidance: str | Guidance | None,
         regularizer: str | None,
         regularizer_weight: float | None,
         options: RunOptions | None,
@@ -54,6 +61,11 @@ class GuidedTrainer(BaseTrainer):
         **more: Any,
     ) -> None:
         """``more`` are the fields of :class:`~art_lbgat.engine.step.Passes` that other terms need."""
+        self.preset = check_choice(preset, "preset", self.presets)
+        own = dict(self.presets[preset])
+        own_guidance = own.pop("guidance")
+        guidance = own_guidance if guidance is None else guidance
+        self.run_defaults = own
         check_choice(regularizer, "regularizer", [None, *REGULARIZERS])
         # Copies, of which only those that learn differ from the tables'.
         named = None if callable(guidance) else GUIDANCE[check_choice(guidance, "guidance", GUIDANCE)]
@@ -132,8 +144,10 @@ class BGATTrainer(GuidedTrainer):
         with its own preprocessing. Weights, buffers and modes are left untouched.
     :param attack: An untargeted ART evasion attack on ``classifier``; None is the paper's: PGD on cross-entropy, or the
         TRADES attack with a regularizer other than ALP (eps 0.031, 10 steps of 0.007).
-    :param guidance: ``"mse"`` (the paper's), ``"mse+ce"``, ``"kd"``, ``"kl"``, ``"ikl"``, ``"gkl"``, or a callable
-        ``(adversarial, guide, y) -> Terms``; or ``"rslad"`` with a robust guide, whose probabilities of ``x`` are the
+    :param preset: What ``guidance``, ``max_grad_norm`` and ``eps_warmup`` are where they are left out: ``"default"``
+        (``"mse+ce"``, 5, 0.3), which trains steadily at usual rates, or ``"paper"`` (``"mse"``, none, none).
+    :param guidance: None (see ``preset``), ``"mse"`` (the paper's), ``"mse+ce"``, ``"kd"``, ``"kl"``, ``"ikl"``,
+        ``"gkl"``, ``"nuclear"``, or a callable ``(adversarial, guide, y) -> Terms``; or ``"rslad"`` with a robust guide, whose probabilities of ``x`` are the
         labels of the attack, so that it ascends ``KL(M_n(x) || M_r(x'))``.
     :param regularizer: ``None``, ``"alp"``, ``"trades"``, ``"ikl"`` or ``"gkl"``.
     :param regularizer_weight: Its weight; None is the published one (6 for TRADES, else 1).
@@ -156,7 +170,8 @@ class BGATTrainer(GuidedTrainer):
         guide: PyTorchClassifier | Sequence[PyTorchClassifier],
         attack: EvasionAttack | None = None,
         *,
-        guidance: str | Guidance = "mse",
+        preset: str = "default",
+        guidance: str | Guidance | None = None,
         regularizer: str | None = None,
         regularizer_weight: float | None = None,
         helper_weight: float = 0.0,
@@ -172,7 +187,9 @@ class BGATTrainer(GuidedTrainer):
         more: dict[str, Any] = {"guide": ("x", "x_adv"), "helper_step": helper_step} if helper_weight else {}
         guides = [*_several(guide), *([] if robust_guide is None else [robust_guide])]
         more["robust_guides"] = int(robust_guide is not None)
-        super().__init__(classifier, guides, attack, guidance, regularizer, regularizer_weight, options, run, **more)
+        super().__init__(
+            classifier, guides, attack, preset, guidance, regularizer, regularizer_weight, options, run, **more
+        )
         self.guide, self.robust_guide = guide, robust_guide
 
     def other_terms(self, logits: Mapping[str, Tensor], y_guide: Tensor) -> Terms:
@@ -197,8 +214,10 @@ class LBGATTrainer(GuidedTrainer):
     :param guide: The clean classifier (``M_n``), with an optimizer; fresh or already trained, any architecture.
     :param attack: An untargeted ART evasion attack on ``classifier``; None is the paper's: PGD on cross-entropy, or the
         TRADES attack with a regularizer other than ALP (eps 0.031, 10 steps of 0.007).
-    :param guidance: ``"mse"`` (the paper's), ``"mse+ce"``, ``"kd"``, ``"kl"``, ``"ikl"``, ``"gkl"``, or a callable
-        ``(adversarial, guide, y) -> Terms``.
+    :param preset: What ``guidance``, ``max_grad_norm`` and ``eps_warmup`` are where they are left out: ``"default"``
+        (``"mse+ce"``, 5, 0.3), which trains steadily at usual rates, or ``"paper"`` (``"mse"``, none, none).
+    :param guidance: None (see ``preset``), ``"mse"`` (the paper's), ``"mse+ce"``, ``"kd"``, ``"kl"``, ``"ikl"``,
+        ``"gkl"``, ``"nuclear"``, or a callable ``(adversarial, guide, y) -> Terms``.
     :param guide_ce_weight: ``b >= 0``: the paper's beta (1 there; not the ``--beta`` of the authors' code).
     :param regularizer: ``None``, ``"alp"``, ``"trades"``, ``"ikl"`` or ``"gkl"``.
     :param regularizer_weight: Its weight (the paper's alpha); None is the published one (6 for TRADES, else 1).
@@ -217,7 +236,8 @@ class LBGATTrainer(GuidedTrainer):
         guide: PyTorchClassifier,
         attack: EvasionAttack | None = None,
         *,
-        guidance: str | Guidance = "mse",
+        preset: str = "default",
+        guidance: str | Guidance | None = None,
         guide_ce_weight: float = 1.0,
         regularizer: str | None = None,
         regularizer_weight: float | None = None,
@@ -225,7 +245,7 @@ class LBGATTrainer(GuidedTrainer):
         **run: Any,
     ) -> None:
         self.guide_ce_weight = check_number(guide_ce_weight, "guide_ce_weight")
-        super().__init__(classifier, [guide], attack, guidance, regularizer, regularizer_weight, options, run)
+        super().__init__(classifier, [guide], attack, preset, guidance, regularizer, regularizer_weight, options, run)
         self.guide = guide
 
     def get_guide(self) -> PyTorchClassifier:

@@ -17,6 +17,7 @@ from art_lbgat.attacks import NFGSMAttack, PGDAttack, TRADESAttack
 from art_lbgat.engine.checkpoint import read_newest
 from art_lbgat.fingerprint import module_weights
 from art_lbgat.trainers import METHODS
+from art_lbgat.trainers.guided import GuidedTrainer
 from tests.conftest import make_classifier, make_data
 
 OPTIONS: dict[str, Any] = {"seed": 3, "verbose": False}
@@ -53,6 +54,8 @@ def _builder(name: str) -> Callable[..., Any]:
             kind = METHODS[name].attack_kind
             attack = trades(classifier) if kind == "trades" else pgd(classifier, **fast)
             attack = NFGSMAttack(classifier, eps=0.03) if kind == "n-fgsm" else attack
+        if issubclass(METHODS[name], GuidedTrainer):
+            options.setdefault("preset", "paper")
         if METHODS[name].takes_guide:
             return METHODS[name](classifier, guide or another(classifier), attack, **options)
         return METHODS[name](classifier, attack, **options)

@@ -58,7 +58,14 @@ def build(method, guidance, regularizer, norm, guide_ce, awp_gamma=None, on_step
     attack = kind(
         student, norm=norm, eps=EPS if norm == "inf" else 0.5, eps_step=STEP * (1 if norm == "inf" else 15), max_iter=K
     )
-    shared = {"guidance": guidance, "regularizer": name, "regularizer_weight": alpha, "seed": SEED, "verbose": False}
+    shared = {
+        "preset": "paper",
+        "guidance": guidance,
+        "regularizer": name,
+        "regularizer_weight": alpha,
+        "seed": SEED,
+        "verbose": False,
+    }
     shared |= {"awp_gamma": awp_gamma, "awp_start_epoch": 1, "on_step": on_step}
     if method == "lbgat":
         trainer = LBGATTrainer(student, guides[0], attack, guide_ce_weight=guide_ce, **shared)

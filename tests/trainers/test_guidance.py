@@ -108,7 +108,7 @@ class ClassWeights:
 @pytest.mark.parametrize(("name", "temperature", "gamma"), [("ikl", 4.0, 1.0), ("gkl", 1.0, 0.2)])
 def test_lbgat_with_ikl_as_guidance(name, temperature, gamma):
     made, divergence = classifiers(2), ClassWeights(temperature, gamma)
-    trainer = LBGATTrainer(*made, pgd(made[0]), guidance=name, **OPTIONS)
+    trainer = LBGATTrainer(*made, pgd(made[0]), guidance=name, preset="paper", **OPTIONS)
 
     def equation(models, x, y, x_adv, epoch):
         guide = models[1](x)
@@ -121,7 +121,7 @@ def test_lbgat_with_ikl_as_guidance(name, temperature, gamma):
 def test_bgat_with_ikl_as_regularizer(name, temperature, gamma):
     made, divergence = classifiers(2), ClassWeights(temperature, gamma)
     weight = {"regularizer": name, "regularizer_weight": 0.1}
-    trainer = BGATTrainer(*made, trades(made[0]), **weight, **OPTIONS)
+    trainer = BGATTrainer(*made, trades(made[0]), **weight, preset="paper", **OPTIONS)
 
     def equation(models, x, y, x_adv, epoch):
         student, guide = models
@@ -154,7 +154,7 @@ def test_hat():
 
 def test_bgat_with_the_helper_of_hat():
     made = classifiers(2)
-    trainer = BGATTrainer(*made, pgd(made[0]), helper_weight=0.5, **OPTIONS)
+    trainer = BGATTrainer(*made, pgd(made[0]), helper_weight=0.5, preset="paper", **OPTIONS)
 
     def equation(models, x, y, x_adv, epoch):
         student, guide = models
@@ -246,7 +246,7 @@ def by_rslad(models, x, y, generator, epoch):
 @pytest.mark.parametrize("regularizer", [None, "alp"])
 def test_rslad(regularizer):
     made = classifiers(2)
-    trainer = BGATTrainer(*made, pgd(made[0]), guidance="rslad", regularizer=regularizer, **OPTIONS)
+    trainer = BGATTrainer(*made, pgd(made[0]), guidance="rslad", regularizer=regularizer, preset="paper", **OPTIONS)
 
     def equation(models, x, y, x_adv, epoch):
         student, teacher = models
@@ -261,7 +261,7 @@ def test_rslad(regularizer):
 def test_a_natural_guide_on_x_and_a_robust_one_on_x_adv():
     made = classifiers(4)
     robust = {"robust_guide": made[3], "robust_weight": 0.6}
-    trainer = BGATTrainer(made[0], made[1:3], pgd(made[0]), helper_weight=0.5, **robust, **OPTIONS)
+    trainer = BGATTrainer(made[0], made[1:3], pgd(made[0]), helper_weight=0.5, **robust, preset="paper", **OPTIONS)
 
     def equation(models, x, y, x_adv, epoch):
         student, first, second, teacher = models
@@ -309,7 +309,7 @@ def test_n_fgsm():
 
 def test_bgat_with_the_nuclear_norm():
     made = classifiers(2)
-    trainer = BGATTrainer(*made, pgd(made[0]), guidance="nuclear", **OPTIONS)
+    trainer = BGATTrainer(*made, pgd(made[0]), guidance="nuclear", preset="paper", **OPTIONS)
 
     def equation(models, x, y, x_adv, epoch):
         difference = models[0](x_adv) - models[1](x).detach()
