@@ -341,6 +341,19 @@ GUIDANCE: dict[str, Guidance] = {
 }
 
 
+def with_rms(logits: Tensor, rms: float) -> Tensor:
+    """Logits of each sample centred, and scaled so that their root mean square over the classes is ``rms``.
+
+    Neither changes a prediction. A model trained on natural images alone has logits so large that their MSE outweighs
+    every other term.
+
+    :param logits: ``(N, C)``.
+    :param rms: The root mean square, > 0.
+    """
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    return centred * (rms / centred.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-12))
+
+
 # --- regularizers: how far the robust model's own answers on x_adv and x may lie apart -------------------------------
 
 

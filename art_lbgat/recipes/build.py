@@ -185,6 +185,8 @@ def _trainer(
         "regularizer_weight": recipe.regularizer_weight if recipe.regularizer else None,
         "options": options,
     }
+    if not method.train_guides:
+        settings["guide_rms"] = recipe.guide_rms
     if recipe.guidance == "kd":
         settings["guidance"] = partial(kd, temperature=recipe.kd_temperature, weight=recipe.kd_weight)
     if method.train_guides:

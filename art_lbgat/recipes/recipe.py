@@ -83,6 +83,7 @@ class Recipe:
     :param guidance: A name in ``GUIDANCE``, such as ``"mse"``, ``"mse+ce"``, ``"kd"``, ``"kl"`` or ``"ikl"``.
     :param kd_temperature: Temperature ``T`` of ``"kd"``.
     :param kd_weight: Weight ``b`` of ``"kd"``.
+    :param guide_rms: Root mean square that the frozen guide's logits are scaled to (``bgat``); None leaves them.
     :param guide_ce_weight: Weight of the guide's cross-entropy (``lbgat``).
     :param regularizer: ``None``, ``"alp"``, ``"trades"``, ``"ikl"`` or ``"gkl"`` (``bgat``, ``lbgat``).
     :param weight: Weight of the regularizer, or of the second term of ``alp``, ``trades`` or ``mart``; None is the
@@ -128,6 +129,7 @@ class Recipe:
     kd_temperature: float = 4.0
     kd_weight: float = 0.1
     guide_ce_weight: float = 1.0
+    guide_rms: float | None = None
     regularizer: str | None = None
     weight: float | None = None
     norm: str = "inf"
@@ -198,6 +200,7 @@ class Recipe:
         ignored = {
             "regularizer": not guided,
             "guidance": not guided,
+            "guide_rms": not guided or method.train_guides,
             "weight": method.weight_name is None and self.regularizer is None,
             "label_smoothing": not (method.takes_loss or method.train_guides),
             "lr_warmup": self.scheduler == "step",
@@ -380,7 +383,7 @@ _CHECKS: dict[str, Callable[..., Any]] = {
     "RunOptions": partial(check_kind, kind=RunOptions),
     "PublishedResult": partial(check_kind, kind=PublishedResult),
 }
-_POSITIVE = ("eps", "eps_step", "learning_rate", "lr_gamma", "kd_temperature")
+_POSITIVE = ("guide_rms", "eps", "eps_step", "learning_rate", "lr_gamma", "kd_temperature")
 _CHOICES: dict[str, Any] = {
     "method": METHODS,
     "data": LOADERS,

@@ -6,6 +6,7 @@ And what else a natural guide is good for: HAT.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -31,6 +32,7 @@ from art_lbgat.losses import (
     rslad,
     teacher_kl,
     trades,
+    with_rms,
 )
 from art_lbgat.trainers.base import AttackKind, BaseTrainer
 
@@ -39,11 +41,11 @@ class GuidedTrainer(BaseTrainer):
     """``guidance(M_r(x_adv), M_n(x)) + a * regularizer(M_r(x_adv), M_r(x))``; see its two subclasses."""
 
     takes_guide = True
-    #: What ``guidance``, ``max_grad_norm`` and ``eps_warmup`` are where they are left out: what trains small networks
-    #: steadily (docs/guide-or-not.md), or the paper's.
+    #: What is meant where these are left out: what trains small networks steadily (docs/when-a-guide-helps.md), or
+    #: what the paper has.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "default": {"guidance": "mse+ce", "max_grad_norm": 5.0, "eps_warmup": 0.3},
-        "paper": {"guidance": "mse"},
+        "default": {"guidance": "mse+ce", "guide_rms": 1.5, "max_grad_norm": 5.0, "eps_warmup": 0.3},
+        "paper": {"guidance": "mse", "guide_rms": math.inf},
     }
     regularizer_weights: ClassVar[Mapping[str, float]] = {"alp": 1.0, "trades": 6.0, "ikl": 1.0, "gkl": 1.0}
 
@@ -54,6 +56,7 @@ class GuidedTrainer(BaseTrainer):
         attack: EvasionAttack | None,
         preset: str,
         guidance: str | Guidance | None,
+        guide_rms: float | None,
         regularizer: str | None,
         regularizer_weight: float | None,
         options: RunOptions | None,
@@ -63,9 +66,11 @@ class GuidedTrainer(BaseTrainer):
         """``more`` are the fields of :class:`~art_lbgat.engine.step.Passes` that other terms need."""
         self.preset = check_choice(preset, "preset", self.presets)
         own = dict(self.presets[preset])
-        own_guidance = own.pop("guidance")
-        guidance = own_guidance if guidance is None else guidance
-        self.run_defaults = own
+        found = {name: own.pop(name) for name in ("guidance", "guide_rms")}
+        if guide_rms is None:  # that of the preset belongs to its guidance
+            guide_rms = found["guide_rms"] if guidance is None and not self.train_guides else math.inf
+        self.guide_rms = guide_rms if guide_rms == math.inf else check_number(guide_rms, "guide_rms", exclusive=True)
+        guidance, self.run_defaults = found["guidance"] if guidance is None else guidance, own
         check_choice(regularizer, "regularizer", [None, *REGULARIZERS])
         # Copies, of which only those that learn differ from the tables'.
         named = None if callable(guidance) else GUIDANCE[check_choice(guidance, "guidance", GUIDANCE)]
@@ -121,6 +126,8 @@ class GuidedTrainer(BaseTrainer):
         """
         adversarial, guide = logits["adversarial"], logits["guide"]
         more = {"natural": logits["natural"]} if self.guidance is rslad else {}
+        if self.guide_rms != math.inf:
+            guide = with_rms(guide, self.guide_rms)
         terms, others = self.guidance(adversarial, guide, y, **more), self.other_terms(logits, y_guide)
         if self._regularizer is not None:
             others |= self._regularizer(adversarial, logits["natural"], y=y, weight=self.regularizer_weight)
@@ -144,13 +151,17 @@ class BGATTrainer(GuidedTrainer):
         with its own preprocessing. Weights, buffers and modes are left untouched.
     :param attack: An untargeted ART evasion attack on ``classifier``; None is the paper's: PGD on cross-entropy, or the
         TRADES attack with a regularizer other than ALP (eps 0.031, 10 steps of 0.007).
-    :param preset: What ``guidance``, ``max_grad_norm`` and ``eps_warmup`` are where they are left out: ``"default"``
-        (``"mse+ce"``, 5, 0.3), which trains steadily at usual rates, or ``"paper"`` (``"mse"``, none, none).
+    :param preset: What ``guidance``, ``guide_rms``, ``max_grad_norm`` and ``eps_warmup`` are where they are left out:
+        ``"default"`` (``"mse+ce"``, 1.5, 5, 0.3), which trains steadily at usual rates, or ``"paper"`` (``"mse"``, and
+        none of the others).
     :param guidance: None (see ``preset``), ``"mse"`` (the paper's), ``"mse+ce"``, ``"kd"``, ``"kl"``, ``"ikl"``,
-        ``"gkl"``, ``"nuclear"``, or a callable ``(adversarial, guide, y) -> Terms``; or ``"rslad"`` with a robust guide, whose probabilities of ``x`` are the
-        labels of the attack, so that it ascends ``KL(M_n(x) || M_r(x'))``.
+        ``"gkl"``, ``"nuclear"``, or a callable ``(adversarial, guide, y) -> Terms``; or ``"rslad"`` with a robust
+        guide, whose probabilities of ``x`` are the labels of the attack, so that it ascends ``KL(M_n(x) || M_r(x'))``.
     :param regularizer: ``None``, ``"alp"``, ``"trades"``, ``"ikl"`` or ``"gkl"``.
     :param regularizer_weight: Its weight; None is the published one (6 for TRADES, else 1).
+    :param guide_rms: Centre the guide's logits of each sample and scale them to this root mean square before the
+        guidance; ``math.inf`` leaves them as they are, as in the paper. None is that of ``preset`` where ``guidance``
+        is left out too, else ``math.inf``.
     :param helper_weight: ``gamma`` of the helper term ``gamma * CE(M_r(x_h), argmax M_n(x_adv))`` of
         :class:`HATTrainer` (0.5 there); 0 is without it, as the paper's.
     :param helper_step: ``h`` of its ``x_h = x + h (x_adv - x)``, > 0.
@@ -174,6 +185,7 @@ class BGATTrainer(GuidedTrainer):
         guidance: str | Guidance | None = None,
         regularizer: str | None = None,
         regularizer_weight: float | None = None,
+        guide_rms: float | None = None,
         helper_weight: float = 0.0,
         helper_step: float = 2.0,
         robust_guide: PyTorchClassifier | None = None,
@@ -188,7 +200,17 @@ class BGATTrainer(GuidedTrainer):
         guides = [*_several(guide), *([] if robust_guide is None else [robust_guide])]
         more["robust_guides"] = int(robust_guide is not None)
         super().__init__(
-            classifier, guides, attack, preset, guidance, regularizer, regularizer_weight, options, run, **more
+            classifier,
+            guides,
+            attack,
+            preset,
+            guidance,
+            guide_rms,
+            regularizer,
+            regularizer_weight,
+            options,
+            run,
+            **more,
         )
         self.guide, self.robust_guide = guide, robust_guide
 
@@ -245,7 +267,9 @@ class LBGATTrainer(GuidedTrainer):
         **run: Any,
     ) -> None:
         self.guide_ce_weight = check_number(guide_ce_weight, "guide_ce_weight")
-        super().__init__(classifier, [guide], attack, preset, guidance, regularizer, regularizer_weight, options, run)
+        super().__init__(
+            classifier, [guide], attack, preset, guidance, None, regularizer, regularizer_weight, options, run
+        )
         self.guide = guide
 
     def get_guide(self) -> PyTorchClassifier:
