@@ -522,8 +522,4 @@ class NFGSMAttack(TensorAttack):
 
     def ascent(self) -> Ascent:
         """What this attack runs, from its present parameters."""
-        return replace(super().ascent(), noise=self.noise)
-
-    def _check_params(self) -> None:
-        checks.check_number(self.noise, "noise", exclusive=True)
-        super()._check_params()
+        return replace(super().ascent(), noise=checks.check_number(self.noise, "noise", exclusive=True))

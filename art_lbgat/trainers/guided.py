@@ -136,7 +136,7 @@ class GuidedTrainer(BaseTrainer):
         return {**terms, **others}
 
     def other_terms(self, logits: Mapping[str, Tensor], y_guide: Tensor) -> Terms:
-        """What a method adds to the guidance, none here; arguments: see :meth:`terms`."""
+        """What a method adds to the guidance, none here; arguments: see :meth:`GuidedTrainer.terms`."""
         return {}
 
 
@@ -215,7 +215,7 @@ class BGATTrainer(GuidedTrainer):
         self.guide, self.robust_guide = guide, robust_guide
 
     def other_terms(self, logits: Mapping[str, Tensor], y_guide: Tensor) -> Terms:
-        """The terms of helper and robust guide, where they are on; arguments: see :meth:`terms`."""
+        """The terms of helper and robust guide, where they are on; arguments: see :meth:`GuidedTrainer.terms`."""
         terms: Terms = {}
         if self.helper_weight:
             terms |= helper_cross_entropy(logits["helper"], logits["guide_adversarial"], self.helper_weight)
@@ -277,7 +277,7 @@ class LBGATTrainer(GuidedTrainer):
         return self.guide
 
     def other_terms(self, logits: Mapping[str, Tensor], y_guide: Tensor) -> Terms:
-        """``b * CE(M_n(x), y)``; arguments: see :meth:`terms`."""
+        """``b * CE(M_n(x), y)``; arguments: see :meth:`GuidedTrainer.terms`."""
         return guide_cross_entropy(logits["guide"], y_guide, self.guide_ce_weight, self._guides[0].cross_entropy)
 
 
