@@ -34,12 +34,12 @@ ARMS = {
     "Natural (guide)": "natural",
     "PGD-AT": "madry",
     "TRADES (6)": "trades6",
+    "HAT": "hat",
+    "ADR": "adr",
     "BGAT": "bgat",
     "LBGAT": "lbgat",
-    "LBGAT+TRADES (0)": "lbgat0",
-    "LBGAT+TRADES (6)": "lbgat6",
 }
-BASELINE = "PGD-AT"  # of the demo
+BASELINE = "PGD-AT"  # that the demo compares with
 EPS = {"digits": 0.3, "folder": 8 / 255}
 
 
@@ -109,14 +109,14 @@ def demo(
 
     if root is None and image_size is not None:
         raise ValueError(f"image_size: expected it with --root alone, got {image_size}.")
-    family = "digits" if root is None else "folder"
+    data = "digits" if root is None else "folder"
     studies = [
         StudyOptions(
-            _demo_arms(family, radius, method, guide_ce_weight, image_size), seeds=tuple(range(seeds)), root=root,
-            nb_epochs=nb_epochs, part=part,  # type: ignore[arg-type]  # checked there
+            _demo_arms(f"quick-{data}", radius, method, guide_ce_weight, image_size), seeds=tuple(range(seeds)),
+            root=root, nb_epochs=nb_epochs, part=part,  # type: ignore[arg-type]  # checked there
             n_autoattack=n_autoattack, workers=workers,
         )
-        for radius in eps or [EPS[family]]
+        for radius in eps or [EPS[data]]
     ]  # fmt: skip
     title = "Digits (real 8x8 images)" if root is None else f"Photos in {root.resolve().name}"
     arms = list(studies[0].arms)

@@ -48,10 +48,31 @@ _FOLDER: dict[str, Any] = {
     "run": RunOptions(keep="last", max_grad_norm=1.0), "guide_ce_weight": 4.0,
 }  # fmt: skip
 
+# Guided and unguided alike: two attack steps, later three, while eps grows; one cycle of the learning rate.
+_QUICK: dict[str, Any] = {
+    "scheduler": "one-cycle", "milestones": (), "first_epoch_factor": 1.0, "learning_rate": 0.1, "nesterov": True,
+    "decay_norms": False, "guide_ce_weight": 1.0, "max_iter": 3, "eps_step": None,
+    "source": "docs/when-a-guide-helps.md",
+    "run": RunOptions(
+        keep="last", eps_warmup=0.3, max_iter_schedule=((0.0, 2), (0.5, 3)), max_grad_norm=5.0
+    ),
+}  # fmt: skip
+_QUICK_METHODS: dict[str, dict[str, Any]] = {
+    **{name: _METHODS[name] for name in ("natural", "madry", "trades6", "hat", "adr")},
+    "bgat": {"method": "bgat", "guidance": "mse+ce", "guide_rms": 1.0},
+    "lbgat": {"method": "lbgat", "guidance": "mse+ce"},
+    "lbgat-mse": {"method": "lbgat"},
+    "lbgat-ikl": {"method": "lbgat", "guidance": "ikl"},
+}
+_ON_GPU: dict[str, Any] = {
+    **_QUICK, "model": "resnet-18", "eps": 8 / 255, "batch_size": 128, "nb_epochs": 40, "weight_decay": 5e-4,
+    "augmentation": "crop+flip", "run": replace(_QUICK["run"], ema_decay=0.999, ema_start=0.2, ema_warmup=True),
+}  # fmt: skip
 
-def _family(prefix: str, common: dict[str, Any]) -> list[Recipe]:
+
+def _family(prefix: str, common: dict[str, Any], methods: dict[str, dict[str, Any]] | None = None) -> list[Recipe]:
     recipes = []
-    for name, own in _METHODS.items():
+    for name, own in (methods or _METHODS).items():
         method, settings = METHODS[own["method"]], {**common, **own}
         settings["run"] = replace(common["run"], **own.get("run", {}))
         settings["learning_rate"] *= settings.pop("rate", 1)
@@ -59,7 +80,7 @@ def _family(prefix: str, common: dict[str, Any]) -> list[Recipe]:
             settings["guides"] = (common["model"],)
             settings["guide_recipe"] = None if method.train_guides else f"{prefix}-{own.get('guide_recipe', 'natural')}"
         if method.attack_kind == "none":
-            settings["run"] = replace(settings["run"], eps_warmup_epochs=0)
+            settings["run"] = replace(settings["run"], eps_warmup_epochs=0, eps_warmup=None, max_iter_schedule=())
         recipes.append(Recipe(id=f"{prefix}-{name}", **settings))
     return recipes
 
@@ -68,6 +89,10 @@ SMALL: tuple[Recipe, ...] = (
     *_family("digits", _DIGITS),
     *_family("cifar10-small", _CIFAR10),
     *_family("folder", _FOLDER),
+    *_family("quick-digits", {**_DIGITS, **_QUICK, "nb_epochs": 40}, _QUICK_METHODS),
+    *_family("quick-folder", {**_FOLDER, **_QUICK}, _QUICK_METHODS),
+    *_family("quick-cifar10", {**_ON_GPU, "data": "cifar10"}, _QUICK_METHODS),
+    *_family("quick-cifar100", {**_ON_GPU, "data": "cifar100"}, _QUICK_METHODS),
 )
 
 ABLATIONS: dict[str, str] = {

@@ -44,7 +44,7 @@ class GuidedTrainer(BaseTrainer):
     #: What is meant where these are left out: what trains small networks steadily (docs/when-a-guide-helps.md), or
     #: what the paper has.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "default": {"guidance": "mse+ce", "guide_rms": 1.5, "max_grad_norm": 5.0, "eps_warmup": 0.3},
+        "default": {"guidance": "mse+ce", "guide_rms": 1.0, "max_grad_norm": 5.0, "eps_warmup": 0.3},
         "paper": {"guidance": "mse", "guide_rms": math.inf},
     }
     regularizer_weights: ClassVar[Mapping[str, float]] = {"alp": 1.0, "trades": 6.0, "ikl": 1.0, "gkl": 1.0}
@@ -152,7 +152,7 @@ class BGATTrainer(GuidedTrainer):
     :param attack: An untargeted ART evasion attack on ``classifier``; None is the paper's: PGD on cross-entropy, or the
         TRADES attack with a regularizer other than ALP (eps 0.031, 10 steps of 0.007).
     :param preset: What ``guidance``, ``guide_rms``, ``max_grad_norm`` and ``eps_warmup`` are where they are left out:
-        ``"default"`` (``"mse+ce"``, 1.5, 5, 0.3), which trains steadily at usual rates, or ``"paper"`` (``"mse"``, and
+        ``"default"`` (``"mse+ce"``, 1, 5, 0.3), which trains steadily at usual rates, or ``"paper"`` (``"mse"``, and
         none of the others).
     :param guidance: None (see ``preset``), ``"mse"`` (the paper's), ``"mse+ce"``, ``"kd"``, ``"kl"``, ``"ikl"``,
         ``"gkl"``, ``"nuclear"``, or a callable ``(adversarial, guide, y) -> Terms``; or ``"rslad"`` with a robust
