@@ -89,7 +89,7 @@ SMALL: tuple[Recipe, ...] = (
     *_family("digits", _DIGITS),
     *_family("cifar10-small", _CIFAR10),
     *_family("folder", _FOLDER),
-    *_family("quick-digits", {**_DIGITS, **_QUICK, "nb_epochs": 40}, _QUICK_METHODS),
+    *_family("quick-digits", {**_DIGITS, **_QUICK, "nb_epochs": 20}, _QUICK_METHODS),
     *_family("quick-folder", {**_FOLDER, **_QUICK}, _QUICK_METHODS),
     *_family("quick-cifar10", {**_ON_GPU, "data": "cifar10"}, _QUICK_METHODS),
     *_family("quick-cifar100", {**_ON_GPU, "data": "cifar100"}, _QUICK_METHODS),

@@ -218,7 +218,7 @@ def test_augmentation_comes_before_the_attack_and_feeds_guide_and_student_alike(
 
 def test_history_has_a_row_per_epoch_with_every_promised_column():
     classifier = make_classifier()
-    trainer = LBGATTrainer(classifier, another(classifier), regularizer="trades", **OPTIONS)
+    trainer = LBGATTrainer(classifier, another(classifier), preset="paper", regularizer="trades", **OPTIONS)
     assert trainer.history.empty
     trainer.fit(*make_data(16), nb_epochs=2, validation_data=make_data(8, seed=1))
     row = trainer.history.iloc[0]
