@@ -16,7 +16,9 @@ class _State(nn.Module):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        for i, tensor in enumerate([*module.parameters(), *module.buffers()]):
+        # A mask of -inf has no average, which would be NaN.
+        buffers = [each for each in module.buffers() if not each.is_floating_point() or not bool(each.isinf().any())]
+        for i, tensor in enumerate([*module.parameters(), *buffers]):
             self.register_buffer(str(i), tensor.detach())  # shares memory, so that it follows the training
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from art_lbgat import study as module
 from art_lbgat.engine.signals import Interrupted
-from art_lbgat.evaluation.record import weights_sha256
+from art_lbgat.fingerprint import weights_sha256
 from art_lbgat.recipes import RECIPES
 from art_lbgat.report import render_report
 from art_lbgat.report.content import as_results
