@@ -29,7 +29,7 @@ class UnsupportedError(NotImplementedError, ValueError):
 def as_array(value: Any, name: str) -> NDArray[Any]:
     """``value`` as a numeric numpy array, without a copy where it is one."""
     if np.ma.is_masked(value):  # numpy would take what is under the mask
-        raise ValueError(f"{name}: expected an array without masked values, got {np.sum(value.mask)} of them.")
+        raise ValueError(f"{name}: expected an array without masked values, got some.")
     try:
         array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
     except (ValueError, TypeError) as error:

@@ -55,8 +55,8 @@ _MADRY = ("nb_epochs", "batch_size", "eps", "eps_step", "max_iter", "num_random_
 
 def refuse_arts_order(init: Any, args: Sequence[Any]) -> None:
     """Refuse more arguments by position than a method's constructor has, which ART's trainers take, as by name."""
-    names = [p.name for p in inspect.signature(init).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
-    if len(args) > len(names) > 1 and names[1] == "attack":
+    spec = inspect.getfullargspec(init)
+    if spec.varargs is None and len(args) > len(spec.args) - 1 and spec.args[2:3] == ["attack"]:
         refuse_arts(dict(zip(_AWP if isinstance(args[1], PyTorchClassifier) else _MADRY, args[1:], strict=False)))
 
 
@@ -177,7 +177,7 @@ def check_schedulers(scheduler: Any, optimizers: Sequence[torch.optim.Optimizer]
     given = list(scheduler) if isinstance(scheduler, (list, tuple)) else [] if scheduler is None else [scheduler]
     schedulers = []
     for each in given:
-        is_factory = callable(each) and not hasattr(each, "step")
+        is_factory = isinstance(each, type) or (callable(each) and not hasattr(each, "step"))
         schedulers += [_made(each, optimizer) for optimizer in optimizers] if is_factory else [each]
     for each in schedulers:
         if not callable(getattr(each, "step", None)):

@@ -173,6 +173,18 @@ def test_the_first_fit_says_that_every_sample_is_attacked_where_art_attacks_half
         )
 
 
+def test_a_method_of_ones_own_may_take_as_many_as_it_likes():
+    class Own(ALPTrainer):
+        def __init__(self, classifier, attack, *more, **kwargs):
+            super().__init__(classifier, attack, **kwargs)
+            self.more = more
+
+    classifier = make_classifier()
+    assert Own(classifier, pgd(classifier), 1, 2, 3, 4).more == (1, 2, 3, 4)
+    with pytest.raises(TypeError, match="positional arguments"):  # Python's own message
+        LBGATTrainer(classifier, another(classifier), pgd(classifier), "mse")
+
+
 def test_an_order_of_art_is_named(caplog):
     madry(make_classifier()).fit(X, Y, 8, 1)
     assert "fit: 8 is read as batch_size, in the order of ART's AdversarialTrainer" in caplog.text
