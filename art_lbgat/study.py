@@ -233,8 +233,8 @@ def _run_all(
             pool.shutdown(wait=False, cancel_futures=True)
             _end([child for child in multiprocessing.active_children() if child not in others])
             if isinstance(error, BrokenProcessPool):
-                helps = "memory ran out, or the script is no file that calls this under if __name__ == '__main__'"
-                raise RuntimeError(f"workers: one of {processes} ended before its run did: {helps}.") from error
+                why = "memory ran out, or the script is no file that calls this under if __name__ == '__main__'"
+                raise RuntimeError(f"workers: one ended before its run did: {why}.") from error
             raise
     return rows
 

@@ -2,8 +2,7 @@
 
 A step follows one of two rules, which differ in the order of rounding only:
 
-* *published* (Madry's and TRADES' code): Linf clamps ``x_adv`` between bounds; L2 and, as ART has it, L1 rescale, then
-  clip to the range;
+* *published* (Madry's and TRADES' code): Linf clamps ``x_adv`` between bounds; L1, L2 rescale, then clip to the range;
 * *art* (``ProjectedGradientDescentPyTorch``): clips to the range first, then projects the difference ``x_adv - x``
   and adds it back, with the L2 ratio in float64. Used only to be bit-equal to an ART attack.
 """
@@ -106,10 +105,7 @@ def clip(x: Tensor, bounds: Bounds) -> Tensor:
 
 
 def ascent_direction(gradient: Tensor, norm: float) -> Tensor:
-    """``sign(g)`` (written into ``g``) for Linf, that of the largest ``|g|`` alone for L1, ``g / ||g||_2`` for L2.
-
-    0 where the gradient is 0.
-    """
+    """``sign(g)`` (written into ``g``) for Linf, of the largest ``|g|`` alone for L1; ``g / ||g||_2`` for L2, or 0."""
     if norm == math.inf:
         return gradient.sign_()
     if norm == 1:

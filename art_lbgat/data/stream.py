@@ -159,8 +159,7 @@ class Source:
         """The samples of these indices, in the classifier's range."""
         x, y = self._x[indices], torch.from_numpy(self._y[indices])
         if self._scale is None:
-            # In C order: torch follows the strides, with other last bits for an array that is held in another order.
-            return Batch(torch.from_numpy(np.ascontiguousarray(x, np.float32)), y)
+            return Batch(torch.from_numpy(np.ascontiguousarray(x, np.float32)), y)  # last bits follow strides
         images = as_float(to_device(torch.from_numpy(x), self._view.device), self._scale)
         bounds = self._view.bounds() if self._scaled else None
         if bounds is not None:

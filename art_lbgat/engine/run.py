@@ -302,9 +302,9 @@ class Run:
 
     def _check_weights(self) -> None:
         weights = {f"{name} {k}": v for name, m in self._modules.items() for k, v in m.state_dict().items()}
-        tensors = {k: v for k, v in weights.items() if isinstance(v, Tensor) and k not in self._infinite}
-        floats = {k: torch.view_as_real(v) if v.is_complex() else v for k, v in tensors.items()}
-        floats = {k: v for k, v in floats.items() if v.is_floating_point()}
+        weights = {k: v for k, v in weights.items() if isinstance(v, Tensor) and k not in self._infinite}
+        reals = {k: torch.view_as_real(v) if v.is_complex() else v for k, v in weights.items()}
+        floats = {k: v for k, v in reals.items() if v.is_floating_point()}
         if self.processes.largest([not all_finite(list(floats.values()))])[0]:
             raise NonFiniteError(describe(floats, {}, self.optimizers, self._epoch, self._step_in_epoch))
 

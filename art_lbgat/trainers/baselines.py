@@ -49,8 +49,7 @@ class MadryTrainer(BaseTrainer):
 
     :param classifier: The classifier to make robust, with an optimizer.
     :param attack: An untargeted ART evasion attack on it; None is the paper's PGD (eps 0.031, 10 steps of 0.007).
-    :param ratio: 1: every sample is attacked. ART's ``AdversarialTrainer`` takes others; None, which is 1, warns of
-        that where the attack is one of ART's.
+    :param ratio: 1: every sample is attacked; None is 1 too, with a warning for attacks of ART, which has 0.5.
     :param options: A :class:`~art_lbgat.RunOptions`.
     :param run: Its fields as keywords instead.
     """

@@ -66,9 +66,7 @@ def test_workers_that_are_gone_say_what_may_be_the_reason(tmp_path, monkeypatch)
             return future
 
     monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
-    with pytest.raises(
-        RuntimeError, match=r"^workers: one of 1 ended before its run did: memory ran out, or .*__main__"
-    ):
+    with pytest.raises(RuntimeError, match=r"^workers: one ended before its run did: memory ran out, or .*__main__"):
         run_study(options("natural"), tmp_path)
 
 
