@@ -28,6 +28,8 @@ class UnsupportedError(NotImplementedError, ValueError):
 
 def as_array(value: Any, name: str) -> NDArray[Any]:
     """``value`` as a numeric numpy array, without a copy where it is one."""
+    if np.ma.is_masked(value):  # numpy would take what is under the mask
+        raise ValueError(f"{name}: expected an array without masked values, got some.")
     try:
         array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
     except (ValueError, TypeError) as error:
@@ -210,10 +212,10 @@ def check_indices(y: Any, name: str = "y") -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
-def check_norm(norm: Any) -> float:
-    """``norm`` as ``math.inf`` or 2.0; ART's spelling ``"inf"`` is taken too."""
+def check_norm(norm: Any, finite: tuple[int, ...] = (2,)) -> float:
+    """``norm`` as ``math.inf`` or one of the finite ones; ART's spelling ``"inf"`` is taken too."""
     if isinstance(norm, (str, Real)) and norm in ("inf", math.inf):
         return math.inf
-    if isinstance(norm, Real) and norm == 2:
-        return 2.0
-    raise ValueError(f"norm: expected np.inf, 'inf' or 2, got {norm!r}.")
+    if not isinstance(norm, bool) and isinstance(norm, Real) and norm in finite:
+        return float(norm)
+    raise ValueError(f"norm: expected np.inf, 'inf' or {' or '.join(map(str, finite))}, got {norm!r}.")

@@ -179,6 +179,9 @@ class TensorView:
         logits, mode = check_logits(output, self.classifier.nb_classes, self.name), self.module.training
         if self._on_probabilities is None:
             return logits
+        if mode and torch.is_grad_enabled() and not logits.requires_grad:
+            why = "under no_grad, detached, or of reentrant checkpointing"
+            raise ValueError(f"{self.name}: its logits have no graph to its weights ({why}); training needs one.")
         if mode not in self._ends_in_softmax:
             rows = logits.detach()
             softmax = bool((rows >= 0).all() and ((rows.sum(dim=1) - 1).abs() < _SUM_TOLERANCE).all())
@@ -223,7 +226,8 @@ def naming(said: Callable[[], str]) -> Iterator[None]:
 def check_logits(output: Any, nb_classes: int, name: str) -> Tensor:
     """Return ``output``, at least in float32, if it is a tensor of shape ``(N, nb_classes)``."""
     if not isinstance(output, Tensor):
-        raise ValueError(f"{name}: its model must return one tensor of logits, got {type(output).__name__}.")
+        helps = "wrap it in a module that returns the logits (of torchvision's, build it with aux_logits=False)"
+        raise ValueError(f"{name}: its model must return one tensor of logits, got {type(output).__name__}; {helps}.")
     if output.ndim != 2 or output.shape[1] != nb_classes:
         raise ValueError(
             f"{name}: its model must return logits of shape (N, {nb_classes}) for nb_classes={nb_classes}, "

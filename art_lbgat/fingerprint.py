@@ -7,7 +7,7 @@ import hashlib
 import os
 import platform
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,17 @@ def described(value: Any) -> Any:
 
 
 def sha256_of(values: Iterable[Any]) -> str:
-    """SHA-256 over shapes, dtypes and bytes of arrays and tensors, in their order."""
+    """SHA-256 over dtypes, shapes and bytes of tensors and arrays, and over texts, in their order."""
     digest = hashlib.sha256()
     for value in values:
-        array = value.detach().cpu().contiguous().numpy() if isinstance(value, Tensor) else np.ascontiguousarray(value)
-        digest.update(f"{array.shape}{array.dtype}".encode())
-        digest.update(array.data if array.size else b"")
+        if isinstance(value, str):
+            digest.update(value.encode())
+            continue
+        data: Any = np.asarray(value) if not isinstance(value, Tensor) else value.detach().cpu().contiguous()
+        digest.update(f"torch.{str(data.dtype).removeprefix('torch.')}{tuple(data.shape)}\0".encode())
+        if isinstance(data, Tensor):  # as bytes, since some types (bfloat16) have no numpy counterpart
+            data = data.reshape(-1).view(torch.uint8).numpy() if data.numel() else np.empty(0)
+        digest.update(np.ascontiguousarray(data).data)
     return digest.hexdigest()
 
 
@@ -63,9 +68,20 @@ def module_layout(module: nn.Module) -> str:
     return hashlib.sha256("\n".join([printed, *lines]).encode()).hexdigest()
 
 
-def module_weights(module: nn.Module) -> str:
-    """SHA-256 over the parameters and buffers of a module."""
-    return sha256_of(value for value in module.state_dict().values() if isinstance(value, Tensor))
+def weights_sha256(module: nn.Module) -> str:
+    """SHA-256 of the state dict, in order of the names; what is no tensor in it (``get_extra_state``) as it prints."""
+    return sha256_of(_leaves(dict(sorted(module.state_dict().items()))))
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    """Names, tensors and texts of nested data; a printed tensor would leave most of its values out."""
+    tree = dict(enumerate(tree)) if isinstance(tree, (list, tuple)) else tree
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield f"{name}\0"
+            yield from _leaves(value)
+    else:
+        yield (tree.dequantize() if tree.is_quantized else tree) if isinstance(tree, Tensor) else repr(tree)
 
 
 def optimizer_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from art_lbgat.files import write_text
 from art_lbgat.fingerprint import MAY_CHANGE, differences
 from art_lbgat.preserve import preserved_randomness
 from art_lbgat.recipes import Recipe
-from art_lbgat.recipes.build import load_recipe_data, recipe_classifier, training_images
+from art_lbgat.recipes.build import load_recipe_data, recipe_classifier
 from art_lbgat.recipes.recipe import read_toml, write_toml
 from art_lbgat.weights import load_weights
 
@@ -77,9 +77,9 @@ class Config:
     def write_with(self, data: DataSet, directory: Path) -> None:
         """Write ``config.toml``, and a hash of every image that is trained on, except copies of those held out."""
         self.for_data(data).write(directory)
-        trained = set(training_images(self.recipe, data).digests()) - set(data.test_images.digests())
-        if self.recipe.run.selection != "test":
-            trained -= set(data.validation_images.digests())
+        parts = (data.train_images, data.validation_images, data.test_images)  # each is hashed once, however often
+        trained, held, test = (set(part.digests()) for part in parts)
+        trained = (trained | held if self.recipe.run.selection == "test" else trained - held) - test
         write_text(directory / TRAINED, "".join(f"{each}\n" for each in sorted(trained)))
 
     def as_toml(self) -> dict[str, Any]:

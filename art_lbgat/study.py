@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -230,9 +231,12 @@ def _run_all(
                         ended(key, row)
                 for future in as_completed(futures):
                     ended(futures[future], future.result())
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             _end([child for child in multiprocessing.active_children() if child not in others])
+            if isinstance(error, BrokenProcessPool):
+                why = "memory ran out, or the script is no file that calls this under if __name__ == '__main__'"
+                raise RuntimeError(f"workers: one ended before its run did: {why}.") from error
             raise
     return rows
 

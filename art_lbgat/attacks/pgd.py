@@ -77,7 +77,7 @@ ATTACK_LOSSES: dict[str, AttackLoss] = {
 class Ascent:
     """A projected gradient ascent: all that the loop needs to know but the model.
 
-    :param norm: ``math.inf`` (or ``"inf"``) or 2.
+    :param norm: ``math.inf`` (or ``"inf"``), 1 or 2.
     :param eps: Radius of the ball, in raw input units; a float, or one per sample, ``(N, 1, ..., 1)``.
     :param eps_step: Length of a step, likewise.
     :param max_iter: Number of steps; 0 returns the start.
@@ -109,7 +109,7 @@ class Ascent:
     noise: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "norm", checks.check_norm(self.norm))
+        object.__setattr__(self, "norm", checks.check_norm(self.norm, (1, 2)))
         for name, radius in (("eps", self.eps), ("eps_step", self.eps_step)):
             if isinstance(radius, Tensor):  # its values are not looked at, which would wait for its device
                 if radius.ndim == 0 or radius.numel() != len(radius):
@@ -222,12 +222,13 @@ def ascend(
         for _ in range(ascent.max_iter):
             with torch.enable_grad():
                 value = loss(logits(x_adv.requires_grad_(True)), target).sum()
-                if not value.requires_grad:
+                gradients = torch.autograd.grad(value, x_adv, allow_unused=True) if value.requires_grad else ()
+                if not gradients or gradients[0] is None:
                     raise ValueError(
-                        "estimator: its logits have no graph to its inputs (detached, or of whole numbers), which "
-                        "gradient attacks follow."
+                        "estimator: its logits have no graph to its inputs (detached, quantised, or of whole numbers), "
+                        "which gradient attacks follow."
                     )
-                (gradient,) = torch.autograd.grad(value, x_adv)
+                (gradient,) = gradients
             x_adv = step(x_adv.detach(), gradient)
 
         if len(starts) == 1:
@@ -289,7 +290,9 @@ class TensorAttack(EvasionAttack):
         axes = 1 + len(self.estimator.input_shape)
         eps = projections.read_radius(self.eps, "eps", axes)
         eps_step = projections.read_radius(self.eps_step, "eps_step", axes, exclusive=True)
-        return Ascent(checks.check_norm(self.norm), eps, eps_step, self.max_iter, targeted=self.targeted)
+        if isinstance(eps, Tensor) and isinstance(eps_step, Tensor) and len(eps) != len(eps_step):
+            raise ValueError(f"eps_step: expected as many numbers as eps, {len(eps)}, got {len(eps_step)}.")
+        return Ascent(checks.check_norm(self.norm, (1, 2)), eps, eps_step, self.max_iter, targeted=self.targeted)
 
     def _drawn(self, generator: torch.Generator | None = None) -> Ascent:
         """What one call runs: with ``random_eps`` in a share of the ball from N(0, 1/2), truncated to [0, 1]."""
@@ -313,7 +316,7 @@ class TensorAttack(EvasionAttack):
         view = self._view
         view.refresh()
         with plain_autograd(view.device), evaluating(view.module):
-            inputs = torch.from_numpy(checks.check_inputs(x, self.estimator).astype(np.float32))
+            inputs = torch.from_numpy(checks.check_inputs(x, self.estimator).astype(np.float32, order="C"))
             labels = None if y is None else checks.check_labels(y, self.estimator.nb_classes, length=len(inputs))
             ascent, free = self._drawn(), None if mask is None else _free(mask, inputs.shape)
             starts = [draw_start(ascent, inputs) for _ in range(ascent.restarts)]
@@ -385,13 +388,13 @@ def _free(mask: Any, shape: torch.Size) -> Tensor:
 class PGDAttack(TensorAttack):
     r"""PGD: ``x <- clip(project(x + eps_step * direction(grad_x loss(M(x), y))))``, the loss being the cross-entropy.
 
-    ``direction`` is the sign (Linf) or the gradient over its length (L2); the start is uniform in the ball around the
-    natural input, clipped to ``clip_values``; gradients pass through the classifier's preprocessing. Source: Madry et
-    al., arXiv 1706.06083; interface of ART's ``ProjectedGradientDescent``. Unlike there, several restarts keep the
-    point of highest loss per sample.
+    ``direction`` is the sign (Linf), the gradient over its length (L2) or the sign of its largest value alone (L1); the
+    start is uniform in the ball around the natural input, clipped to ``clip_values``; gradients pass through the
+    classifier's preprocessing. Source: Madry et al., arXiv 1706.06083; interface of ART's ``ProjectedGradientDescent``.
+    Unlike there, several restarts keep the point of highest loss per sample.
 
     :param estimator: The classifier to attack.
-    :param norm: ``np.inf`` (or ``"inf"``) or 2.
+    :param norm: ``np.inf`` (or ``"inf"``), 1 or 2.
     :param eps: Radius of the ball, in raw input units, >= 0; a number, or (outside training) one per sample, of shape
         ``(N,)`` or ``(N, 1, ..., 1)``.
     :param eps_step: Length of a step, in raw input units, > 0; likewise.

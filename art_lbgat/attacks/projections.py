@@ -2,7 +2,7 @@
 
 A step follows one of two rules, which differ in the order of rounding only:
 
-* *published* (Madry's and TRADES' code): Linf clamps ``x_adv`` between bounds; L2 rescales, then clips to the range;
+* *published* (Madry's and TRADES' code): Linf clamps ``x_adv`` between bounds; L1, L2 rescale, then clip to the range;
 * *art* (``ProjectedGradientDescentPyTorch``): clips to the range first, then projects the difference ``x_adv - x``
   and adds it back, with the L2 ratio in float64. Used only to be bit-equal to an ART attack.
 """
@@ -43,7 +43,7 @@ def whole_range(view: TensorView, norm: float) -> float:
     """The largest distance between two inputs in ``clip_values``, in raw units; infinite without ``clip_values``."""
     if view.classifier.clip_values is None:
         return math.inf
-    return view.value_range() * (1.0 if norm == math.inf else math.sqrt(math.prod(view.classifier.input_shape)))
+    return float(view.value_range() * math.prod(view.classifier.input_shape) ** (1 / norm))
 
 
 def check_scale(eps: Any, norm: float, view: TensorView) -> None:
@@ -60,6 +60,10 @@ def unit_uniform(x: Tensor, norm: float, generator: torch.Generator | None) -> T
     """Points uniform in the unit ball of ``norm`` around 0, one for each sample of ``x``, drawn on the CPU."""
     if norm == math.inf:
         return torch.rand(x.shape, generator=generator, dtype=x.dtype) * 2 - 1
+    if norm == 1:  # the gaps of sorted uniform numbers, of either sign
+        places = torch.rand(x.shape, generator=generator, dtype=x.dtype).flatten(1).sort(dim=1).values
+        signs = torch.randint(2, x.shape, generator=generator) * 2 - 1
+        return places.diff(dim=1, prepend=torch.zeros(len(x), 1, dtype=x.dtype)).reshape(x.shape) * signs
     direction = torch.randn(x.shape, generator=generator, dtype=x.dtype).flatten(1)
     radius = torch.rand((len(x), 1), generator=generator, dtype=x.dtype) ** (1.0 / max(direction.shape[1], 1))
     unit: Tensor = direction / direction.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
@@ -73,10 +77,10 @@ def make_step(rule: str, norm: float, eps: Radius, eps_step: Radius, x: Tensor, 
         moved = x_adv + art_direction(gradient, norm).mul_(eps_step)
         return art_project(clip(moved, bounds), x, eps, norm)
 
-    def l2(x_adv: Tensor, gradient: Tensor) -> Tensor:
+    def finite(x_adv: Tensor, gradient: Tensor) -> Tensor:
         # Not add_(alpha=...), which may fuse the product into the sum and round once less.
         x_adv.add_(ascent_direction(gradient, norm).mul_(eps_step))
-        return project_l2(x_adv, x, eps, bounds)
+        return rescale(x_adv, x, eps, norm, bounds)
 
     def linf(x_adv: Tensor, gradient: Tensor) -> Tensor:
         direction = ascent_direction(gradient, norm)
@@ -88,8 +92,8 @@ def make_step(rule: str, norm: float, eps: Radius, eps_step: Radius, x: Tensor, 
 
     if rule == "art":
         return art
-    if norm == 2:
-        return l2
+    if norm != math.inf:
+        return finite
     # Ball and range in one clamp: equal to clamping to one after the other, since x lies in both.
     low, high = clip(x - eps, bounds), clip(x + eps, bounds)
     return linf
@@ -101,17 +105,21 @@ def clip(x: Tensor, bounds: Bounds) -> Tensor:
 
 
 def ascent_direction(gradient: Tensor, norm: float) -> Tensor:
-    """``sign(g)`` (written into ``g``) for Linf, ``g / ||g||_2`` for L2, and 0 where the gradient is 0."""
+    """``sign(g)`` (written into ``g``) for Linf, of the largest ``|g|`` alone for L1; ``g / ||g||_2`` for L2, or 0."""
     if norm == math.inf:
         return gradient.sign_()
+    if norm == 1:
+        flat = gradient.flatten(1)
+        place = flat.abs().argmax(dim=1, keepdim=True)
+        return torch.zeros_like(flat).scatter_(1, place, flat.gather(1, place).sign_()).reshape(gradient.shape)
     length = _length(gradient)
     return gradient / torch.where(length == 0, 1.0, length)
 
 
-def project_l2(x_adv: Tensor, x: Tensor, eps: Radius, bounds: Bounds) -> Tensor:
+def rescale(x_adv: Tensor, x: Tensor, eps: Radius, norm: float, bounds: Bounds) -> Tensor:
     """``clip(x + d * min(1, eps / ||d||))`` with ``d = x_adv - x``; clipping cannot leave the ball."""
     delta = x_adv - x
-    length = _length(delta)
+    length = _length(delta, norm)
     ratio = torch.where(length > eps, eps / torch.where(length == 0, 1.0, length), 1.0)
     return clip(x + delta * ratio, bounds)
 
@@ -140,7 +148,7 @@ def art_project(x_adv: Tensor, x: Tensor, eps: Radius, norm: float) -> Tensor:
     return projected
 
 
-def _length(vectors: Tensor) -> Tensor:
-    """The L2 norm of each sample, ``(N, 1, ..., 1)``."""
-    length: Tensor = vectors.flatten(1).norm(dim=1)
+def _length(vectors: Tensor, norm: float = 2.0) -> Tensor:
+    """The norm of each sample, ``(N, 1, ..., 1)``."""
+    length: Tensor = vectors.flatten(1).norm(norm, dim=1)
     return length.reshape(-1, *[1] * (vectors.ndim - 1))

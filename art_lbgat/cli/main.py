@@ -111,4 +111,5 @@ for each in (demo, train, evaluate, predict, benchmark, leaderboard, compare, re
 
 def main() -> None:
     """Entry point of the ``art-lbgat`` command."""
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # workers would import a types.py of the folder they are started in
     app()

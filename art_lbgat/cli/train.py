@@ -150,8 +150,9 @@ def check_free(output: Path, config: Config, *, resume: bool) -> None:
     """Refuse to mix a run with anything else; an unfinished one of the same configuration resumes by itself."""
     from art_lbgat.runs import CONFIG, RESULTS, Config
 
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"output: expected a directory, got the file {output}.")
+    for path in (output, *output.parents):
+        if (path.exists() or path.is_symlink()) and not path.is_dir():
+            raise ValueError(f"output: expected a directory, got the file {path}.")
     if not (output / CONFIG).is_file():
         out.refuse_other_things(output)
         if resume:

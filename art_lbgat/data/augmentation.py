@@ -19,6 +19,7 @@ from art_lbgat.checks import (
     check_optional,
     check_text,
 )
+from art_lbgat.classifier import naming
 from art_lbgat.data.images import as_float
 from art_lbgat.preserve import preserved_randomness, seed_everything
 
@@ -134,7 +135,7 @@ class PerImage:
                 f"[{float(x.min()):g}, {float(x.max()):g}]; expected a classifier with clip_values (0, 1)."
             )
         images = (x * 255).round().to(torch.uint8) if self.as_bytes else x
-        with _seeded_by(generator):
+        with _seeded_by(generator), naming(lambda: f"augmentation: {name} fails on images of shape {shape}."):
             changed = [self.transform(image) for image in images]
         shapes = {tuple(image.shape) for image in changed}
         if shapes != {shape}:

@@ -53,6 +53,7 @@ class Images(Dataset[tuple[Tensor, int]]):
             raise ValueError(f"x: expected values in [0, {self.scale:g}] (scale), got {images.max()}.")
         self.x: NDArray[np.uint8] = images
         self.y: NDArray[np.int64] = labels.astype(np.int64)
+        self._digests: list[str] = []
 
     def __len__(self) -> int:
         return len(self.x)
@@ -72,7 +73,9 @@ class Images(Dataset[tuple[Tensor, int]]):
 
     def digests(self) -> list[str]:
         """A short hash of each image, which is equal for equal pixels."""
-        return [hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in self.x]
+        if not self._digests:
+            self._digests = [hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in self.x]
+        return self._digests
 
     def subset(self, indices: Any) -> Images:
         """A copy of the images of these indices, in their order.

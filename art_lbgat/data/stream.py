@@ -159,7 +159,7 @@ class Source:
         """The samples of these indices, in the classifier's range."""
         x, y = self._x[indices], torch.from_numpy(self._y[indices])
         if self._scale is None:
-            return Batch(torch.from_numpy(x.astype(np.float32, copy=False)), y)
+            return Batch(torch.from_numpy(np.ascontiguousarray(x, np.float32)), y)  # last bits follow strides
         images = as_float(to_device(torch.from_numpy(x), self._view.device), self._scale)
         bounds = self._view.bounds() if self._scaled else None
         if bounds is not None:
@@ -327,7 +327,7 @@ class _LoaderStream(Stream):
             size = len(batch) if isinstance(batch, (tuple, list)) else type(batch).__name__
             raise ValueError(f"x: every batch must be a pair (x, y), got {size}.")
         # Generators hand out views of the user's arrays, so the batch is copied.
-        x = check_inputs(batch[0], self._view.classifier, "x (a batch)", finite=False).astype(np.float32)
+        x = check_inputs(batch[0], self._view.classifier, "x (a batch)", finite=False).astype(np.float32, order="C")
         y = check_labels(batch[1], self._view.classifier.nb_classes, "y (a batch)", length=len(x))
         return Batch(torch.from_numpy(x), torch.from_numpy(y))
 

@@ -269,7 +269,8 @@ class Checkpoints:
 
     def keep_guides(self, states: Mapping[str, Any]) -> None:
         """Write the weights of frozen guides, once for the whole run, beside its checkpoints."""
-        tensors = {f"{name}.{key}": value.cpu().clone() for name, each in states.items() for key, value in each.items()}
+        held = {f"{name}.{key}": value for name, each in states.items() for key, value in each.items()}
+        tensors = {k: v.cpu().clone() for k, v in held.items() if isinstance(v, Tensor) and not v.is_quantized}
         write_bytes(self.root / "guides.safetensors", save(tensors))
 
     def note_interruption(self, what: Mapping[str, Any]) -> None:

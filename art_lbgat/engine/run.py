@@ -36,7 +36,7 @@ from art_lbgat.engine.step import (
     learning_rate,
 )
 from art_lbgat.engine.trackers import Trackers
-from art_lbgat.engine.validation import NATURAL, ROBUST, Selection, States, Validation, states
+from art_lbgat.engine.validation import NATURAL, ROBUST, Selection, States, Validation, load_unsaved, states, unsaved
 from art_lbgat.memory import explained_out_of_memory
 from art_lbgat.preserve import (
     Key,
@@ -89,6 +89,8 @@ class Run:
     def __post_init__(self) -> None:
         trained = [self.student, *(self.guides if self.method.train_guides else [])]
         self._modules: dict[str, nn.Module] = {view.name: view.module for view in trained}
+        # Masks of -inf, which attention has, are not found wanting later.
+        self._infinite = {f"{n} {k}" for n, m in self._modules.items() for k, b in m.named_buffers() if b.isinf().any()}
         self._selection = Selection(self.options, self._modules, self.student.classifier.nb_classes)
         self._trackers = Trackers(self.options.trackers if self.processes.is_main else ())
         self._every = parse_every(self.options.checkpoint_every)
@@ -288,6 +290,7 @@ class Run:
 
     def _after_epoch(self) -> None:
         if self.checkpoints is None:
+            self._check_weights()
             return
         flags = [self._signals.number, int(self._wants_checkpoint(epoch_ended=True))]
         self._signal, due = self.processes.largest(flags)
@@ -319,17 +322,23 @@ class Run:
         """Write a checkpoint, unless no run could resume from it."""
         checkpoints = self.checkpoints
         assert checkpoints is not None  # noqa: S101 (for the type checker)
-        weights = {f"{name} {k}": v for name, m in self._modules.items() for k, v in m.state_dict().items()}
-        floats = {k: v for k, v in weights.items() if isinstance(v, Tensor) and v.is_floating_point()}
-        if self.processes.largest([not all_finite(list(floats.values()))])[0]:
-            raise NonFiniteError(describe(floats, {}, self.optimizers, self._epoch, self._step_in_epoch))
+        self._check_weights()
         state = self._state()
         self.processes.on_main(lambda: checkpoints.write(self._steps, state, self.options.keep_checkpoints))
+
+    def _check_weights(self) -> None:
+        weights = {f"{name} {k}": v for name, m in self._modules.items() for k, v in m.state_dict().items()}
+        weights = {k: v for k, v in weights.items() if isinstance(v, Tensor) and k not in self._infinite}
+        reals = {k: torch.view_as_real(v) if v.is_complex() else v for k, v in weights.items()}
+        floats = {k: v for k, v in reals.items() if v.is_floating_point()}
+        if self.processes.largest([not all_finite(list(floats.values()))])[0]:
+            raise NonFiniteError(describe(floats, {}, self.optimizers, self._epoch, self._step_in_epoch))
 
     def _state(self) -> dict[str, Any]:
         """The whole run as plain data and tensors; every process has to ask for it."""
         return {
             "models": {name: dict(module.state_dict()) for name, module in self._modules.items()},
+            "unsaved": unsaved(self._modules),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedulers": [scheduler.state_dict() for scheduler, _ in self.schedulers],
             "rates": self._rates,
@@ -359,6 +368,7 @@ class Run:
             )
         for name, module in self._modules.items():
             module.load_state_dict(state["models"][name])
+        load_unsaved(self._modules, state.get("unsaved", {}))
         schedulers = [scheduler for scheduler, _ in self.schedulers]
         for name, stepped in (("optimizers", self.optimizers), ("schedulers", schedulers)):
             for each, kept in zip(stepped, state[name], strict=True):

@@ -85,6 +85,7 @@ class Selection:
         self._options, self._modules = options, modules
         self._worth_losing = 1.5 / nb_classes
         self._states: States = {}
+        self._unsaved: States = {}
         self._score: tuple[float, ...] | None = None
         self._epoch: int | None = None
         self._since = self._validated = 0
@@ -100,7 +101,7 @@ class Selection:
         if self._score is None or score > self._score:
             self._score, self._epoch, self._since = score, epoch, 0
             if self._options.keep != "last":
-                self._states = states(self._modules)
+                self._states, self._unsaved = states(self._modules), unsaved(self._modules)
         else:
             self._since += 1
             if self._options.patience is not None and self._since >= self._options.patience:
@@ -109,13 +110,13 @@ class Selection:
 
     def state(self) -> dict[str, Any]:
         """What :meth:`load` takes: the best weights so far, their score, and the patience used up."""
-        names = ("states", "score", "epoch", "since", "validated")
+        names = ("states", "unsaved", "score", "epoch", "since", "validated")
         return {name: getattr(self, f"_{name}") for name in names} | {"stop": self.stop}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that :meth:`state` gave."""
-        self._states, self._score, self._epoch = state["states"], state["score"], state["epoch"]
-        self._since, self._validated, self.stop = state["since"], state["validated"], state["stop"]
+        for name, value in state.items():
+            setattr(self, "stop" if name == "stop" else f"_{name}", value)
 
     def finish(self, last_epoch: int) -> tuple[int, str]:
         """Put the best weights back where they are to be kept; returns the epoch of the weights, and why."""
@@ -124,6 +125,7 @@ class Selection:
             return last_epoch, f"last epoch{'' if self._validated else ' (no validation data)'}{stopped}"
         for name, module in self._modules.items():
             module.load_state_dict(self._states[name])
+        load_unsaved(self._modules, self._unsaved)
         measure = f"robust {self._options.selection} accuracy" if len(self._score) > 1 else "natural accuracy"
         return self._epoch, f"highest {measure} ({self._score[0]:.4f}) of {self._validated} validated epochs{stopped}"
 
@@ -149,3 +151,19 @@ def states(modules: Mapping[str, nn.Module]) -> States:
         }
         for name, module in modules.items()
     }
+
+
+def unsaved(modules: Mapping[str, nn.Module]) -> States:
+    """A copy of the buffers of every module that its state dict leaves out (``persistent=False``)."""
+    held = {name: module.state_dict() for name, module in modules.items()}
+    return {n: {k: b.detach().clone() for k, b in m.named_buffers() if k not in held[n]} for n, m in modules.items()}
+
+
+@torch.no_grad()
+def load_unsaved(modules: Mapping[str, nn.Module], found: States) -> None:
+    """Put back what :func:`unsaved` copied; what has another shape by now is a cache of the last inputs."""
+    for name, module in modules.items():
+        for key, buffer in module.named_buffers():
+            value = found.get(name, {}).get(key)
+            if value is not None and value.shape == buffer.shape:
+                buffer.copy_(value)

@@ -23,7 +23,8 @@ from art_lbgat import checks
 from art_lbgat.attacks.projections import check_scale
 from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation import subject
-from art_lbgat.evaluation.record import Entry, Record, Sharing, data_sha256, model_identity, sharing
+from art_lbgat.evaluation.record import Entry, Record, Sharing, model_identity, sharing
+from art_lbgat.fingerprint import sha256_of
 from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness, seed_everything
 
 logger = logging.getLogger(__name__)
@@ -252,7 +253,7 @@ def attack_images(
             "attacks": [*names, version],
             "batch_size": batch_size,
             **model_identity(view),
-            "data": data_sha256(x, y),
+            "data": sha256_of([x, y]),
             "package": package.__name__,
         }  # fmt: skip
         shared.agree(identity)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,13 +11,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from art_lbgat.checks import check_path
 from art_lbgat.classifier import TensorView
 from art_lbgat.engine.checkpoint import checkpoint_path, locked, read_checkpoint, write_checkpoint
 from art_lbgat.files import write_text
-from art_lbgat.fingerprint import module_layout
+from art_lbgat.fingerprint import module_layout, sha256_of, weights_sha256
 from art_lbgat.processes import Processes, join_processes
 
 T = TypeVar("T")
@@ -27,33 +26,6 @@ _ERRORS: dict[str, type[Exception]] = {
     kind.__name__: kind
     for kind in (ValueError, TypeError, OSError, FileNotFoundError, PermissionError, BlockingIOError, ImportError)
 }
-
-
-def weights_sha256(module: nn.Module) -> str:
-    """SHA-256 of the state dict: names, types, shapes and bytes, in order of the names, whatever the device."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name}\0".encode())
-        if isinstance(value, Tensor):
-            _add(digest, value)
-        else:  # what get_extra_state gave
-            digest.update(repr(value).encode())
-    return digest.hexdigest()
-
-
-def data_sha256(x: Tensor, y: Tensor) -> str:
-    """SHA-256 of images and labels: types, shapes and bytes."""
-    digest = hashlib.sha256()
-    _add(digest, x)
-    _add(digest, y)
-    return digest.hexdigest()
-
-
-def _add(digest: Any, value: Tensor) -> None:
-    value = value.detach().cpu().contiguous()
-    digest.update(f"{value.dtype}{tuple(value.shape)}\0".encode())
-    if value.numel():  # as bytes, since some types (bfloat16) have no numpy counterpart
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
 
 
 def model_identity(view: TensorView) -> dict[str, str]:
@@ -68,7 +40,7 @@ def model_identity(view: TensorView) -> dict[str, str]:
     layers = module_layout(view.module), operations, bounds
     return {
         "weights": weights_sha256(view.module),
-        "layers and preprocessing": hashlib.sha256(repr(layers).encode()).hexdigest(),
+        "layers and preprocessing": sha256_of([repr(layers)]),
         "torch": torch.__version__,
         "device": view.device.type,
     }

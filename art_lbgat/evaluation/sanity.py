@@ -136,8 +136,7 @@ def _attack_checks(
     pgd = accuracy("pgd-100")
     reach = whole_range(subject.view, threat.norm)
     if reach == math.inf:  # nothing bounds the inputs: the range of the natural ones, as ``whole_range`` counts it
-        features = 1.0 if threat.norm == math.inf else math.sqrt(subject.x[0].numel())
-        reach = float(subject.x.max() - subject.x.min()) * features
+        reach = float(subject.x.max() - subject.x.min()) * subject.x[0].numel() ** (1 / threat.norm)
     unbounded = accuracy("pgd-50", replace(threat, eps=reach, eps_step=None))
     checks: list[_Check] = [
         ("more steps do not help the defender", pgd, accuracy("pgd-10") + tolerance, "PGD-100 vs PGD-10"),

@@ -113,7 +113,7 @@ def make_subject(view: TensorView, x: Tensor, y: Any, batch_size: int, seed: int
 def to_tensor(array: Any) -> Tensor:
     """A new float32 tensor on the CPU, in C order, so that the memory format of the array changes no bit."""
     with torch.inference_mode(False):
-        return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+        return torch.from_numpy(np.array(as_array(array, "x"), dtype=np.float32, order="C"))
 
 
 def hard_labels(y: Any, nb_classes: int, length: int, name: str = "y") -> NDArray[np.int64]:

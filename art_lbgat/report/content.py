@@ -31,10 +31,10 @@ from art_lbgat.diagnostics.plots import class_title
 from art_lbgat.evaluation import robustness_curve, sanity_checks
 from art_lbgat.evaluation.attacks import Threat, check_threat, make_examples, plan_attacks, verify
 from art_lbgat.evaluation.autoattack import unless_unbounded
-from art_lbgat.evaluation.record import data_sha256, weights_sha256
 from art_lbgat.evaluation.results import Row, as_table, check_columns, norm_name, paired_difference
 from art_lbgat.evaluation.subject import Subject, make_subject, predict
 from art_lbgat.evaluation.suite import DEFAULT, run_suite
+from art_lbgat.fingerprint import sha256_of, weights_sha256
 
 if TYPE_CHECKING:
     from art_lbgat.robustbench import Comparison
@@ -364,7 +364,7 @@ def _provenance(
         },
         **({"configuration": dict(config)} if config else {}),
         "SHA-256": {
-            "images and labels": data_sha256(subject.x, subject.y),
+            "images and labels": sha256_of([subject.x, subject.y]),
             **{f"weights of {name}": weights_sha256(each.view.module) for name, each in subjects.items()},
         },
         "versions": own | {name: version(name) for name in _LIBRARIES},

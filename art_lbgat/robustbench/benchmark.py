@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import time
@@ -28,9 +27,10 @@ from art_lbgat.evaluation.autoattack import (
     needs_gradients,
     published_package,
 )
-from art_lbgat.evaluation.record import Entry, Record, data_sha256, model_identity, sharing, weights_sha256
+from art_lbgat.evaluation.record import Entry, Record, model_identity, sharing
 from art_lbgat.evaluation.results import Accuracy
 from art_lbgat.evaluation.subject import RANDOMISED, health_flags, measure_health, predict, probed, require_gradients
+from art_lbgat.fingerprint import sha256_of, weights_sha256
 from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness
 from art_lbgat.robustbench.images import CorruptedImages, Preprocessing, corrupted_images, load_images
 from art_lbgat.robustbench.result import EPS, NB_CLASSES, NORMS, BenchmarkResult, check_board
@@ -187,7 +187,7 @@ def _under_attack(
         flags.setdefault(RANDOMISED, f"{counts} were right when evaluated again.")
     right, robust = int(outcome.right.sum()), int((again & outcome.robust).sum())
     return {"natural": Accuracy(right, len(x)), "robust": Accuracy(robust, len(x)), "attacks": outcome.accuracies,
-            "flags": flags, "seconds": outcome.seconds, "data_sha256": data_sha256(x, y)}  # fmt: skip
+            "flags": flags, "seconds": outcome.seconds, "data_sha256": sha256_of([x, y])}  # fmt: skip
 
 
 def _under_corruptions(
@@ -209,9 +209,9 @@ def _under_corruptions(
     identity: dict[str, Any] = {}
     if state_path is not None:
         identity = {"threat_model": threat_model, "n": len(x), **model_identity(view)}
-        identity |= {"data": data_sha256(x, y), "folder": str(folder.resolve())}
+        identity |= {"data": sha256_of([x, y]), "folder": str(folder.resolve())}
     parts = [(NATURAL, 0), *itertools.product(kinds, SEVERITIES)]
-    digests = hashlib.sha256()
+    digests: list[str] = []
     counts: dict[str, list[Accuracy]] = {}
     seconds: dict[str, float] = {}
     with (
@@ -223,8 +223,8 @@ def _under_corruptions(
         for kind, severity in bar:
             if kind != NATURAL:
                 x, y = shared.main_first(partial(load, len(x), severity, kind))
-            digest = data_sha256(x, y)
-            digests.update(digest.encode())
+            digest = sha256_of([x, y])
+            digests.append(digest)
             entry = record.get(kind, severity)
             if entry is None:
                 start = time.perf_counter()
@@ -245,7 +245,7 @@ def _under_corruptions(
     means = {kind: tuple(count.value for count in each) for kind, each in counts.items()}
     every = Accuracy(sum(count.correct for count in robust), sum(count.n for count in robust))
     return {"natural": clean, "robust": every, "corruptions": means, "seconds": seconds,
-            "data_sha256": digests.hexdigest()}  # fmt: skip
+            "data_sha256": sha256_of(digests)}  # fmt: skip
 
 
 def _right(model: UnitModel, x: Tensor, y: Tensor, batch_size: int, device: torch.device) -> Tensor:

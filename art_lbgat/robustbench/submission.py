@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from art_lbgat.checks import check_count, check_flag, check_kind, check_number, check_path
 from art_lbgat.classifier import TensorView
 from art_lbgat.evaluation.autoattack import UnitModel, check_defence, published_package
-from art_lbgat.evaluation.record import weights_sha256
 from art_lbgat.evaluation.subject import DYNAMIC, NON_FINITE, RANDOMISED, SOFTMAX
 from art_lbgat.files import write_bytes
+from art_lbgat.fingerprint import weights_sha256
 from art_lbgat.preserve import evaluating, plain_autograd, preserved_randomness
 from art_lbgat.robustbench.leaderboard import leaderboard
 from art_lbgat.robustbench.result import INPUT_SHAPES, NB_CLASSES, NORMS, BenchmarkResult, eps_text

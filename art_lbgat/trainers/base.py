@@ -33,9 +33,9 @@ from art_lbgat.fingerprint import (
     MAY_CHANGE,
     described,
     module_layout,
-    module_weights,
     optimizer_settings,
     surroundings,
+    weights_sha256,
 )
 from art_lbgat.losses import IKL, CrossEntropy, Terms
 from art_lbgat.preserve import Key, Modes, draw_seed
@@ -44,6 +44,7 @@ from art_lbgat.trainers import inputs
 
 if TYPE_CHECKING:
     import pandas
+    from typing_extensions import Self
 
 AttackKind = Literal["pgd", "trades", "fgsm", "n-fgsm", "none"]
 _GENERATOR_KEYWORDS = ["nb_epochs", "validation_data", "scheduler", "augmentation", "scheduler_interval"]
@@ -106,6 +107,11 @@ class BaseTrainer(Trainer, abc.ABC):
     published_weight: ClassVar[float | None] = None
     #: The regularizers that the method takes, and their published weights.
     regularizer_weights: ClassVar[Mapping[str, float]] = {}
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004 (Python gives both)
+        """Refuse what ART's constructors take by position, before Python counts."""
+        inputs.refuse_arts_order(cls.__init__, args)
+        return object.__new__(cls)
 
     def __init__(
         self,
@@ -220,8 +226,8 @@ class BaseTrainer(Trainer, abc.ABC):
         x: Any,
         y: Any = None,
         validation_data: Any = None,
-        batch_size: int = 128,
-        nb_epochs: int = 20,
+        batch_size: int | None = None,
+        nb_epochs: int | None = None,
         scheduler: Any = None,
         augmentation: Augmentation | str | None = None,
         validation_split: float = 0.0,
@@ -238,8 +244,8 @@ class BaseTrainer(Trainer, abc.ABC):
         :param y: Labels: indices ``(n,)``, one-hot or soft rows ``(n, nb_classes)``.
         :param validation_data: ``(x, y)``, or a loader or data set that is read once, to judge each epoch on (natural
             accuracy and PGD-20); the weights kept at the end are those of the best epoch, unless ``keep="last"``.
-        :param batch_size: Samples per batch; the last partial batch is trained too.
-        :param nb_epochs: Number of epochs.
+        :param batch_size: Samples per batch, 128 if left out; the last partial batch is trained too.
+        :param nb_epochs: Number of epochs, 20 if left out.
         :param scheduler: A schedule of the learning rate over the run, whose peak is that of each optimizer:
             ``"one-cycle"`` or ``"cosine"`` (:class:`~art_lbgat.engine.schedule.OneCycle`, ``Cosine``), ``"step"``
             (a tenth after 75 % and 90 % of the epochs). Or a scheduler of torch, or a list of them; or a function from
@@ -257,6 +263,7 @@ class BaseTrainer(Trainer, abc.ABC):
         :raises ValueError: Bad data (see :mod:`art_lbgat.checks`), no optimizer, a foreign scheduler.
         """
         verbose = inputs.bar_of_fit(kwargs, _FIT_KEYWORDS, self.options.verbose)
+        validation_data, batch_size, nb_epochs = inputs.fit_in_order(validation_data, batch_size, nb_epochs)
         if check_number(validation_split, "validation_split"):
             x, y, validation_data = inputs.held_out(
                 x, y, validation_data, validation_split, self._view, self.options.seed
@@ -383,7 +390,7 @@ class BaseTrainer(Trainer, abc.ABC):
 
     def _check_same_start(self, stream: Stream, processes: Processes) -> None:
         if processes.world > 1:
-            weights = [module_weights(view.module) for view in (self._view, *self._guides)]
+            weights = [weights_sha256(view.module) for view in (self._view, *self._guides)]
             processes.check_same(
                 zlib.crc32(f"{weights}{stream.fingerprint()}".encode()),
                 "classifier, guide or x: they differ between the processes; expected the same weights (built of one "
@@ -482,4 +489,4 @@ def _classifier_settings(view: TensorView, *, frozen: bool) -> dict[str, Any]:
             for each in view.operations
         ],
     }
-    return {**found, "weights": module_weights(view.module)} if frozen else found
+    return {**found, "weights": weights_sha256(view.module)} if frozen else found

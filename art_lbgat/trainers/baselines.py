@@ -54,7 +54,7 @@ class MadryTrainer(BaseTrainer):
 
     :param classifier: The classifier to make robust, with an optimizer.
     :param attack: An untargeted ART evasion attack on it; None is the paper's PGD (eps 0.031, 10 steps of 0.007).
-    :param ratio: 1: every sample is attacked. ART's ``AdversarialTrainer`` takes others.
+    :param ratio: 1: every sample is attacked; None is 1 too, with a warning for attacks of ART, which has 0.5.
     :param options: A :class:`~art_lbgat.RunOptions`.
     :param run: Its fields as keywords instead.
     """
@@ -65,18 +65,26 @@ class MadryTrainer(BaseTrainer):
         self,
         classifier: PyTorchClassifier,
         attack: EvasionAttack | None = None,
-        ratio: float = 1.0,
+        ratio: float | None = None,
         *,
         options: RunOptions | None = None,
         **run: Any,
     ) -> None:
         super().__init__(classifier, attack, options=options, run=run)
-        if ratio != 1:
+        if ratio not in (None, 1):
             raise ValueError(f"ratio: expected 1.0, since every sample is attacked here, got {ratio!r}.")
+        of_art = type(self.attack).__module__.startswith("art.")
+        self._tell_ratio = ratio is None and of_art and self.attack_kind == "pgd"  # FBF of ART has no ratio
 
     def terms(self, logits: Mapping[str, Tensor], y: Tensor, y_guide: Tensor) -> Terms:
         """See the class."""
         return adversarial_cross_entropy(logits["adversarial"], y, loss=self.cross_entropy)
+
+    def _fit(self, *args: Any) -> None:
+        if self._tell_ratio:
+            self._tell_ratio = False
+            logger.warning("Every sample is attacked, while ART's AdversarialTrainer has ratio=0.5; ratio=1.0 says so.")
+        super()._fit(*args)
 
 
 class FastATTrainer(MadryTrainer):

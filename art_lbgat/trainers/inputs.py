@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,6 +49,18 @@ _ARTS = {
 }
 
 
+#: What ART's AWP trainer and AdversarialTrainerMadryPGD take after the classifier, in their order.
+_AWP = ("proxy_classifier", "attack", "mode", "gamma", "beta", "warmup")
+_MADRY = ("nb_epochs", "batch_size", "eps", "eps_step", "max_iter", "num_random_init")
+
+
+def refuse_arts_order(init: Any, args: Sequence[Any]) -> None:
+    """Refuse more arguments by position than a method's constructor has, which ART's trainers take, as by name."""
+    spec = inspect.getfullargspec(init)
+    if spec.varargs is None and len(args) > len(spec.args) - 1 and spec.args[2:3] == ["attack"]:
+        refuse_arts(dict(zip(_AWP if isinstance(args[1], PyTorchClassifier) else _MADRY, args[1:], strict=False)))
+
+
 def refuse_arts(given: Mapping[str, Any]) -> None:
     """Refuse arguments that only ART's trainers have, with what to write instead."""
     if told := [f"{name}: {_ARTS[name]}" for name in given if name in _ARTS]:
@@ -65,6 +78,15 @@ def bar_of_fit(given: dict[str, Any], names: Sequence[str], verbose: bool) -> bo
     for name in given:
         check_keyword(name, names)
     return verbose
+
+
+def fit_in_order(validation_data: Any, batch_size: Any, nb_epochs: Any) -> tuple[Any, Any, Any]:
+    """These three of ``fit``, also from the order ``batch_size, nb_epochs`` of ART's AdversarialTrainer."""
+    if isinstance(validation_data, Integral) and None in (batch_size, nb_epochs):
+        nb_epochs = batch_size if nb_epochs is None else nb_epochs
+        validation_data, batch_size = None, validation_data
+        logger.warning("fit: %s is read as batch_size, in the order of ART's AdversarialTrainer.", batch_size)
+    return validation_data, 128 if batch_size is None else batch_size, 20 if nb_epochs is None else nb_epochs
 
 
 def in_order(nb_epochs: Any, validation_data: Any, scheduler: Any) -> tuple[Any, Any, Any]:
@@ -156,7 +178,7 @@ def check_schedulers(scheduler: Any, optimizers: Sequence[torch.optim.Optimizer]
     given = list(scheduler) if isinstance(scheduler, (list, tuple)) else [] if scheduler is None else [scheduler]
     schedulers = []
     for each in given:
-        is_factory = callable(each) and not hasattr(each, "step")
+        is_factory = isinstance(each, type) or (callable(each) and not hasattr(each, "step"))
         schedulers += [_made(each, optimizer) for optimizer in optimizers] if is_factory else [each]
     for each in schedulers:
         if not callable(getattr(each, "step", None)):
@@ -335,7 +357,7 @@ def _pair(data: Any) -> tuple[Any, Any]:
     if isinstance(data, Images):
         return data, None
     if not isinstance(data, (tuple, list)) or len(data) != 2:
-        got = f"{type(data).__name__}{f'; write batch_size={data}' if isinstance(data, int) else ''}"  # as ART's third
+        got = type(data).__name__
         raise ValueError(f"validation_data: expected a pair (x, y), a DataLoader or a Dataset, got {got}.")
     return data[0], data[1]
 

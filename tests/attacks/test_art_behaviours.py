@@ -1,7 +1,8 @@
-"""What ART's published tests of PGD and FGSM ask of an attack, asked of ours: 36 of 46 hold, the rest is refused by name.
+"""What ART's published tests of PGD and FGSM ask of an attack, asked of ours: 38 of 46 hold, the rest is refused by name.
 
-The ten: norm 1; ``minimal`` (2); ``eps`` of each value, sample shape, picture or row (4); another error for negative arrays (2); arrays of
-two lengths, which are found in ``generate``.
+The eight: ``minimal`` (2), which is another attack (the smallest radius that flips); ``eps`` of each value, sample shape, picture or
+row (4), weighted balls that no number of a table could name; TypeError for negative arrays (2), which ART raises since their kind
+differs from that of the other radius, and which are ValueError here as negative numbers are.
 
 FGSM is ``PGDAttack`` with one step of ``eps`` from ``x``. What ART runs on other frameworks, or skips for PyTorch, is left out.
 """
@@ -16,9 +17,10 @@ from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_n
 from art.defences.preprocessor import JpegCompression
 from art.estimators.estimator import BaseEstimator, LossGradientsMixin
 from art.exceptions import EstimatorError
+from art.utils import random_sphere
 
 from art_lbgat import MadryTrainer
-from art_lbgat.attacks import PGDAttack, TRADESAttack
+from art_lbgat.attacks import PGDAttack, TRADESAttack, projections
 from tests.conftest import make_classifier, make_data, mlp
 
 X, Y = make_data(20)
@@ -107,6 +109,9 @@ def in_torch(classifier, **kwargs):
 SAME = {
     "linf": ({}, {}),
     "l2": ({"norm": 2, "eps": 0.8, "eps_step": 0.2}, {}),
+    "l1": ({"norm": 1, "eps": 0.8, "eps_step": 0.3}, {}),
+    "l1 with mask": ({"norm": 1, "eps": 0.8, "eps_step": 0.3}, {"mask": MASK}),
+    "targeted l1": ({"targeted": True, "norm": 1, "eps": 0.8, "eps_step": 0.3}, {}),
     "targeted": ({"targeted": True}, {}),
     "targeted l2": ({"targeted": True, "norm": 2, "eps": 0.8, "eps_step": 0.2}, {}),
     "mask of each": ({}, {"mask": MASK}),
@@ -118,7 +123,7 @@ SAME = {
 @pytest.mark.parametrize("art", [in_numpy, in_torch])
 @pytest.mark.parametrize(("settings", "given"), SAME.values(), ids=SAME)
 def test_gives_what_arts_pgd_gives(art, settings, given):
-    # in L2 ART clips before it projects, the published code after
+    # in L1 and L2 ART clips before it projects, the published code after
     classifier = make_classifier(clip_values=None if "norm" in settings else (0, 1))
     settings = {"eps": 0.1, "eps_step": 0.03, "max_iter": 5, "batch_size": 3, **settings}
     expected = art(classifier, **settings).generate(X, TARGETS, **given)
@@ -194,7 +199,8 @@ def test_a_defended_classifier_is_attacked_through_its_defence():
 
 # what ART takes and this package does not: each is refused, by the name of the argument
 REFUSED = {
-    "norm 1": (lambda c: PGDAttack(c, norm=1), ValueError, "norm: expected"),
+    "norm 1.5": (lambda c: PGDAttack(c, norm=1.5), ValueError, "norm: expected np.inf, 'inf' or 1 or 2, got 1.5"),
+    "norm True": (lambda c: PGDAttack(c, norm=True), ValueError, "norm: expected"),
     "decay": (lambda c: PGDAttack(c, decay=0.9), TypeError, "decay"),
     "summary_writer": (lambda c: PGDAttack(c, summary_writer=True), TypeError, "summary_writer"),
     "minimal": (lambda c: PGDAttack(c, minimal=True), TypeError, "minimal"),
@@ -203,7 +209,7 @@ REFUSED = {
     "eps of a picture": (lambda c: PGDAttack(c, eps=np.ones((8, 8))), ValueError, "eps: expected one number"),
     "eps of a row": (lambda c: PGDAttack(c, eps=np.full(8, 0.1)).generate(X), ValueError, "eps: expected one number"),
     "arrays of two lengths": (
-        lambda c: PGDAttack(c, eps=np.full(20, 0.1), eps_step=np.full(3, 0.1)).generate(X), ValueError, "eps_step: expected"),
+        lambda c: PGDAttack(c, eps=np.full(20, 0.1), eps_step=np.full(3, 0.1)), ValueError, "eps_step: expected as many .* as eps, 20, got 3"),
     "negative arrays": (lambda c: PGDAttack(c, eps=np.array([-1])), ValueError, "eps: expected a finite number"),
     "random_eps of TRADES": (lambda c: TRADESAttack(c, random_eps=True), TypeError, "random_eps"),
     "targeted TRADES": (lambda c: TRADESAttack(c, targeted=True), TypeError, "targeted"),
@@ -222,3 +228,40 @@ REFUSED = {
 def test_what_is_arts_alone_is_refused_by_name(call, error, match):
     with pytest.raises(error, match=match):
         call(make_classifier())
+
+
+@pytest.mark.parametrize("clip_values", [(0, 1), None])
+@pytest.mark.parametrize("kind", [PGDAttack, TRADESAttack])
+def test_norm_1_stays_in_the_ball_and_uses_it(kind, clip_values):
+    classifier = make_classifier(clip_values=clip_values)
+    found = kind(classifier, norm=1, eps=1.5, eps_step=0.5, max_iter=8).generate(X, Y)
+    sizes = np.abs(found - X).sum(axis=(1, 2, 3))
+    assert sizes.max() <= 1.5 * (1 + 1e-5)
+    assert np.median(sizes) > (1.4 if clip_values is None else 0.3)
+    assert clip_values is None or 0 <= found.min() <= found.max() <= 1
+    assert (np.abs(found - X) > 0.1).sum(axis=(1, 2, 3)).max() <= 8  # a few pixels alone
+
+
+def test_random_starts_of_norm_1_are_uniform_in_the_ball():
+    """As ART's random_sphere: the size is Beta(d, 1), which is u ** (1 / d), and a share of it Beta(1, d - 1) of each value."""
+    x = torch.zeros(4000, 5)
+    unit = projections.unit_uniform(x, 1, torch.Generator().manual_seed(0))
+    sizes = unit.abs().sum(dim=1)
+    assert float(sizes.max()) <= 1 + 1e-6
+    assert float(sizes.mean()) == pytest.approx(5 / 6, abs=0.01)
+    np.random.seed(0)
+    theirs = np.abs(random_sphere(4000, 5, 1.0, 1))
+    assert unit.abs().mean(dim=0).numpy() == pytest.approx(theirs.mean(axis=0), abs=0.01)
+    assert (unit**2).mean(dim=0).numpy() == pytest.approx((theirs**2).mean(axis=0), abs=0.01)
+    assert (unit > 0).double().mean(dim=0).numpy() == pytest.approx(0.5, abs=0.03)
+
+
+def test_trains_and_validates_in_norm_1(classifier):
+    found = []
+    attack = PGDAttack(classifier, norm=1, eps=1.0, eps_step=0.5, max_iter=3)
+    trainer = MadryTrainer(classifier, attack, seed=0, verbose=False, on_step=lambda s: found.append(s.x_adv - s.x))
+    trainer.fit(X, Y, batch_size=10, nb_epochs=1, validation_data=(X[:8], Y[:8]))
+    assert 0.3 < max(float(each.abs().flatten(1).sum(dim=1).max()) for each in found) <= 1 + 1e-5
+    assert 0 <= trainer.history.validation_robust_accuracy[0] <= trainer.history.validation_natural_accuracy[0]
+    with pytest.raises(ValueError, match=r"eps: 100 is larger than the whole range of inputs \(64 for"):
+        PGDAttack(classifier, norm=1, eps=100)

@@ -233,7 +233,7 @@ REFUSED = {
     "negative eps": (ascent(eps=-1.0), ValueError, "eps: expected a finite number >= 0, got -1.0"),
     "eps of text": (ascent(eps="8/255"), TypeError, "eps: expected a finite number >= 0, got '8/255'"),
     "eps_step per pixel": (ascent(eps_step=torch.ones(2, 3)), ValueError, "eps_step: expected one number per sample"),
-    "norm 1": (ascent(norm=1), ValueError, "norm: expected np.inf, 'inf' or 2, got 1"),
+    "norm 1.5": (ascent(norm=1.5), ValueError, "norm: expected np.inf, 'inf' or 1 or 2, got 1.5"),
     "objective": (ascent(objective="estimate"), ValueError, "objective: expected one of .* did you mean 'estimator'"),
     "no estimator loss": (
         lambda: ascend(ascent(objective="estimator")(), torch.sin, torch.ones(1, 2), torch.ones(1), None, [None]),
@@ -258,12 +258,12 @@ def test_l2_projection_is_inside_idempotent_and_leaves_inner_points(generator, e
     x = torch.rand((6, *shape), generator=generator)
     point = x + torch.randn((6, *shape), generator=generator)
     bounds = (torch.tensor(0.0), torch.tensor(1.0))
-    once = projections.project_l2(point, x, eps, bounds)
+    once = projections.rescale(point, x, eps, 2, bounds)
     assert (size(once.double() - x.double(), 2) <= eps + 1e-5).all()
     assert ((once >= 0) & (once <= 1)).all()
-    torch.testing.assert_close(projections.project_l2(once, x, eps, bounds), once, rtol=0, atol=1e-5)
+    torch.testing.assert_close(projections.rescale(once, x, eps, 2, bounds), once, rtol=0, atol=1e-5)
     inner = x + 0.5 * (once - x)
-    torch.testing.assert_close(projections.project_l2(inner, x, eps, bounds), inner, rtol=0, atol=1e-6)
+    torch.testing.assert_close(projections.rescale(inner, x, eps, 2, bounds), inner, rtol=0, atol=1e-6)
     torch.testing.assert_close(once, reference.ascend(point, x, torch.zeros_like(x), eps, 0.0, "2"), rtol=0, atol=1e-6)
 
 

@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import tomli_w
 
 from art_lbgat import RunOptions
 from art_lbgat.cli.train import check_free, complete_recipe, make_config, read_settings
+from art_lbgat.data import DataSet, Images, images
 from art_lbgat.recipes import RECIPES, Recipe
 from art_lbgat.recipes.recipe import CALL_FIELDS, RUN_FIELDS
 from art_lbgat.runs import Config
@@ -92,3 +94,23 @@ def test_a_directory_that_is_empty_new_or_of_the_same_run_is_free(tmp_path):
 
 def test_completion_knows_the_recipes():
     assert complete_recipe("digits-lbgat") == ["digits-lbgat", "digits-lbgat-alp", "digits-lbgat0", "digits-lbgat6"]
+
+
+@pytest.mark.parametrize(("selection", "trained"), [("validation", [0, 1]), ("test", [0, 1, 3])])
+def test_what_was_trained_on_is_hashed_once_and_leaves_copies_of_held_out_images_out(
+    tmp_path, monkeypatch, selection, trained
+):
+    """Images 0 to 5; 2 is in training and test, 4 in validation and test, 3 in training and validation."""
+    asked, blake2b = [], images.hashlib.blake2b
+    monkeypatch.setattr(images.hashlib, "blake2b", lambda *args, **kwargs: asked.append(1) or blake2b(*args, **kwargs))
+    made = [np.full((1, 8, 8), value, np.uint8) for value in range(6)]
+    parts = [
+        Images(np.stack([made[i] for i in part]), [0] * len(part), 16) for part in ([0, 1, 2, 3], [3, 4], [2, 4, 5])
+    ]
+    data, config = DataSet("digits", *parts, nb_classes=2), Config(RECIPE.override(selection=selection))
+    for arm in ("first", "second"):
+        config.write_with(data, tmp_path / arm)
+        config.write_with(data, tmp_path / arm)
+        hashes = [blake2b(made[i].tobytes(), digest_size=8).hexdigest() for i in trained]
+        assert (tmp_path / arm / "trained-on.txt").read_text().split() == sorted(hashes)
+    assert len(asked) == 4 + 2 + 3

@@ -2,12 +2,14 @@
 
 import resource
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from art_lbgat.engine.checkpoint import write_checkpoint
-from art_lbgat.evaluation.record import Entry, Record, weights_sha256
+from art_lbgat.evaluation.record import Entry, Record
+from art_lbgat.fingerprint import sha256_of, weights_sha256
 
 
 def make_record(path):
@@ -102,3 +104,13 @@ def test_weights_hash_sees_values_names_and_types_only():
     seen = [weights_sha256(module) for module in (model, model[0])]
     seen += [weights_sha256(model.to(dtype)) for dtype in (torch.float64, torch.bfloat16)]  # in place
     assert len(set(seen)) == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8, torch.int64, torch.bool, torch.complex64])
+def test_an_array_has_the_hash_of_its_tensor(dtype):
+    values = torch.arange(12).reshape(3, 4).to(dtype)
+    array = np.asfortranarray(values.numpy())
+    array.setflags(write=False)
+    assert sha256_of([array]) == sha256_of([values]) == sha256_of([values.t().contiguous().t()])
+    assert sha256_of([values.t().contiguous()]) != sha256_of([values])
+    assert len({sha256_of([values[:0]]), sha256_of([array[:, :0]]), sha256_of([])}) == 3

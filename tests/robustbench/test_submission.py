@@ -12,8 +12,8 @@ from art.defences.postprocessor import HighConfidence
 from art.defences.preprocessor import SpatialSmoothing
 from torch import nn
 
-from art_lbgat.evaluation.record import weights_sha256
 from art_lbgat.evaluation.results import Accuracy
+from art_lbgat.fingerprint import weights_sha256
 from art_lbgat.robustbench import (
     BenchmarkResult,
     Paper,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 from art_lbgat import study as module
 from art_lbgat.engine.signals import Interrupted
 from art_lbgat.evaluation import paired_difference
-from art_lbgat.evaluation.record import weights_sha256
+from art_lbgat.fingerprint import weights_sha256
 from art_lbgat.recipes import RECIPES
 from art_lbgat.report import render_report
 from art_lbgat.report.content import as_results
@@ -54,6 +55,21 @@ def in_this_process(monkeypatch):
 
     monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
     return ran
+
+
+def test_workers_that_are_gone_say_what_may_be_the_reason(tmp_path, monkeypatch):
+    class Pool(Executor):
+        def __init__(self, *args, **kwargs):
+            pass
+
+        def submit(self, *args):
+            future = Future()
+            future.set_exception(BrokenProcessPool("A process in the process pool was terminated abruptly"))
+            return future
+
+    monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
+    with pytest.raises(RuntimeError, match=r"^workers: one ended before its run did: memory ran out, or .*__main__"):
+        run_study(options("natural"), tmp_path)
 
 
 def test_a_run_is_repeatable_keeps_its_files_and_leaves_the_generators(tmp_path):

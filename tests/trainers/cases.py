@@ -15,7 +15,7 @@ import torch
 from art_lbgat import StepSchedule
 from art_lbgat.attacks import NFGSMAttack, PGDAttack, TRADESAttack
 from art_lbgat.engine.checkpoint import read_newest
-from art_lbgat.fingerprint import module_weights
+from art_lbgat.fingerprint import weights_sha256
 from art_lbgat.trainers import METHODS
 from art_lbgat.trainers.guided import GuidedTrainer
 from tests.conftest import make_classifier, make_data
@@ -110,7 +110,7 @@ class Case:
         """One SHA-256 over the weights of all models, optimizers, history, kept weights and generators after a fit."""
         history = self.trainer.history.drop(columns=NOT_REPEATED).to_csv()
         kept = [str(sorted(self.trainer.kept_weights)), *map(_text, self.trainer.kept_weights.values())]
-        models = [module_weights(each.model) for each in (self.classifier, self.guide)]
+        models = [weights_sha256(each.model) for each in (self.classifier, self.guide)]
         optimizers = [_text(each.optimizer.state_dict()) for each in (self.classifier, self.guide)]
         generators = str(torch.get_rng_state().sum().item()), str(torch.rand(3).tolist())
         return hashlib.sha256("\n".join([history, *kept, *models, *optimizers, *generators]).encode()).hexdigest()

@@ -8,7 +8,7 @@ import torch
 from art.attacks.evasion import ProjectedGradientDescent
 from art.data_generators import NumpyDataGenerator
 
-from art_lbgat import FastATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, TRADESTrainer
+from art_lbgat import ALPTrainer, FastATTrainer, LBGATTrainer, MadryTrainer, NaturalTrainer, TRADESTrainer
 from tests.conftest import make_classifier, make_data, states_equal
 from tests.trainers.cases import another, pgd
 
@@ -74,6 +74,12 @@ SCRIPTS = {
         madry, from_generator(None, 2), madry, from_generator(nb_epochs=2)),
     "AWP.fit_generator without epochs": (
         madry, from_generator(HELD), madry, from_generator(nb_epochs=20, validation_data=HELD)),
+    "AdversarialTrainer.fit by position": (
+        lambda c: MadryTrainer(c, [art_pgd(c)]), lambda t, c: t.fit(X, Y, 8, 2), madry, fit()),
+    "AdversarialTrainer.fit by position and name": (
+        trades, lambda t, c: t.fit(X, Y, np.int64(8), nb_epochs=2), trades, fit()),
+    "AdversarialTrainer.fit without epochs": (
+        trades, lambda t, c: t.fit(X, Y, 8), trades, lambda t, c: t.fit(X, Y, batch_size=8, nb_epochs=20)),
     "keywords of PyTorchClassifier.fit": (
         madry, fit(drop_last=False, update_batchnorm=True, verbose=False), madry, fit()),
 }  # fmt: skip
@@ -120,7 +126,15 @@ TOLD = {
     "ratio": (lambda c: MadryTrainer(c, art_pgd(c), 0.5), ValueError, "ratio: expected 1.0, since every sample .*got 0.5"),
     "a method of ours": (lambda c: LBGATTrainer(c, another(c), ratio=0.5), TypeError, "ratio: every sample is attacked"),
     "no attack at all": (made(NaturalTrainer, nb_epochs=3), TypeError, r"nb_epochs: it belongs to fit\("),
-    "AdversarialTrainer.fit by position": (fitted(8, 2), ValueError, "validation_data: .*got int; write batch_size=8"),
+    "three numbers": (fitted(8, 2, 2), ValueError, "validation_data: expected a pair .*got int"),
+    "no epochs": (fitted(8, 0), ValueError, "nb_epochs: expected a whole number >= 1, got 0"),
+    "all of MadryPGD by position": (
+        made(MadryTrainer, 10, 64, 8, 2, 7, 1), TypeError, r"^nb_epochs: .*; batch_size: .*; eps: .*; num_random_init: "),
+    "all of AWP by position": (
+        lambda c: TRADESTrainer(c, another(c), art_pgd(c), "TRADES", 0.01, 6.0, 2), TypeError,
+        "^proxy_classifier: AWP needs none.*; mode: take .*; gamma: .*; warmup: "),
+    "all of MadryPGD, of a method of ours": (
+        made(ALPTrainer, 10, 64, 8), TypeError, r"^nb_epochs: .*; batch_size: .*; eps: "),
     "drop_last": (fitted(drop_last=True), TypeError, r"drop_last: .*DataLoader\(..., drop_last=True\)"),
     "update_batchnorm": (fitted(update_batchnorm=False), TypeError, "update_batchnorm: BatchNorm layers"),
     "bar": (fitted(verbose="yes"), TypeError, "verbose: expected a bool"),
@@ -136,6 +150,47 @@ def test_what_has_no_place_here_is_told_in_one_sentence(call, error, match):
         call(make_classifier())
     assert "\n" not in str(found.value)
     assert not re.search("checkpoint_every", str(found.value))  # no list of run options
+
+
+SAYS = {
+    "an attack of ART": (lambda c: MadryTrainer(c, art_pgd(c)), True),
+    "in a list": (lambda c: MadryTrainer(c, [art_pgd(c)]), True),
+    "ratio said": (lambda c: MadryTrainer(c, art_pgd(c), 1.0), False),
+    "an attack of ours": (lambda c: MadryTrainer(c, pgd(c)), False),
+    "no attack": (lambda c: MadryTrainer(c), False),
+    "a trainer without ratio in ART": (trades, False),
+    "FBF, without ratio in ART": (lambda c: FastATTrainer(c, art_pgd(c)), False),
+}
+
+
+@pytest.mark.parametrize(("build", "told"), SAYS.values(), ids=SAYS)
+def test_the_first_fit_says_that_every_sample_is_attacked_where_art_attacks_half(build, told, caplog):
+    trainer = build(make_classifier(lr=0.02))
+    for times in (1, 1):
+        trainer.fit(X, Y, nb_epochs=1, batch_size=8)
+        assert (
+            caplog.text.count("Every sample is attacked, while ART's AdversarialTrainer has ratio=0.5") == told * times
+        )
+
+
+def test_a_method_of_ones_own_may_take_as_many_as_it_likes():
+    class Own(ALPTrainer):
+        def __init__(self, classifier, attack, *more, **kwargs):
+            super().__init__(classifier, attack, **kwargs)
+            self.more = more
+
+    classifier = make_classifier()
+    assert Own(classifier, pgd(classifier), 1, 2, 3, 4).more == (1, 2, 3, 4)
+    with pytest.raises(TypeError, match="positional arguments"):  # Python's own message
+        LBGATTrainer(classifier, another(classifier), pgd(classifier), "mse")
+
+
+def test_an_order_of_art_is_named(caplog):
+    madry(make_classifier()).fit(X, Y, 8, 1)
+    assert "fit: 8 is read as batch_size, in the order of ART's AdversarialTrainer" in caplog.text
+    caplog.clear()
+    madry(make_classifier()).fit(X, Y, None, 8, 1)
+    assert "is read as" not in caplog.text
 
 
 def test_numpy_integers_of_scripts_are_numbers():

@@ -258,7 +258,7 @@ WRONG_NUMBERS = [
     (RunOptions, "attack_precision", "fp8"), (RunOptions, "compile", 1), (RunOptions, "channels_last", "auto"),
     (RunOptions, "on_step", 3), (RunOptions, "checkpoint_dir", 3), (RunOptions, "resume", 3),
     (PGDAttack, "eps", -0.1), (PGDAttack, "eps", "8/255"), (TRADESAttack, "eps", float("nan")),
-    (PGDAttack, "eps_step", 0.0), (PGDAttack, "max_iter", -1), (PGDAttack, "norm", 1), (PGDAttack, "verbose", 1),
+    (PGDAttack, "eps_step", 0.0), (PGDAttack, "max_iter", -1), (PGDAttack, "norm", 3), (PGDAttack, "verbose", 1),
     (PGDAttack, "objective", "cv"), (TRADESAttack, "start_std", -1), (TRADESAttack, "num_random_init", 0),
     (TRADESTrainer, "beta", -1), (ALPTrainer, "alp_weight", True), (MARTTrainer, "mart_weight", 0),
     (LBGATTrainer, "guide_ce_weight", float("inf")),

@@ -47,6 +47,16 @@ def test_optimizers_that_cannot_step_so(name, build):
     assert states_equal(before, copied_state(nn.ParameterList(model.parameters())))
 
 
+def test_a_class_of_schedulers_is_a_function_of_an_optimizer():
+    trainer = TRAINERS["natural"](make_classifier(lr=0.1))
+    trainer.fit(X, Y, nb_epochs=3, batch_size=8, scheduler=torch.optim.lr_scheduler.LinearLR)
+    assert trainer.history.learning_rate.tolist() == pytest.approx(
+        [0.1 / 3, 0.1 * (1 / 3 + 2 / 15), 0.1 * (1 / 3 + 4 / 15)]
+    )
+    with pytest.raises(TypeError, match=r"^scheduler: expected a function from an optimizer .*ExponentialLR.*gamma"):
+        trainer.fit(X, Y, nb_epochs=1, scheduler=torch.optim.lr_scheduler.ExponentialLR)
+
+
 class Words(nn.Module):
     def __init__(self, cast):
         super().__init__()
