@@ -43,9 +43,7 @@ np.random.seed(0)
 natural, robust = build(small_cnn()), build(small_cnn())
 natural.fit(*data.train, batch_size=64, nb_epochs=NB_EPOCHS)  # ART's own training
 attack = PGDAttack(robust, eps=EPS, eps_step=EPS / 4, max_iter=5)
-trainer = LBGATTrainer(
-    robust, build(small_cnn()), attack, guide_ce_weight=4.0, eps_warmup_epochs=NB_EPOCHS // 2, seed=0
-)
+trainer = LBGATTrainer(robust, build(small_cnn()), attack, seed=0)
 trainer.fit(*data.train, validation_data=data.validation, batch_size=64, nb_epochs=NB_EPOCHS)
 
 # The same two networks behind ART's median filter, a published defence of inputs.

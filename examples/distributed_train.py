@@ -52,8 +52,6 @@ def main(directory: str, nb_epochs: int = 20) -> None:
         classifier,
         guide,
         attack,
-        guide_ce_weight=4.0,
-        eps_warmup_epochs=nb_epochs // 2,
         seed=0,
         checkpoint_dir=directory,  # on a disk that all processes see
     )

@@ -44,14 +44,7 @@ for title, taught_by in {"one guide": [guides["CNN"]], "three guides": list(guid
     torch.manual_seed(1)  # the same start for every student
     student = build(small_cnn())
     attack = PGDAttack(student, eps=EPS, eps_step=EPS / 4, max_iter=10)
-    trainer = BGATTrainer(
-        student,
-        taught_by,  # the mean of their logits
-        attack,
-        eps_warmup_epochs=NB_EPOCHS // 2,
-        seed=0,
-        verbose=False,
-    )
+    trainer = BGATTrainer(student, taught_by, attack, seed=0, verbose=False)  # the mean of their logits
     trainer.fit(*data.train, validation_data=data.validation, batch_size=64, nb_epochs=NB_EPOCHS)
     print(f"{title}: {trainer.cost} per step, guidance loss {trainer.history.guidance_mse.iloc[-1]:.3f}")
     students[title] = student

@@ -49,10 +49,7 @@ first.fit(data.train_images, **run)
 
 guide.model.load_state_dict(natural.model.state_dict())  # LBGAT's guide starts from the natural model
 attack = PGDAttack(robust, eps=eps, eps_step=eps / 4, max_iter=10)
-# A guide that is trained already has large logits, whose squared error would make the first steps diverge.
-second = LBGATTrainer(
-    robust, guide, attack, guide_ce_weight=4.0, eps_warmup_epochs=options.nb_epochs // 2, max_grad_norm=1.0, seed=0
-)
+second = LBGATTrainer(robust, guide, attack, seed=0)
 second.fit(data.train_images, **run)
 
 options.output.mkdir(parents=True, exist_ok=True)

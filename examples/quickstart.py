@@ -21,7 +21,7 @@ def build() -> PyTorchClassifier:
         nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
         nn.Flatten(), nn.Linear(32 * 4 * 4, 10),
     )  # fmt: skip
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=2e-4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=2e-4)
     return PyTorchClassifier(
         model, nn.CrossEntropyLoss(), input_shape=(1, 8, 8), nb_classes=10, optimizer=optimizer, clip_values=(0.0, 1.0)
     )
@@ -32,7 +32,7 @@ data = load_digits()
 classifier, guide = build(), build()
 
 attack = PGDAttack(classifier, eps=EPS, eps_step=EPS / 4, max_iter=10)
-trainer = LBGATTrainer(classifier, guide, attack, guide_ce_weight=4.0, eps_warmup_epochs=NB_EPOCHS // 2, seed=0)
+trainer = LBGATTrainer(classifier, guide, attack, seed=0)
 trainer.fit(*data.train, validation_data=data.validation, batch_size=64, nb_epochs=NB_EPOCHS)
 print(trainer.history[["epoch", "loss", "validation_natural_accuracy", "validation_robust_accuracy"]].tail(3))
 print(f"one training step costs {trainer.cost}")
