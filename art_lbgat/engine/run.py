@@ -189,6 +189,7 @@ class Run:
                     scheduler.step()
             self._step_in_epoch, self._seconds = step + 1, seconds_before + time.perf_counter() - start
             self._after_step()
+        self._step.settle()
         if first_step and self._step_in_epoch == first_step:
             # The stop came after the last batch of the epoch: undo the random draws of fetching its batches again.
             set_random_states(found)
@@ -316,6 +317,7 @@ class Run:
         """Write a checkpoint, unless no run could resume from it."""
         checkpoints = self.checkpoints
         assert checkpoints is not None  # noqa: S101 (for the type checker)
+        self._step.settle()
         weights = {f"{name} {k}": v for name, m in self._modules.items() for k, v in m.state_dict().items()}
         floats = {k: v for k, v in weights.items() if isinstance(v, Tensor) and v.is_floating_point()}
         if self.processes.largest([not all_finite(list(floats.values()))])[0]:
