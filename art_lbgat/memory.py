@@ -1,10 +1,11 @@
-"""What is done when memory runs out: smaller chunks where they change nothing, else a message that says what to set."""
+"""Memory and devices: what is done when memory runs out; how a program that runs ahead of its device stays ahead."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,6 +58,30 @@ def explained_out_of_memory(batch_size: int | None) -> Iterator[None]:
             "depend on the batch, so it is not changed for you: lower batch_size (and the learning rate with it), or "
             "set precision='bf16', which halves the activations, or take a smaller network or guide."
         ) from error
+
+
+def runs_ahead(device: torch.device) -> bool:
+    """Whether the program runs ahead of the device, so that reading from there, or drawing for it here, would wait."""
+    return device.type == "cuda"
+
+
+def read_later(flag: Tensor) -> Callable[[], bool]:
+    """A function that reads a flag, and waits only for what its device had been given before this call."""
+    if not flag.is_cuda:
+        return lambda: bool(flag)
+    copied = flag.to("cpu", non_blocking=True)
+    event: Any = torch.cuda.current_stream(flag.device).record_event()
+
+    def read() -> bool:
+        event.synchronize()
+        return bool(copied)
+
+    return read
+
+
+def fits(size: int, device: torch.device) -> bool:
+    """Whether so many bytes are a small part of what is free on a CUDA device."""
+    return size < torch.cuda.mem_get_info(device)[0] / 4
 
 
 def to_device(value: Tensor, device: torch.device) -> Tensor:

@@ -1,7 +1,7 @@
 """What is unchanged after a call: train and eval modes, ``requires_grad`` flags, global random states.
 
 Random numbers of a run are a function of (seed, fit, epoch, step): one that is resumed at any step, or that runs on
-another device, draws the same ones.
+another device of the same kind, draws the same ones.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
+
+from art_lbgat.memory import runs_ahead
+
+_CPU = torch.device("cpu")
 
 
 class Modes:
@@ -112,9 +116,9 @@ class Key(NamedTuple):
         words = [self.seed, self.fit, self.epoch, self.step, *purpose.encode()]
         return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
-    def generator(self, purpose: str) -> torch.Generator:
-        """A CPU generator for one purpose: the same numbers whatever the device of the model."""
-        return torch.Generator().manual_seed(self.derive(purpose))
+    def generator(self, purpose: str, device: torch.device = _CPU) -> torch.Generator:
+        """A generator for one purpose: of ``device`` on CUDA, else of the CPU, with the same numbers everywhere."""
+        return torch.Generator(device if runs_ahead(device) else "cpu").manual_seed(self.derive(purpose))
 
 
 def seed_everything(seed: int) -> None:

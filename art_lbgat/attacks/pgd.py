@@ -169,12 +169,14 @@ class Ascent:
 def draw_start(ascent: Ascent, x: Tensor, generator: torch.Generator | None = None) -> Tensor | None:
     """The unit random numbers of one start, on the device of ``x``; None where the start is ``x`` itself.
 
-    They are drawn on the CPU, from ``generator`` or torch's global one; of ``x`` only shape, dtype and device count.
+    They are drawn where ``generator`` is, or by torch's global one of the CPU; of ``x`` only shape, dtype and device
+    count.
     """
     if ascent.start == "none":
         return None
     if ascent.start == "gaussian":
-        return torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        place = projections.place_of(generator)
+        return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=place).to(x.device)
     return projections.unit_uniform(x, ascent.norm, generator).to(x.device)
 
 

@@ -57,17 +57,23 @@ def check_scale(eps: Any, norm: float, view: TensorView) -> None:
 
 
 def unit_uniform(x: Tensor, norm: float, generator: torch.Generator | None) -> Tensor:
-    """Points uniform in the unit ball of ``norm`` around 0, one for each sample of ``x``, drawn on the CPU."""
+    """Points uniform in the unit ball of ``norm`` around 0, one for each sample of ``x``, where ``generator`` is."""
+    how: dict[str, Any] = {"generator": generator, "dtype": x.dtype, "device": place_of(generator)}
     if norm == math.inf:
-        return torch.rand(x.shape, generator=generator, dtype=x.dtype) * 2 - 1
+        return torch.rand(x.shape, **how) * 2 - 1
     if norm == 1:  # the gaps of sorted uniform numbers, of either sign
-        places = torch.rand(x.shape, generator=generator, dtype=x.dtype).flatten(1).sort(dim=1).values
-        signs = torch.randint(2, x.shape, generator=generator) * 2 - 1
-        return places.diff(dim=1, prepend=torch.zeros(len(x), 1, dtype=x.dtype)).reshape(x.shape) * signs
-    direction = torch.randn(x.shape, generator=generator, dtype=x.dtype).flatten(1)
-    radius = torch.rand((len(x), 1), generator=generator, dtype=x.dtype) ** (1.0 / max(direction.shape[1], 1))
+        places = torch.rand(x.shape, **how).flatten(1).sort(dim=1).values
+        signs = torch.randint(2, x.shape, generator=generator, device=places.device) * 2 - 1
+        return places.diff(dim=1, prepend=places.new_zeros(len(x), 1)).reshape(x.shape) * signs
+    direction = torch.randn(x.shape, **how).flatten(1)
+    radius = torch.rand((len(x), 1), **how) ** (1.0 / max(direction.shape[1], 1))
     unit: Tensor = direction / direction.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
     return (unit * radius).reshape(x.shape)
+
+
+def place_of(generator: torch.Generator | None) -> torch.device | None:
+    """The device on which a generator draws; None, the default one, without."""
+    return None if generator is None else generator.device
 
 
 def make_step(rule: str, norm: float, eps: Radius, eps_step: Radius, x: Tensor, bounds: Bounds) -> Step:

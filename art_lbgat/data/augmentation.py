@@ -64,8 +64,9 @@ class RandomCropFlip:
         """See :class:`Augmentation`."""
         _check_images(x, "RandomCropFlip")
         n, _, height, width = x.shape
-        offsets = torch.randint(2 * self.padding + 1, (n, 2), generator=generator).to(x.device)
-        flips = torch.rand(n, generator=generator).to(x.device) < 0.5
+        place: dict[str, Any] = {"generator": generator, "device": generator.device}
+        offsets = torch.randint(2 * self.padding + 1, (n, 2), **place).to(x.device)
+        flips = torch.rand(n, **place).to(x.device) < 0.5
         padded = torch.nn.functional.pad(x, [self.padding] * 4)
         columns = torch.arange(width, device=x.device).expand(n, width)
         if self.flip:

@@ -24,7 +24,7 @@ from art_lbgat.classifier import TensorView, label_rows, naming
 from art_lbgat.data.augmentation import OF_IMAGES, AnyAugmentation, RandomCropFlip, apply, make_augmentation
 from art_lbgat.data.images import Images, MixedData, as_float
 from art_lbgat.fingerprint import described, sha256_of
-from art_lbgat.memory import to_device
+from art_lbgat.memory import fits, runs_ahead, to_device
 from art_lbgat.preserve import Key, seed_everything
 from art_lbgat.processes import Processes, Share
 
@@ -40,7 +40,8 @@ _KEPT = (
 class Batch(NamedTuple):
     """One batch.
 
-    :param x: Raw inputs, float32, ``(N, ...)``; on the CPU, or on the classifier's device where they were bytes.
+    :param x: Raw inputs, float32, ``(N, ...)``; on the CPU, or on the classifier's device where they were bytes, or are
+        cropped and flipped on CUDA.
     :param y: Labels, indices ``(N,)`` or soft rows ``(N, C)``, on the CPU.
     :param share: Which rows of a global batch they are, where each process reads its own.
     """
@@ -136,7 +137,7 @@ class Source:
     """Samples in memory, checked once; bytes become ``low + x / scale * (high - low)`` on the classifier's device."""
 
     def __init__(self, x: Any, y: Any, view: TensorView, names: tuple[str, str] = ("x", "y")) -> None:
-        self._view, self._scale = view, None
+        self._view, self._scale, self._kept = view, None, None
         clip_values = view.classifier.clip_values
         self._scaled = clip_values is not None and (np.any(clip_values[0] != 0) or np.any(clip_values[1] != 1))
         if isinstance(x, Images):
@@ -144,6 +145,8 @@ class Source:
             if x.image_shape != shape:
                 raise ValueError(f"{names[0]}: expected shape (N, {', '.join(map(str, shape))}), got {x.x.shape}.")
             self._x, y, self._scale = x.x, x.y, x.scale
+            if runs_ahead(view.device) and fits(x.x.nbytes, view.device):
+                self._kept = torch.tensor(x.x, device=view.device)
         else:
             self._x = check_inputs(x, view.classifier, names[0])
         self._y = check_labels(y, view.classifier.nb_classes, names[1], length=len(self._x))
@@ -157,10 +160,14 @@ class Source:
 
     def batch(self, indices: NDArray[np.int64]) -> Batch:
         """The samples of these indices, in the classifier's range."""
-        x, y = self._x[indices], torch.from_numpy(self._y[indices])
+        y, device = torch.from_numpy(self._y[indices]), self._view.device
         if self._scale is None:
-            return Batch(torch.from_numpy(np.ascontiguousarray(x, np.float32)), y)  # last bits follow strides
-        images = as_float(to_device(torch.from_numpy(x), self._view.device), self._scale)
+            x = np.ascontiguousarray(self._x[indices], np.float32)  # last bits follow strides
+            return Batch(torch.from_numpy(x), y)
+        if self._kept is None:
+            images = as_float(to_device(torch.from_numpy(self._x[indices]), device), self._scale)
+        else:
+            images = as_float(self._kept[to_device(torch.from_numpy(indices), device)], self._scale)
         bounds = self._view.bounds() if self._scaled else None
         if bounds is not None:
             low, high = bounds
@@ -403,8 +410,11 @@ def augmented(batch: Batch, augmentation: AnyAugmentation | None, key: Key, step
     """The augmented batch, checked: an augmentation that leaves the range would let the attack leave the ball."""
     if augmentation is None:
         return batch
-    generator = key._replace(step=step).generator("augmentation")
-    x, y = apply(augmentation, batch.x, batch.y, generator, view.channels_last)
+    key, x = key._replace(step=step), batch.x
+    generator = key.generator("augmentation")
+    if isinstance(augmentation, RandomCropFlip) and runs_ahead(view.device):
+        x, generator = to_device(x, view.device), key.generator("augmentation", view.device)
+    x, y = apply(augmentation, x, batch.y, generator, view.channels_last)
     # A crop or a flip can only bring in zeros, which the first batch shows; asking again would wait for the device.
     if not (step and isinstance(augmentation, RandomCropFlip)):
         x = view.taken(x, "augmentation (its output)")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from art.attacks.attack import EvasionAttack
 from torch import Tensor
+from torch.nn import CrossEntropyLoss
 
 from art_lbgat.attacks import Ascent, PGDAttack, TensorAttack, read_attack
 from art_lbgat.attacks.from_art import generated, parts_of
@@ -87,7 +88,7 @@ class Adversary:
         if ascent is None:
             return []
         if share is None:
-            generator = key.generator("attack")
+            generator = key.generator("attack", x.device)
             return [draw_start(ascent, x, generator) for _ in range(ascent.restarts)]
         rows = max(1, _CHUNK // max(1, x[0].numel()))
         first, last = share.rows.start, share.rows.stop
@@ -95,7 +96,8 @@ class Adversary:
         for chunk in range(first // rows, (last - 1) // rows + 1):
             begin = chunk * rows
             shape = x[:1].expand(min(rows, share.total - begin), *x.shape[1:])
-            generator = key.generator(f"attack {chunk}" if chunk else "attack")  # chunk 0: as drawn undivided
+            purpose = f"attack {chunk}" if chunk else "attack"  # chunk 0: as drawn undivided
+            generator = key.generator(purpose, x.device)
             for part in parts:
                 start = draw_start(ascent, shape, generator)
                 if start is not None:
@@ -121,7 +123,8 @@ class Adversary:
             seed_everything(key.derive(purpose))
             return self._generate(x, y)
         classifier, target = self._view.classifier, y
-        if self.ascent.objective == "estimator":
+        # ART's cross-entropy takes indices; `reduce_labels` of rows would read them from the device.
+        if self.ascent.objective == "estimator" and not (y.ndim == 1 and type(classifier.loss) is CrossEntropyLoss):
             target = classifier.reduce_labels(label_rows(y, classifier.nb_classes))
         ascent = self.ascent
         if steps is not None:

@@ -194,6 +194,7 @@ class Run:
                     scheduler.step()
             self._step_in_epoch, self._seconds = step + 1, seconds_before + time.perf_counter() - start
             self._after_step()
+        self._step.settle()
         if first_step and self._step_in_epoch == first_step:
             # The stop came after the last batch of the epoch: undo the random draws of fetching its batches again.
             set_random_states(found)
@@ -322,6 +323,7 @@ class Run:
         """Write a checkpoint, unless no run could resume from it."""
         checkpoints = self.checkpoints
         assert checkpoints is not None  # noqa: S101 (for the type checker)
+        self._step.settle()
         self._check_weights()
         state = self._state()
         self.processes.on_main(lambda: checkpoints.write(self._steps, state, self.options.keep_checkpoints))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from art_lbgat.engine.history import Meter, StepRecord
 from art_lbgat.engine.options import RunOptions
 from art_lbgat.engine.perturbation import buffers_kept, perturbed_parameters, weight_perturbation, weights_perturbed
 from art_lbgat.losses import IKL, Terms, total
-from art_lbgat.memory import to_device
+from art_lbgat.memory import read_later, runs_ahead, to_device
 from art_lbgat.preserve import Key, Modes, preserved_randomness, seed_everything
 from art_lbgat.processes import Processes, Share
 
@@ -194,13 +195,15 @@ class Step:
 
     def __post_init__(self) -> None:
         self._wrapped: Any = None
+        self._unread: _Check | None = None
 
     def __call__(self, batch: Batch, key: Key, meter: Meter, progress: float) -> None:
         """Train on this process's share of a batch of raw natural inputs; every random number is a function of ``key``.
 
         ``progress`` is the share of the run at this step.
 
-        :raises NonFiniteError: NaN or Inf arose; the weights are those of before the step.
+        :raises NonFiniteError: NaN or Inf arose; the weights are those of before the step. On CUDA the step before is
+            meant, and the weights are spoiled: only then does it wait for nothing.
         """
         models, processes, options = self.models, self.processes, self.options
         share = batch.share or processes.share(len(batch.x))
@@ -231,8 +234,11 @@ class Step:
             norm = clip_gradients(self.optimizers, options.max_grad_norm, self.scaler)
             found = [x, *([] if x_adv is None else [x_adv]), *losses, *logits.values(), loss]
             # With fp16 gradients overflow now and then; `step_optimizers` leaves such a step out.
-            if self.agree(not all_finite(found if self.scaler is not None else [*found, norm])):
-                raise NonFiniteError(self._where(key, x, x_adv, logits, terms, norm))
+            found = found if self.scaler is not None else [*found, norm]
+            check: _Check | None = _Check(found, partial(self._where, key, x, x_adv, logits, terms, norm))
+            if runs_ahead(self.student.device):
+                check, self._unread = self._unread, check
+            self._refuse(check, self.agree)
             step_optimizers(self.optimizers, norm, self.scaler)
         processes.average_buffers(buffers)
         if self.average is not None:
@@ -243,6 +249,18 @@ class Step:
             each.update(logits, truth, share.counted)
         if options.on_step is not None:
             options.on_step(StepRecord(key.epoch, key.step, x, y, x_adv, logits, terms, loss))
+
+    def settle(self) -> None:
+        """Look at the last step too, where that was put off.
+
+        :raises NonFiniteError: NaN or Inf arose in it.
+        """
+        check, self._unread = self._unread, None
+        self._refuse(check, lambda found: bool(self.processes.largest([found])[0]))
+
+    def _refuse(self, check: _Check | None, agree: Callable[[bool], bool]) -> None:
+        if agree(check is not None and check.failed()):
+            raise NonFiniteError("" if check is None else check.where())
 
     def _own(self, purpose: str) -> str:
         """A purpose of random numbers that are this process's own, since its samples are."""
@@ -321,7 +339,8 @@ class Step:
         places = {"x": x, **({} if x_adv is None else {"x_adv": x_adv})}
         places |= {f"{name} logits": value.detach() for name, value in logits.items()}
         places |= {f"term {name}": term.value.detach() for name, term in terms.items()}
-        named = dict(self.models.named_parameters())
+        # Of an earlier step the gradients are gone, and its weights too.
+        named = {} if runs_ahead(self.student.device) else dict(self.models.named_parameters())
         places |= {f"gradient of {name}": p.grad for name, p in named.items() if p.grad is not None}
         places |= {"norm of all gradients": norm.detach()}
         places |= {f"weight {name}": p.detach() for name, p in named.items()}
@@ -381,13 +400,25 @@ def check_outputs(logits: Mapping[str, Tensor], inputs: int) -> None:
             )
 
 
-def all_finite(values: Sequence[Tensor]) -> bool:
-    """Whether no value is NaN or Inf; one read from the device, and one pass over each tensor.
+class _Check:
+    """Whether a value is NaN or Inf: one pass over each tensor at once, one read from the device when it is asked.
 
     A sum of finite values that overflows is asked again, value by value.
     """
-    sums = torch.stack([value.detach().sum(dtype=torch.float32) for value in values])
-    return bool(torch.isfinite(sums).all()) or all(bool(torch.isfinite(value).all()) for value in values)
+
+    def __init__(self, values: Sequence[Tensor], where: Callable[[], str]) -> None:
+        self._values, self.where = [value.detach() for value in values], where
+        sums = torch.stack([value.sum(dtype=torch.float32) for value in self._values])
+        self._finite = read_later(torch.isfinite(sums).all())
+
+    def failed(self) -> bool:
+        """Whether there is one."""
+        return not self._finite() and not all(bool(torch.isfinite(value).all()) for value in self._values)
+
+
+def all_finite(values: Sequence[Tensor]) -> bool:
+    """Whether no value is NaN or Inf."""
+    return not _Check(values, str).failed()
 
 
 def describe(

@@ -328,9 +328,9 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Plain values; those of ``run`` in a dictionary of their own."""
         values = {name: getattr(self, name) for name in _OWN_FIELDS}
-        values["run"] = {name: getattr(self.run, name) for name in RUN_FIELDS}
+        values["run"] = {name: _listed(getattr(self.run, name)) for name in RUN_FIELDS}
         values["published"] = None if self.published is None else asdict(self.published)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {name: _listed(value) for name, value in values.items()}
 
     def as_toml(self) -> dict[str, Any]:
         """Plain values without None, which TOML lacks: left out, or ``"none"`` where the default is another value."""
@@ -439,6 +439,11 @@ def _plain(name: str, value: Any) -> Any:
     if "float" in kind and isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
         return float(value)  # numpy's numbers cannot be written to a file
     return value
+
+
+def _listed(value: Any) -> Any:
+    """Lists for tuples, as a file has them."""
+    return [_listed(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _without_null(values: Mapping[str, Any]) -> dict[str, Any]:

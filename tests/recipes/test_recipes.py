@@ -1,5 +1,6 @@
 """Every recipe builds, runs, costs what it says, and survives a file; overrides are checked."""
 
+import json
 import re
 
 import numpy as np
@@ -269,6 +270,7 @@ def test_a_recipe_over_the_share_of_the_run(method, tmp_path):
     recipe = RECIPES[f"digits-{method}"].override(eps_warmup_epochs=0, nb_epochs=2, batch_size=8, **QUICK)
     recipe.save(tmp_path / "recipe.toml")
     assert Recipe.read(tmp_path / "recipe.toml") == recipe
+    assert json.loads(json.dumps(recipe.as_dict())) == recipe.as_dict()  # how a study tells that a run is done
     assert recipe.schedule == OneCycle(0.2)
     longer = recipe.scaled(40)
     shares = ("eps_warmup", "max_iter_schedule", "ema_start")
