@@ -269,8 +269,10 @@ class Checkpoints:
 
     def keep_guides(self, states: Mapping[str, Any]) -> None:
         """Write the weights of frozen guides, once for the whole run, beside its checkpoints."""
-        tensors = {f"{name}.{key}": value.cpu().clone() for name, each in states.items() for key, value in each.items()}
-        write_bytes(self.root / "guides.safetensors", save(tensors))
+        tensors = {f"{name}.{key}": value for name, each in states.items() for key, value in each.items()}
+        # As in a checkpoint, since the guides may be in channels_last.
+        plain = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+        write_bytes(self.root / "guides.safetensors", save(plain))
 
     def note_interruption(self, what: Mapping[str, Any]) -> None:
         """A file that says how the run ended, since a launcher may hide the exit code."""
