@@ -44,7 +44,7 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "LBGAT-IKL": ("cifar10-small-lbgat-ikl", {}),
     "ADR": ("cifar10-small-adr", {}),
 }
-MODEL, BATCH = "resnet-18", 256
+MODEL, BATCH, TABLE_BATCHES, TABLE_SECONDS = "resnet-18", 256, (128, 512), 60.0
 COMMON: dict[str, Any] = {  # of all arms; epochs are scaled to the slice, and what counts them in proportion
     "batch_size": BATCH, "nb_epochs": 100, "milestones": (60, 85), "learning_rate": 0.1, "nesterov": True,
     "weight_decay": 5e-4, "max_iter": 3, "eps_step": 2 / 3 * 8 / 255, "eps_warmup_epochs": 50, "max_grad_norm": 5.0,
@@ -56,7 +56,6 @@ RUNS: dict[str, dict[str, Any]] = {
     "bf16 + channels_last": {"precision": "bf16", "channels_last": True},
     "bf16 + channels_last + compile": {"precision": "bf16", "channels_last": True, "compile": True},
 }
-TABLE_BATCHES, TABLE_SECONDS = (128, 512), 60.0
 N_AUTOATTACK, JUDGE_PASSES = 1000, 5000  # passes of standard AutoAttack, for an image of a net that is half robust
 SLICES, SHORTEST, CLOSING = 3, 60.0, 8.0  # trainings in one call, the fewest seconds of one, those to write the last
 
@@ -93,10 +92,9 @@ class Study:
         self.output, self.dry, self._end = output, dry, end
         self.device = "cuda" if torch.cuda.is_available() and not dry else "cpu"
         self.card = torch.cuda.get_device_name() if self.device == "cuda" else "CPU"
-        self.found: dict[str, Any] = {"table": {}, "runs": {}, "accuracies": [], "differences": []}
+        self.found: dict[str, Any] = {"table": {}, "runs": {}, "accuracies": [], "differences": [], "notes": {}}
         with suppress(FileNotFoundError):
-            self.found |= json.loads((output / "results.json").read_text(encoding="utf-8"))
-        self.found["notes"] = {}
+            self.found |= {**json.loads((output / "results.json").read_text(encoding="utf-8")), "notes": {}}
 
     def left(self) -> float:
         """Seconds in which something may run."""
@@ -117,8 +115,7 @@ class Study:
             raise Interrupted("the time is over")
 
         before = signal.signal(signal.SIGTERM, over)  # a training has a handler of its own
-        timer = threading.Timer(max(self.left(), 0.1), os.kill, (os.getpid(), signal.SIGTERM))
-        timer.start()
+        (timer := threading.Timer(max(self.left(), 0.1), os.kill, (os.getpid(), signal.SIGTERM))).start()
         try:
             yield
         finally:
@@ -155,22 +152,25 @@ def step_table(study: Study) -> None:
     from qa.benchmarks.contestants import Task, authors, floor, ours, trainer
     from qa.benchmarks.timing import measure
 
+    study.found["table"] = {n: row for n, row in study.found["table"].items() if row["card"] == study.card}
     torch._dynamo.config.recompile_limit = 64  # the graphs of all are kept side by side
     until, sizes = time.monotonic() + TABLE_SECONDS, (4, 8) if study.dry else TABLE_BATCHES
     for compiled in (False,) if study.dry else (False, True):  # compilation last, since it takes longest
         for batch in sizes:
-            k, steps = (1, 1) if study.dry else (10, 4)
+            k, steps = (1, 1) if study.dry else (10, 1024 // batch)
             task = Task("digits-cnn" if study.dry else MODEL, batch, 0.0, k, steps, study.device)
             cost: Any = trainer(task).cost
-            new = {"card": study.card, "passes": cost.student + cost.guide, "seconds": {}, "warm-up": {}, "failed": {}}
-            row = study.found["table"].setdefault(str(batch), new)
+            new = {"passes": cost.student + cost.guide, "seconds": {}, "epoch": {}, "warm-up": {}, "failed": {}}
+            row = study.found["table"].setdefault(str(batch), {"card": study.card, **new})
             ways = {name: way for name, way in RUNS.items() if name not in row["seconds"]}
             contestants = {name: ours(task, **way) for name, way in ways.items() if ("compile" in way) == compiled}
             if contestants and not compiled:
                 contestants |= {"authors": authors(task), "floor": floor(task)}
             rounds = measure(contestants, 3, device=torch.device(study.device), deadline=until)
-            row["seconds"] |= {name: rounds.time(name, steps).median for name in contestants if name in rounds.seconds}
-            row["warm-up"] |= {name: rounds.warm_up(name) for name in contestants if name in rounds.seconds}
+            for name in (each for each in contestants if each in rounds.seconds):
+                inside = f"{name}: epoch" if name in RUNS else name  # without what a call of fit does before and after
+                row["seconds"][name], row["warm-up"][name] = rounds.time(name, steps).median, rounds.warm_up(name)
+                row["epoch"][name] = rounds.time(inside, steps).median
             row["failed"] |= rounds.failed
             study.save()
 
@@ -179,9 +179,9 @@ def fastest(study: Study, seconds: float) -> tuple[str, float, float]:
     """The way that does most within these seconds, its warm-up, and its seconds of a pass of one image."""
     rows = {int(batch): row for batch, row in study.found["table"].items() if row["seconds"]}
     row = rows[batch := max((each for each in rows if each <= BATCH), default=min(rows))]
-    steps = {name: (seconds - row["warm-up"][name]) / row["seconds"][name] for name in RUNS if name in row["seconds"]}
+    steps = {name: (seconds - row["warm-up"][name]) / row["epoch"][name] for name in RUNS if name in row["seconds"]}
     best = max(steps, key=lambda name: steps[name])
-    return best, row["warm-up"][best], row["seconds"][best] / batch / row["passes"]
+    return best, row["warm-up"][best], row["epoch"][best] / batch / row["passes"]
 
 
 def find_recipe(study: Study, arm: str, run: dict[str, Any]) -> Any:
@@ -193,7 +193,7 @@ def find_recipe(study: Study, arm: str, run: dict[str, Any]) -> Any:
         recipe = RECIPES[name]
         model, toy = ("small-cnn", {"max_iter": 1, "batch_size": 16}) if study.dry else (MODEL, {})
         own = {"model": model, "guides": (model,) * len(recipe.guides), **toy}
-        return recipe.override(**{**COMMON, **changes, **run, **own})
+        return recipe.override(**COMMON | changes | run | own)
     except (KeyError, TypeError, ValueError) as error:
         study.found["notes"][arm] = f"left out, the package has no {error}"
         return None
@@ -230,7 +230,6 @@ def run_arm(study: Study, arm: str, seed: int, data: Any, seconds: float) -> Non
         shutil.rmtree(folder / "checkpoints")
     print(f"{key}: {run['epochs']} epochs in {sum(run['epoch_seconds']):.0f} s", flush=True)
     run |= judge(study, experiment, folder, autoattack=arm != GUIDE)
-    study.save()
 
 
 def judge(study: Study, experiment: Any, folder: Path, *, autoattack: bool) -> dict[str, Any]:
@@ -255,11 +254,11 @@ def judge(study: Study, experiment: Any, folder: Path, *, autoattack: bool) -> d
 def arms(study: Study, data: Any, seeds: int) -> None:
     """Every arm with every seed, in their order, as far as the time goes."""
     batch, row = next((int(batch), row) for batch, row in study.found["table"].items() if "exact" in row["seconds"])
-    guess = row["seconds"]["exact"] / batch / row["passes"] * JUDGE_PASSES * N_AUTOATTACK
+    guess = row["epoch"]["exact"] / batch / row["passes"] * JUDGE_PASSES * N_AUTOATTACK
     for seed in range(seeds):
         for arm in ARMS:
-            done = "natural_right" in study.found["runs"].get(f"{arm}, seed {seed}", {})
-            if done or find_recipe(study, arm, {}) is None:
+            run = study.found["runs"].get(f"{arm}, seed {seed}", {})
+            if "natural_right" in run or find_recipe(study, arm, {}) is None:
                 continue
             judged = max(run.get("judge_seconds", 0.0) for run in [{}, *study.found["runs"].values()]) or guess
             if arm == GUIDE:
@@ -284,9 +283,8 @@ def compare(study: Study) -> None:
             masks[run["arm"]][run["seed"]] = np.array(list(run[f"{kind}_right"])) == "1"
         for arm, own in masks.items():
             if own:
-                all_of = np.stack(list(own.values()))
-                row = {"arm": arm, "kind": kind, "value": all_of.mean(), "seeds": len(own), "n": all_of.shape[1]}
-                study.found["accuracies"].append(row)
+                m, name = np.stack(list(own.values())), {"arm": arm, "kind": kind}
+                study.found["accuracies"].append({**name, "value": m.mean(), "seeds": len(m), "n": m.shape[1]})
             for base in (each for each in BASELINES if each != arm):
                 if both := sorted(own.keys() & masks[base].keys()):
                     found = paired_difference(*(np.stack([each[seed] for seed in both]) for each in (own, masks[base])))
@@ -304,7 +302,7 @@ def show(study: Study) -> None:
         authors = row["seconds"].get("authors", float("nan"))
         for name, seconds in row["seconds"].items():
             rows.append((row["card"], batch, name, f"{1000 * seconds:.1f}", f"{authors / seconds:.2f}"))
-    print("", markdown(heads, rows, left=("card", "way")), sep="\n")
+    print("", markdown(heads, rows, ("card", "way")), sep="\n")
     for found in filter(None, (study.found["accuracies"], study.found["differences"])):
         lines = [[f"{100 * v:.1f}" if isinstance(v, float) else str(v) for v in row.values()] for row in found]
         print(markdown([*found[0]], lines, left=("arm", "to", "kind")))
@@ -337,8 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     try:
         with study.clock():
-            arrays = given.output / "data.npz"
-            if not arrays.is_file():
+            if not (arrays := given.output / "data.npz").is_file():
                 decode(given.data, arrays, 6 if study.dry else None)
             data = load_data("npz", arrays, validation=0.2 if study.dry else 0.02)
             step_table(study)

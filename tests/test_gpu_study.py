@@ -78,6 +78,7 @@ def test_every_part_is_there(dry):
     assert set(study["table"]) == {"4", "8"}
     for row in study["table"].values():
         assert {"exact", "authors", "floor", "bf16"} <= set(row["seconds"])
+        assert all(0 < row["epoch"][name] <= seconds for name, seconds in row["seconds"].items())
         assert (
             row["passes"] == 2 * 1 + 1 + 1 + 1 + 2 + 3
         )  # K = 1: starts, attack, both student forwards, backward, guide
@@ -117,7 +118,7 @@ def test_epochs_and_options_follow_from_what_was_measured(tmp_path):
     seconds = {"exact": 1.0, "bf16": 0.5, "bf16 + channels_last + compile": 0.25}
     warm = {"exact": 0.0, "bf16": 1.0, "bf16 + channels_last + compile": 40.0}
     study.found["table"] = {
-        "128": {"seconds": seconds, "warm-up": warm, "passes": 10}, "512": {"seconds": {}, "warm-up": {}, "passes": 10}
+        "128": {"seconds": seconds, "epoch": seconds, "warm-up": warm, "passes": 10}, "512": {"seconds": {}, "warm-up": {}, "passes": 10}
     }  # fmt: skip
     assert gpu_study.fastest(study, 60.0) == ("bf16", 1.0, 0.5 / 128 / 10)
     assert gpu_study.fastest(study, 100.0)[0] == "bf16 + channels_last + compile"
