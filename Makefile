@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit qa faults bench docs notebook dist audit clean
+.PHONY: help demo test lint types unit qa faults bench wheels docs notebook dist audit clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
@@ -41,6 +41,11 @@ faults: $(STAMP) ## Inject every fault of docs/reliability.md and write its tabl
 
 bench: $(STAMP) ## Time steps, memory, start-up, evaluation and data against others (about 12 minutes)
 	$(BIN)/python -m qa.benchmarks
+
+wheels: $(STAMP) ## Wheels for scripts/gpu_study.py on a machine without a network, into results/wheels (torch apart)
+	mkdir -p results
+	$(BIN)/python -c "from scripts.gpu_study import wheel_list; print(*wheel_list(), sep='\n')" > results/wheels.txt
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w results/wheels -r results/wheels.txt
 
 docs: $(STAMP) ## Build the docs into docs/_build, warnings being errors; check their links, run their code
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build

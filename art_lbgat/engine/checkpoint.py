@@ -270,8 +270,10 @@ class Checkpoints:
     def keep_guides(self, states: Mapping[str, Any]) -> None:
         """Write the weights of frozen guides, once for the whole run, beside its checkpoints."""
         held = {f"{name}.{key}": value for name, each in states.items() for key, value in each.items()}
-        tensors = {k: v.cpu().clone() for k, v in held.items() if isinstance(v, Tensor) and not v.is_quantized}
-        write_bytes(self.root / "guides.safetensors", save(tensors))
+        tensors = {k: v.cpu() for k, v in held.items() if isinstance(v, Tensor) and not v.is_quantized}
+        # As in a checkpoint, since the guides may be in channels_last.
+        plain = {k: v.clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+        write_bytes(self.root / "guides.safetensors", save(plain))
 
     def note_interruption(self, what: Mapping[str, Any]) -> None:
         """A file that says how the run ended, since a launcher may hide the exit code."""

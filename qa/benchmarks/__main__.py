@@ -14,7 +14,7 @@ os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")  # compile anew
 
 from rich.console import Console
 
-from qa.benchmarks import data, evaluation, memory, scaling, startup, steps, toolbox
+from qa.benchmarks import data, evaluation, memory, robustness, scaling, startup, steps, toolbox
 from qa.benchmarks.report import Settings, Topic, environment, show, write
 
 TOPICS = {
@@ -26,7 +26,9 @@ TOPICS = {
     "startup": startup.run,
     "evaluation": evaluation.run,
     "data": data.run,
+    "robustness": robustness.run,
 }
+LONG = ("robustness",)  # hours, so that they are run where they are named
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,9 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     :param arguments: Of the command line; None takes the process's own.
     """
     parser = argparse.ArgumentParser(prog="python -m qa.benchmarks", description=__doc__)
-    parser.add_argument("topics", nargs="*", metavar="TOPIC", help=f"of {', '.join(TOPICS)}; all if none is named")
+    parser.add_argument(
+        "topics", nargs="*", metavar="TOPIC", help=f"of {', '.join(TOPICS)}; all but {LONG} if none is named"
+    )
     parser.add_argument("--repeats", type=int, default=Settings.repeats, help="rounds of the main comparisons")
     parser.add_argument("--limit", type=float, default=Settings.limit, help="seconds after which no round is begun")
+    parser.add_argument("--root", type=Path, help="where CIFAR-10 lies, for the topic robustness on images too")
     parser.add_argument("--output", type=Path, default=Path("results/bench.json"))
     parser.add_argument("--plot", type=Path, help="draw the scaling as SVG into this file")
     parser.add_argument("--toy", action="store_true", help="the smallest run that goes through every line")
@@ -45,12 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     unknown = set(given.topics) - set(TOPICS)
     if unknown:
         parser.error(f"unknown topics {sorted(unknown)}; expected some of {', '.join(TOPICS)}")
-    settings = Settings(given.repeats, given.toy, given.limit)
+    settings = Settings(given.repeats, given.toy, given.limit, given.root)
     console, begin = Console(), time.monotonic()
     console.print(", ".join(f"{k} {v}" for k, v in environment().items()), markup=False)
     found: dict[str, Topic] = {}
     seconds: dict[str, float] = {}
-    for name in given.topics or TOPICS:
+    for name in given.topics or [each for each in TOPICS if given.toy or each not in LONG]:
         start = time.monotonic()
         found[name] = TOPICS[name](settings)
         seconds[name] = round(time.monotonic() - start, 1)

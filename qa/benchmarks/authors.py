@@ -26,6 +26,8 @@ def step(
     alpha: float,
     steps: int,
     noise: Tensor | None = None,
+    eps: float = EPS,
+    length: float = STEP,
 ) -> None:
     """Attack, loss, backward, and one step of the optimizer of both models.
 
@@ -37,6 +39,8 @@ def step(
     :param alpha: Weight of the KL term.
     :param steps: Steps of the attack (``K``).
     :param noise: Normal numbers for the start; None draws them.
+    :param eps: Radius of the attack.
+    :param length: Length of its steps.
     """
     optimizer.zero_grad()
     student.eval()
@@ -47,8 +51,8 @@ def step(
             functional.log_softmax(student(x_adv), dim=1), functional.softmax(student(x), dim=1), reduction="sum"
         )
         (gradient,) = torch.autograd.grad(kl, [x_adv])
-        x_adv = x_adv.detach() + STEP * torch.sign(gradient)
-        x_adv = torch.min(torch.max(x_adv, x - EPS), x + EPS)
+        x_adv = x_adv.detach() + length * torch.sign(gradient)
+        x_adv = torch.min(torch.max(x_adv, x - eps), x + eps)
         x_adv = torch.clamp(x_adv, 0.0, 1.0)
     student.train()
     guide.train()

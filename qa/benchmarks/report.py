@@ -27,11 +27,13 @@ class Settings:
     :param repeats: Rounds of the main comparisons; the others take at most three.
     :param toy: The smallest run that goes through every line, for the tests.
     :param limit: Seconds after which one comparison begins no further round.
+    :param root: Where CIFAR-10 lies, for what is measured on images; None leaves that out.
     """
 
     repeats: int = 5
     toy: bool = False
     limit: float = 90.0
+    root: Path | None = None
 
     @property
     def fewer(self) -> int:

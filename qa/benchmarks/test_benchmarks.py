@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from qa.benchmarks import authors, compare, gpu, memory, scaling, steps
+from art_lbgat.data import load_digits
+from art_lbgat.recipes import RECIPES
+from qa.benchmarks import authors, compare, gpu, memory, robustness, scaling, steps
 from qa.benchmarks.__main__ import TOPICS, main
 from qa.benchmarks.contestants import RATE, Task, floor, ours, trainer
 from qa.benchmarks.contestants import authors as authors_contestant
@@ -48,6 +50,53 @@ def test_every_topic_runs_and_is_written(tmp_path, eager, capsys):
     assert step["authors / ours"]["median"] == pytest.approx(step["authors, s"]["median"] / step["ours, s"]["median"])
     assert [row["name"] for row in content["topics"]["options"]["rows"]] == ["exact", *steps.VARIANTS]
     assert "matplotlib is not installed" in capsys.readouterr().out or plot.exists()
+
+
+def test_time_to_an_accuracy_is_read_off_the_curve():
+    seconds, accuracy = [10.0, 20.0, 40.0], [30.0, 50.0, 40.0]
+    assert robustness.time_to(30.0, seconds, accuracy) == 10.0
+    assert robustness.time_to(40.0, seconds, accuracy) == 15.0  # half way between the first two
+    assert robustness.time_to(50.0, seconds, accuracy) == 20.0
+    assert robustness.time_to(50.1, seconds, accuracy) is None
+
+
+def test_robustness_has_a_ratio_of_times_at_equal_accuracy():
+    part = robustness.Part("digits", 0.2, (1, 2), 10)
+    found = [{"name": name, "epochs": epochs, "seed": seed, "seconds": cost * epochs, "natural": 0.9, "robust": level * epochs}
+             for name, cost, level in ((robustness.AUTHORS, 4.0, 0.2), ("quick", 1.0, 0.4), ("weak", 1.0, 0.1))
+             for epochs in part.epochs for seed in (0, 1)]  # fmt: skip
+    topic = Topic("t", robustness.rows_of(part, found))
+    for name, ratio in ((robustness.AUTHORS, 1.0), ("quick", 8.0), ("weak", None)):
+        assert topic.value(f"digits, {name}, to the authors' best", "authors / this") == ratio
+    assert topic.value("digits, weak, to the authors' best", "training, s") == "not reached"
+    assert topic.value("digits, quick, 2 epochs", "AutoAttack %") == pytest.approx(80)
+    assert topic.value("digits, quick, 2 epochs", "training, s") == Stat(2.0, 2.0, 2.0, 2)
+
+
+def test_rounds_go_in_turn_and_judge_the_same_images():
+    data, order = load_digits(limit=100), []
+
+    def train(name):
+        def fit(epochs, seed):
+            order.append((name, epochs, seed))
+            return RECIPES["digits-natural"].build(data=data, seed=seed, verbose=False).classifier
+
+        return fit
+
+    part = robustness.Part("digits", 0.2, (1, 3), 5)
+    found = list(robustness.measure(part, {"a": train("a"), "b": train("b")}, data, rounds=2))
+    assert [(each["name"], each["epochs"], each["seed"]) for each in found] == order
+    assert order == [
+        ("a", 1, 0),
+        ("b", 1, 0),
+        ("a", 3, 0),
+        ("b", 3, 0),
+        ("b", 1, 1),
+        ("a", 1, 1),
+        ("b", 3, 1),
+        ("a", 3, 1),
+    ]
+    assert len({(each["natural"], each["robust"]) for each in found if each["seed"] == 0}) == 1
 
 
 def test_gpu_script_runs_at_toy_size_on_the_cpu(tmp_path):

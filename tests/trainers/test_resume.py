@@ -329,6 +329,12 @@ def test_what_a_checkpoint_holds(tmp_path):
     assert states_equal(load_file(root / "guides.safetensors"), guide)  # frozen, so once
 
 
+def test_a_frozen_guide_in_channels_last_is_kept_too(tmp_path):
+    case = Case("bgat", tmp_path, channels_last=True).fit()
+    guide = {f"guide-0.{name}": value for name, value in copied_state(case.guide.model).items()}
+    assert states_equal(load_file(tmp_path / "fit-001" / "guides.safetensors"), guide)
+
+
 def test_a_scheduler_that_cannot_be_kept_is_refused_before_the_first_step(tmp_path):
     class Scheduler:
         def step(self):
