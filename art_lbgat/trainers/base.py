@@ -329,7 +329,8 @@ class BaseTrainer(Trainer, abc.ABC):
         schedulers = inputs.check_schedulers(None if schedule else scheduler, optimizers)
         intervals = inputs.intervals(schedulers, interval, nb_epochs, stream.steps)
         options = self._settled(stream)
-        length = nb_epochs if schedule or options.depends_on_length else None
+        curves = schedule or options.depends_on_length or type(self).labels is not None  # which follow the run
+        length = nb_epochs if curves else None
         if length and stream.steps is None:
             raise ValueError(
                 "x: its length is not known, and the schedule of the run (scheduler=, eps_warmup, max_iter_schedule or "

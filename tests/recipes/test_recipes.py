@@ -60,8 +60,11 @@ def test_every_recipe_builds_and_runs_two_steps_at_toy_width(name):
     assert experiment.trainer.cost == recipe.cost
     history = experiment.trainer.history
     if recipe.method != "natural":
-        assert history.eps.iloc[0] == pytest.approx(recipe.eps * (1 / max(1, recipe.run.eps_warmup_epochs)))
-    assert history.learning_rate.iloc[0] == pytest.approx(recipe.learning_rate * recipe.first_epoch_factor)
+        factor = recipe.run.settled({}).eps_factor(1, 0.75)  # after both of its steps
+        assert history.eps.iloc[0] == pytest.approx(recipe.eps * factor)
+    schedule = recipe.schedule
+    rate = schedule.factor(1) if isinstance(schedule, StepSchedule) else schedule.factor(0.75)
+    assert history.learning_rate.iloc[0] == pytest.approx(recipe.learning_rate * rate)
     assert ("validation_natural_accuracy" in history) == (recipe.run.keep != "last")
 
 
