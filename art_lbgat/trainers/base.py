@@ -302,6 +302,10 @@ class BaseTrainer(Trainer, abc.ABC):
         schedule = scheduler if isinstance(scheduler, OneCycle) else None
         schedulers = inputs.check_schedulers(None if schedule else scheduler, optimizers)
         intervals = inputs.intervals(schedulers, interval, nb_epochs, stream.steps)
+        if schedule and interval:
+            raise ValueError(
+                f"scheduler_interval: expected None, as {schedule} changes at every step, got {interval!r}."
+            )
         length = nb_epochs if schedule or self.options.depends_on_length else None
         if length and stream.steps is None:
             raise ValueError(
