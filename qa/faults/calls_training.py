@@ -119,7 +119,8 @@ _VALIDATION = [
 _FIT: dict[str, list[Strategy]] = {
     "validation_data": _VALIDATION,
     "nb_epochs": wrong.count(),
-    "scheduler": [*wrong.junk("none"), each(lambda: "cosine", lambda: [None], lambda: _foreign_scheduler())],
+    "scheduler_interval": wrong.choice("epoch", "batch", optional=True),
+    "scheduler": [*wrong.junk("none"), each(lambda: "cosines", lambda: [None], lambda: _foreign_scheduler())],
     "augmentation": [
         *wrong.junk("none", "function", "type"),
         each(lambda: "crop+flop", lambda: "crop+crop", lambda: "", lambda: 3),
