@@ -168,13 +168,14 @@ def main() -> None:
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     names = ("arm", "net", "rate", "batch_size", "nb_epochs", "seed")
     done = {tuple(row[name] for name in names) for row in rows}
-    missing = [each for each in plan(given.part, given.seeds) if each not in done]
+    planned = plan(given.part, given.seeds)
+    missing = [each for each in planned if each not in done]
     with ProcessPoolExecutor(given.workers) as pool, path.open("a") as file:
         for row in pool.map(run, *zip(*missing, strict=True)) if missing else ():
             rows.append(row)
             file.write(json.dumps(row) + "\n")
             file.flush()
-    print(table(rows))
+    print(table([row for row in rows if tuple(row[name] for name in names) in planned]))
 
 
 if __name__ == "__main__":

@@ -328,6 +328,10 @@ class BaseTrainer(Trainer, abc.ABC):
         schedule = scheduler if isinstance(scheduler, OneCycle) else None
         schedulers = inputs.check_schedulers(None if schedule else scheduler, optimizers)
         intervals = inputs.intervals(schedulers, interval, nb_epochs, stream.steps)
+        if schedule and interval:
+            raise ValueError(
+                f"scheduler_interval: expected None, as {schedule} changes at every step, got {interval!r}."
+            )
         options = self._settled(stream)
         curves = schedule or options.depends_on_length or type(self).labels is not None  # which follow the run
         length = nb_epochs if curves else None

@@ -306,6 +306,8 @@ def _networks() -> Iterator[Call]:
             "momentum": wrong.number(),
             "weight_decay": wrong.number(),
             "nesterov": wrong.flag(),
+            "decay_norms": wrong.flag(),
+            "label_smoothing": wrong.number(maximum=1.0),
             "device_type": wrong.choice("cpu", "gpu", optional=True),
             "sub_block1": wrong.flag(),
             "weights": _WEIGHTS,

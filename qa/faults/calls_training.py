@@ -13,7 +13,7 @@ from art.data_generators import PyTorchDataGenerator
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
-from art_lbgat import RunOptions, StepSchedule, attacks, losses
+from art_lbgat import Cosine, OneCycle, RunOptions, StepSchedule, attacks, losses
 from art_lbgat.classifier import TensorView
 from art_lbgat.trainers import METHODS
 from qa.faults import wrong_values as wrong
@@ -130,7 +130,8 @@ _VALIDATION = [
 _FIT: dict[str, list[Strategy]] = {
     "validation_data": _VALIDATION,
     "nb_epochs": wrong.count(),
-    "scheduler": [*wrong.junk("none"), each(lambda: "cosine", lambda: [None], lambda: _foreign_scheduler())],
+    "scheduler_interval": wrong.choice("epoch", "batch", optional=True),
+    "scheduler": [*wrong.junk("none"), each(lambda: "cosines", lambda: [None], lambda: _foreign_scheduler())],
     "augmentation": [
         *wrong.junk("none", "function", "type"),
         each(lambda: "crop+flop", lambda: "crop+crop", lambda: "", lambda: 3),
@@ -218,6 +219,8 @@ def _options() -> list[Call]:
         "first_epoch_factor": wrong.number(exclusive=True),
     }
 
+    curve = {"warmup": [*wrong.number(), each(lambda: 1.0)], "final": wrong.number(maximum=1.0)}
+
     def factory() -> tuple[Any, ...]:
         optimizer = make_classifier().optimizer
         return (lambda optimizer: StepSchedule((2,))(optimizer)), {"optimizer": optimizer}
@@ -227,6 +230,8 @@ def _options() -> list[Call]:
         Call("StepSchedule", lambda: (StepSchedule, {"milestones": (2, 4)}), schedule),
         Call("StepSchedule.__call__", factory, {"optimizer": wrong.kind()}),
         Call("StepSchedule.factor", lambda: (StepSchedule((2,)).factor, {"epoch": 1}), {"epoch": wrong.count()}),
+        *(Call(kind.__name__, lambda kind=kind: (kind, {"warmup": 0.1}), curve) for kind in (OneCycle, Cosine)),
+        Call("OneCycle.factor", lambda: (OneCycle().factor, {"share": 0.5}), {}),
     ]
 
 

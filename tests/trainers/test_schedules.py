@@ -103,6 +103,8 @@ def test_a_length_that_fits_nothing_is_refused():
         rates_of(lambda o: lr.OneCycleLR(o, 0.1, total_steps=5), scheduler_interval="batch")  # it would fail at step 6
     with pytest.raises(ValueError, match=r"scheduler_interval: expected one of .*'batch'.*, got 'step'"):
         rates_of(None, scheduler_interval="step")
+    with pytest.raises(ValueError, match=r"scheduler_interval: expected None, as Cosine.* got 'epoch'"):
+        rates_of("cosine", scheduler_interval="epoch")
     with pytest.raises(ValueError, match=r"scheduler: expected one of .*did you mean 'one-cycle'"):
         rates_of("onecycle")
     with pytest.raises(TypeError, match="scheduler: expected an object with a step"):
