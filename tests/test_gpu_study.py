@@ -89,8 +89,9 @@ def test_every_part_is_there(dry):
         assert (row["value"], row["low"], row["high"], row["seeds"]) == paired_difference(*pair)
     compared = {(row["arm"], row["to"], row["kind"]) for row in study["differences"]}
     assert {("LBGAT, MSE + CE", "PGD-AT", "robust"), ("LBGAT, MSE + CE", "TRADES (6)", "natural")} <= compared
-    for arm, (recipe, _) in gpu_study.ARMS.items():
-        assert (recipe in RECIPES) == (arm not in study["notes"])
+    for arm, (name, _) in gpu_study.ARMS.items():
+        there = any(f"{family}-{name}" in RECIPES for family in gpu_study.FAMILIES)
+        assert there == (arm not in study["notes"])
         assert arm in said
     assert "| card | batch | way | ms per step | authors / this |" in said
 
@@ -113,19 +114,32 @@ def test_what_is_done_is_not_done_again(dry):
     }
 
 
-def test_epochs_and_options_follow_from_what_was_measured(tmp_path):
+def test_epochs_and_options_follow_from_what_was_measured(tmp_path, monkeypatch):
     study = gpu_study.Study(tmp_path, 0.0, dry=False)
     seconds = {"exact": 1.0, "bf16": 0.5, "bf16 + channels_last + compile": 0.25}
     warm = {"exact": 0.0, "bf16": 1.0, "bf16 + channels_last + compile": 40.0}
     study.found["table"] = {
         "128": {"seconds": seconds, "epoch": seconds, "warm-up": warm, "passes": 10}, "512": {"seconds": {}, "warm-up": {}, "passes": 10}
     }  # fmt: skip
-    assert gpu_study.fastest(study, 60.0) == ("bf16", 1.0, 0.5 / 128 / 10)
-    assert gpu_study.fastest(study, 100.0)[0] == "bf16 + channels_last + compile"
+    assert gpu_study.fastest(study, 60.0, 256) == ("bf16", 1.0, 0.5 / 128 / 10)
+    assert gpu_study.fastest(study, 100.0, 256)[0] == "bf16 + channels_last + compile"
     recipe = gpu_study.find_recipe(study, "LBGAT, MSE + CE", gpu_study.RUNS["bf16"])
     assert (recipe.model, recipe.guides, recipe.guidance, recipe.run.precision) == (
         "resnet-18", ("resnet-18",), "mse+ce", "bf16")  # fmt: skip
-    assert recipe.scaled(10).run.eps_warmup_epochs == 5
+    assert recipe.batch_size == 128
+    monkeypatch.setitem(RECIPES, "quick-cifar10-lbgat", RECIPES["cifar10-small-lbgat"].override(
+        id="quick-cifar10-lbgat", nb_epochs=7, batch_size=99))  # fmt: skip
+    recipe = gpu_study.find_recipe(study, "LBGAT, MSE + CE", {})
+    assert (recipe.id, recipe.nb_epochs, recipe.batch_size, recipe.run.ema_decay) == (
+        "quick-cifar10-lbgat",
+        7,
+        99,
+        None,
+    )
+    monkeypatch.delitem(RECIPES, "cifar10-small-madry")
+    if "quick-cifar10-madry" not in RECIPES:
+        assert gpu_study.find_recipe(study, "PGD-AT", {}) is None
+        assert study.found["notes"]["PGD-AT"] == "left out, there is no recipe cifar10-small-madry"
 
 
 def test_data_and_devices_that_do_not_fit(tmp_path, capsys):

@@ -102,14 +102,14 @@ def test_rounds_go_in_turn_and_judge_the_same_images():
 def test_gpu_script_runs_at_toy_size_on_the_cpu(tmp_path):
     environment = {**os.environ, "OUT": str(tmp_path / "out"), "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
     environment |= {"TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-    command = ["bash", str(ROOT / "tests" / "benchmarks" / "gpu.sh"), "--dry-run"]
+    command = ["bash", str(ROOT / "qa" / "benchmarks" / "gpu.sh"), "--dry-run"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "out" / "gpu.json").read_text())
     assert list(content["topics"]) == ["step", "options", "cost"]
     assert len(content["topics"]["options"]["rows"]) == len(gpu.VARIANTS) + gpu._FIRST
     assert "exact" in content["topics"]["cost"]["rows"][0]["values"]
-    seconds = int((ROOT / "tests" / "benchmarks" / "gpu.sh").read_text().split("--kill-after=5 ")[1].split()[0])
+    seconds = int((ROOT / "qa" / "benchmarks" / "gpu.sh").read_text().split("--kill-after=5 ")[1].split()[0])
     assert seconds + 5 < 9 * 60
 
 
