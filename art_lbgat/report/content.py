@@ -258,8 +258,7 @@ def evaluate_for_report(
 ) -> ReportContent:
     """Evaluate classifiers, measure curves and slices, make pictures, check the attacks, note what was run on what.
 
-    ``robust`` is the worst case over the attacks, or the one attack there is. Smaller parts are balanced over classes
-    and the same for every model. The guide is no model of the table (name it in ``baselines`` too if it is to be one).
+    ``robust`` is the worst case over the attacks, or the one attack there is. Smaller parts are balanced over classes.
 
     :param classifier: The model that the page is about.
     :param x: Raw natural inputs, ``(n, *input_shape)``.
@@ -269,7 +268,7 @@ def evaluate_for_report(
     :param name: What the model is called.
     :param title: Title of the page.
     :param baselines: Other classifiers by name.
-    :param guide: The guide; its boundaries are drawn beside those of the others.
+    :param guide: The guide, whose boundaries are drawn too; no model of the table unless ``baselines`` has it as well.
     :param history: ``trainer.history``, or several by name.
     :param leaderboard: The rows to draw behind the results, or None.
     :param attacks: As in :func:`~art_lbgat.evaluation.evaluate`, names only, ``"natural"`` and at least one other.
@@ -297,8 +296,7 @@ def evaluate_for_report(
     masks = {each: {"natural": found[0].right, "robust": found[at].right} for each, found in rows.items()}
     how: dict[str, Any] = {"norm": norm, "batch_size": batch_size, "seed": seed}
     radii = [eps * k for k in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)] if curve_eps is None else list(curve_eps)
-    part, few = order[:n_curve], order[:n_sanity]
-    source = guide if guide is not None else next(iter(others.values()), None)
+    part, few, source = order[:n_curve], order[:n_sanity], guide or next(iter(others.values()), None)
     return ReportContent(
         title, table, (name,), _threat_text(table, threat), table, leaderboard, class_names=tuple(class_names),
         history={name: history} if isinstance(history, pandas.DataFrame) else history,
