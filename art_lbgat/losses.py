@@ -165,12 +165,14 @@ def mse(adversarial: Tensor, guide: Tensor, y: Tensor | None = None) -> Terms:  
     return {"guidance_mse": Term(functional.mse_loss(adversarial, guide))}
 
 
-def mse_ce(adversarial: Tensor, guide: Tensor, y: Tensor) -> Terms:
+def mse_ce(adversarial: Tensor, guide: Tensor, y: Tensor, loss: CrossEntropy = _CE) -> Terms:
     """``MSE(M_r(x_adv), M_n(x)) + CE(M_r(x_adv), y)``: the terms ``guidance_mse`` and ``adversarial_ce``.
 
-    Arguments: see :func:`mse`.
+    Other arguments: see :func:`mse`.
+
+    :param loss: ``CE``; trainers give that of the classifier, with its class weights and the like.
     """
-    return {**mse(adversarial, guide), **adversarial_cross_entropy(adversarial, y)}
+    return {**mse(adversarial, guide), **adversarial_cross_entropy(adversarial, y, loss=loss)}
 
 
 def kd(adversarial: Tensor, guide: Tensor, y: Tensor, temperature: float = 4.0, weight: float = 0.1) -> Terms:

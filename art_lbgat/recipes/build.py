@@ -134,7 +134,8 @@ def build(
         data = load_recipe_data(recipe, root, seed=seed, limit=limit)
     frozen = bool(recipe.guides) and not METHODS[recipe.method].train_guides
     by_own_recipe = frozen and (guide_weights is None or recipe.guide_recipe is not None)
-    student = recipe if METHODS[recipe.method].takes_loss else replace(recipe, label_smoothing=0.0)
+    taken = METHODS[recipe.method].takes_loss or recipe.guidance == "mse+ce"
+    student = recipe if taken else replace(recipe, label_smoothing=0.0)
     models = [(student, recipe.model)]
     models += [(recipe.for_guide(name) if by_own_recipe else recipe, name) for name in recipe.guides]
     with preserved_randomness():

@@ -101,7 +101,7 @@ class Recipe:
     :param weight_decay: Weight decay.
     :param nesterov: Nesterov momentum.
     :param decay_norms: Whether weights of normalisation layers and biases decay too.
-    :param label_smoothing: Of the method's own cross-entropy (of the guide's, for ``lbgat``).
+    :param label_smoothing: Of the method's own cross-entropy, which is that of the guide (``lbgat``) and in ``"mse+ce"``.
     :param scheduler: ``"step"``, by the next three fields, or ``"one-cycle"`` or ``"cosine"`` over the whole run.
     :param milestones: Epochs after which the learning rate falls.
     :param lr_gamma: Its factor at each milestone.
@@ -202,7 +202,7 @@ class Recipe:
             "guidance": not guided,
             "guide_rms": not guided or method.train_guides,
             "weight": method.weight_name is None and self.regularizer is None,
-            "label_smoothing": not (method.takes_loss or method.train_guides),
+            "label_smoothing": not (method.takes_loss or method.train_guides or self.guidance == "mse+ce"),
             "lr_warmup": self.scheduler == "step",
         }
         whys = {"lr_warmup": "with scheduler='step'", **({"weight": "without a regularizer"} if guided else {})}

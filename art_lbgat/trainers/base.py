@@ -59,6 +59,7 @@ _NOT_SETTINGS = (
     "verbose",
     "on_probabilities",
     "run_defaults",
+    "takes_loss",
 )
 #: What changes in a scheduler as it goes on.
 _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "best", "num_bad_epochs",
@@ -92,7 +93,7 @@ class BaseTrainer(Trainer, abc.ABC):
     #: What the loss needs of ``M_r(x)``: nothing, its value, or its graph for gradients.
     natural: ClassVar[Natural] = "none"
     #: Whether the cross-entropy of its terms is that of the classifier (:attr:`cross_entropy`); else it is a plain one.
-    takes_loss: ClassVar[bool] = False
+    takes_loss: bool = False
     #: Whether its terms depend on ``softmax(logits)`` alone, so that a model may end in softmax.
     on_probabilities: bool = False
     #: Whether it has a guide, and whether that is trained as well.
@@ -341,7 +342,8 @@ class BaseTrainer(Trainer, abc.ABC):
                 "ema_start) follows the share of all steps; expected data with a length."
             )
         inputs.check_run(options, self._view, optimizers, schedulers, processes, batch_size, validation is not None)
-        inputs.check_loss(self._view, self.takes_loss, self.weight_name is None, processes)
+        alone = self.weight_name is None and not self.takes_guide
+        inputs.check_loss(self._view, self.takes_loss, alone, processes)
         for guide in self._guides if self.train_guides else []:
             inputs.check_loss(guide, True, False, processes)
         if self._attack is not None:

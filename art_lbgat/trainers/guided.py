@@ -27,6 +27,7 @@ from art_lbgat.losses import (
     check_guidance,
     guide_cross_entropy,
     helper_cross_entropy,
+    mse_ce,
     natural_cross_entropy,
     on_probabilities,
     rslad,
@@ -77,6 +78,7 @@ class GuidedTrainer(BaseTrainer):
         self.guidance: Guidance = copy.deepcopy(named) if named else guidance  # type: ignore[assignment]
         self.regularizer, self._regularizer = regularizer, copy.deepcopy(REGULARIZERS.get(regularizer or ""))
         losses: list[Any] = [each for each in (self.guidance, self._regularizer) if each is not None]
+        self.takes_loss = self.guidance is mse_ce
         self.on_probabilities = all(map(on_probabilities, losses))
         if self.guidance is rslad:
             if self.train_guides:
@@ -125,7 +127,8 @@ class GuidedTrainer(BaseTrainer):
         :param y_guide: Labels of the guide.
         """
         adversarial, guide = logits["adversarial"], logits["guide"]
-        more = {"natural": logits["natural"]} if self.guidance is rslad else {}
+        more: dict[str, Any] = {"natural": logits["natural"]} if self.guidance is rslad else {}
+        more |= {"loss": self.cross_entropy} if self.takes_loss else {}
         if self.guide_rms != math.inf:
             guide = with_rms(guide, self.guide_rms)
         terms, others = self.guidance(adversarial, guide, y, **more), self.other_terms(logits, y_guide)

@@ -1,6 +1,7 @@
 """A method's cross-entropy is the classifier's own, with its weights, smoothing, ignored class and reduction."""
 
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -34,7 +35,8 @@ LOSSES = {
     "plain": {},
 }  # fmt: skip
 TAKEN = {"natural": ("natural_ce", "natural"), "madry": ("adversarial_ce", "adversarial"), "alp": ("adversarial_ce", "adversarial"),
-         "trades": ("natural_ce", "natural"), "fast-at": ("adversarial_ce", "adversarial"), "lbgat": ("guide_ce", "guide")}  # fmt: skip
+         "trades": ("natural_ce", "natural"), "bgat": ("adversarial_ce", "adversarial"),
+         "fast-at": ("adversarial_ce", "adversarial"), "lbgat": ("guide_ce", "guide")}  # fmt: skip
 
 
 def loss_of(**kwargs):
@@ -47,7 +49,8 @@ def test_the_term_is_the_classifiers_loss(name, kwargs):
     term, logits = TAKEN[name]
     seen = []
     classifier, guide = (make_classifier(seed=s, lr=1e-3, loss=nn.CrossEntropyLoss(**kwargs)) for s in (0, 1))
-    trainer = TRAINERS[name](classifier, guide=guide, on_step=lambda step: seen.append(
+    own = {"preset": "default"} if name == "bgat" else {}
+    trainer = TRAINERS[name](classifier, guide=guide, **own, on_step=lambda step: seen.append(
         (float(step.terms[term].value.detach()), float(loss_of(**kwargs)(step.logits[logits], step.y)))))  # fmt: skip
     trainer.fit(X, Y, nb_epochs=2, batch_size=8)
     assert len(seen) == 6
@@ -95,7 +98,7 @@ class Focal(nn.CrossEntropyLoss):
     ("build", "loss", "said"),
     [
         (
-            BGATTrainer,
+            partial(BGATTrainer, preset="paper"),
             nn.CrossEntropyLoss(label_smoothing=0.1),
             "not use the loss of the classifier (CrossEntropyLoss with label_smoothing)",
         ),
@@ -114,8 +117,10 @@ class Focal(nn.CrossEntropyLoss):
             "is a sum over the batch, and the other terms",
         ),
         (ALPTrainer, nn.CrossEntropyLoss(weight=torch.ones(4)), ""),
+        (BGATTrainer, nn.CrossEntropyLoss(label_smoothing=0.1), ""),
+        (BGATTrainer, nn.CrossEntropyLoss(reduction="sum"), "is a sum over the batch, and the other terms"),
         (
-            LBGATTrainer,
+            partial(LBGATTrainer, preset="paper"),
             nn.CrossEntropyLoss(label_smoothing=0.1),
             "not use the loss of the classifier (CrossEntropyLoss with label_smoothing)",
         ),
@@ -123,7 +128,7 @@ class Focal(nn.CrossEntropyLoss):
 )
 def test_what_is_not_followed_is_said(build, loss, said, caplog):
     classifier = make_classifier(loss=loss)
-    guides = [make_classifier(seed=1)] if build in (BGATTrainer, LBGATTrainer) else []
+    guides = [make_classifier(seed=1)] if getattr(build, "func", build) in (BGATTrainer, LBGATTrainer) else []
     with caplog.at_level(logging.WARNING):
         build(classifier, *guides, **OPTIONS).fit(X, Y, nb_epochs=1, batch_size=12)
     messages = [r.getMessage() for r in caplog.records if "loss of the" in r.getMessage()]
