@@ -101,7 +101,7 @@ class Recipe:
     :param weight_decay: Weight decay.
     :param nesterov: Nesterov momentum.
     :param decay_norms: Whether weights of normalisation layers and biases decay too.
-    :param label_smoothing: Of the method's own cross-entropy, which is that of the guide (``lbgat``) and in ``"mse+ce"``.
+    :param label_smoothing: Of the method's own cross-entropy: of the guide (``lbgat``), and in ``"mse+ce"``.
     :param scheduler: ``"step"``, by the next three fields, or ``"one-cycle"`` or ``"cosine"`` over the whole run.
     :param milestones: Epochs after which the learning rate falls.
     :param lr_gamma: Its factor at each milestone.
