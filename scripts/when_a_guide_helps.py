@@ -94,12 +94,16 @@ def classifier(net: str, rate: float) -> PyTorchClassifier:
     )
 
 
-def run(arm: str, net: str, rate: float, batch_size: int, nb_epochs: int, seed: int) -> dict[str, Any]:
-    """Train and evaluate one model."""
+def prepare() -> None:
+    """A worker: one thread, denormals as 0, and quiet."""
     warnings.filterwarnings("ignore")
     logging.disable(logging.ERROR)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+
+
+def run(arm: str, net: str, rate: float, batch_size: int, nb_epochs: int, seed: int) -> dict[str, Any]:
+    """Train and evaluate one model."""
     data = load_data("digits", seed=0)
     trainer, options = ARMS[arm]
     torch.manual_seed(seed)
@@ -170,7 +174,7 @@ def main() -> None:
     done = {tuple(row[name] for name in names) for row in rows}
     planned = plan(given.part, given.seeds)
     missing = [each for each in planned if each not in done]
-    with ProcessPoolExecutor(given.workers) as pool, path.open("a") as file:
+    with ProcessPoolExecutor(given.workers, initializer=prepare) as pool, path.open("a") as file:
         for row in pool.map(run, *zip(*missing, strict=True)) if missing else ():
             rows.append(row)
             file.write(json.dumps(row) + "\n")

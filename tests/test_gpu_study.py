@@ -48,7 +48,7 @@ def dry(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     path, output = write_zip(folder / "toy.zip"), folder / "out"
     before = list(sys.path)
-    said = [call(path, "--dry-run", "--output", output, *more) for more in (("--minutes", "0.14"), ("--seeds", "2"))]
+    said = [call(path, "--dry-run", "--output", output, *more) for more in (("--minutes", "0.134"), ("--seeds", "2"))]
     sys.path[:] = before
     return said, output, path
 

@@ -93,7 +93,8 @@ def test_a_directory_that_is_empty_new_or_of_the_same_run_is_free(tmp_path):
 
 
 def test_completion_knows_the_recipes():
-    assert complete_recipe("digits-lbgat") == ["digits-lbgat", "digits-lbgat-alp", "digits-lbgat0", "digits-lbgat6"]
+    expected = ["digits-lbgat", *(f"digits-lbgat{kind}" for kind in ("-alp", "0", "6", "-ikl", "-gkl"))]
+    assert complete_recipe("digits-lbgat") == expected
 
 
 @pytest.mark.parametrize(("selection", "trained"), [("validation", [0, 1]), ("test", [0, 1, 3])])

@@ -59,8 +59,8 @@ def test_the_step_that_finds_it_moves_no_weight():
 
 # the method, its options, and what is advised
 COLLAPSED = {
-    "natural": ("natural", {}, "Natural may want a learning rate below 0.02 or max_grad_norm=1.0."),
-    "BGAT": ("bgat", {}, "BGAT may want a learning rate below 0.02 or max_grad_norm=1.0 or eps_warmup_epochs."),
+    "natural": ("natural", {}, "Natural may want a learning rate below 0.02 or max_grad_norm=5."),
+    "BGAT": ("bgat", {}, "BGAT may want a learning rate below 0.02 or max_grad_norm=5 or eps_warmup=0.3."),
     "LBGAT": ("lbgat", {"max_grad_norm": 9.0, "eps_warmup_epochs": 9}, "below 0.02 or a larger guide_ce_weight."),
 }
 

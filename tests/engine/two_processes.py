@@ -42,6 +42,7 @@ def train(directory, nb_epochs, curves=False):
         "awp_start_epoch": 2,
         "max_grad_norm": 1.0,
         "regularizer": "trades",
+        "eps_warmup": 0.0,
     }
     options |= CURVES if curves else {}
     trainer = LBGATTrainer(

@@ -43,7 +43,7 @@ def trained(make, directory, epochs, data=(X, Y), held=HELD):
     """LBGAT with everything on, both models of one kind."""
     shape = data[0].shape[1:]
     classifier, guide = (make_classifier(seeded(make, seed), lr=0.02, shape=shape) for seed in (0, 1))
-    trainer = LBGATTrainer(classifier, guide, pgd(classifier), awp_gamma=0.005, awp_start_epoch=2, ema_decay=0.5,
+    trainer = LBGATTrainer(classifier, guide, pgd(classifier), eps_warmup=0.0, awp_gamma=0.005, awp_start_epoch=2, ema_decay=0.5,
                            checkpoint_dir=directory, **OPTIONS)  # fmt: skip
     trainer.fit(*data, batch_size=8, nb_epochs=epochs, validation_data=held)
     return classifier, trainer
@@ -298,7 +298,9 @@ class BFloat16(nn.Module):
 def test_frozen_guides_of_other_types_resume_and_are_known_by_all_their_weights(make, tmp_path):
     def fit(epochs, shift=0.0):
         classifier, guide = make_classifier(lr=0.02), make_classifier(make(shift), optimizer=None)
-        BGATTrainer(classifier, guide, checkpoint_dir=tmp_path, **OPTIONS).fit(X, Y, nb_epochs=epochs, batch_size=8)
+        BGATTrainer(classifier, guide, eps_warmup=0.0, checkpoint_dir=tmp_path, **OPTIONS).fit(
+            X, Y, nb_epochs=epochs, batch_size=8
+        )
         return len(weights_sha256(guide.model))
 
     assert fit(1) == fit(2) == 64
