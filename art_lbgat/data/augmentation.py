@@ -64,7 +64,7 @@ class RandomCropFlip:
         """See :class:`Augmentation`."""
         _check_images(x, "RandomCropFlip")
         n, _, height, width = x.shape
-        place: dict[str, Any] = {"generator": generator, "device": generator.device}
+        place: dict[str, Any] = {"generator": generator, "device": getattr(generator, "device", None)}
         offsets = torch.randint(2 * self.padding + 1, (n, 2), **place).to(x.device)
         flips = torch.rand(n, **place).to(x.device) < 0.5
         padded = torch.nn.functional.pad(x, [self.padding] * 4)

@@ -215,6 +215,8 @@ class Step:
         models.attack_modes()
         known = self._frozen("x", x)
         labels = y if self.method.labels is None else self.method.labels(known, y, progress)
+        if labels is not y:  # NaN is found below, among the logits; labels as good as any until then
+            labels = torch.where(labels.isfinite().all(dim=1, keepdim=True), labels, 1.0 / labels.shape[1])
         x_adv = self._attack(x, labels, key, share, progress)
         if x_adv is not None:
             known |= self._frozen("x_adv", x_adv)

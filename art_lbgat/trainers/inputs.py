@@ -82,7 +82,8 @@ def bar_of_fit(given: dict[str, Any], names: Sequence[str], verbose: bool) -> bo
 
 def fit_in_order(validation_data: Any, batch_size: Any, nb_epochs: Any) -> tuple[Any, Any, Any]:
     """These three of ``fit``, also from the order ``batch_size, nb_epochs`` of ART's AdversarialTrainer."""
-    if isinstance(validation_data, Integral) and None in (batch_size, nb_epochs):
+    number = isinstance(validation_data, Integral) and not isinstance(validation_data, bool)
+    if number and None in (batch_size, nb_epochs):
         nb_epochs = batch_size if nb_epochs is None else nb_epochs
         validation_data, batch_size = None, validation_data
         logger.warning("fit: %s is read as batch_size, in the order of ART's AdversarialTrainer.", batch_size)
@@ -94,7 +95,8 @@ def in_order(nb_epochs: Any, validation_data: Any, scheduler: Any) -> tuple[Any,
     if scheduler is None and hasattr(validation_data, "step"):
         return nb_epochs, None, validation_data
     epochs_third = isinstance(validation_data, Integral) and not isinstance(validation_data, bool)
-    if epochs_third or isinstance(nb_epochs, (tuple, list)):
+    pair = isinstance(nb_epochs, (tuple, list)) and all(np.ndim(each) for each in nb_epochs)
+    if epochs_third or pair:
         return validation_data or 20, nb_epochs, scheduler
     return nb_epochs, validation_data, scheduler
 

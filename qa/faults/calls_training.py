@@ -129,7 +129,7 @@ _VALIDATION = [
 ]
 _FIT: dict[str, list[Strategy]] = {
     "validation_data": _VALIDATION,
-    "nb_epochs": wrong.count(),
+    "nb_epochs": wrong.count(optional=True),
     "scheduler_interval": wrong.choice("epoch", "batch", optional=True),
     "scheduler": [*wrong.junk("none"), each(lambda: "cosines", lambda: [None], lambda: _foreign_scheduler())],
     "augmentation": [
@@ -156,7 +156,7 @@ def _fit(method: str) -> Call:
         values(st.floats(min_value=1)),
         *_NAN,
     ]
-    wrongs = {"x": wrong.images(), "y": wrong.labels(CLASSES), "batch_size": wrong.count(), "validation_split": split}
+    wrongs = {"x": wrong.images(), "y": wrong.labels(CLASSES), "batch_size": wrong.count(optional=True), "validation_split": split}
     return Call(f"{_CLASSES[method]}.fit", make, {**wrongs, **_FIT, "validation_data": _VALIDATION[:-3]})
 
 
@@ -189,7 +189,7 @@ def _fit_loader() -> Call:
         each(lambda: _loader(parts=1), lambda: DataLoader(TensorDataset(torch.zeros(4, 1, 4, 4), torch.zeros(4)))),
         each(lambda: TensorDataset(torch.zeros(4, 1, 8, 8)), lambda: DataLoader([1, 2, 3])),
     ]
-    wrongs = {"x": bad, "y": wrong.junk("none"), "batch_size": wrong.count()}
+    wrongs = {"x": bad, "y": wrong.junk("none"), "batch_size": wrong.count(optional=True)}
     return Call("BaseTrainer.fit of a loader", make, wrongs, says={"x": "x|y"})  # its labels are y
 
 
