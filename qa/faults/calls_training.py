@@ -156,7 +156,12 @@ def _fit(method: str) -> Call:
         values(st.floats(min_value=1)),
         *_NAN,
     ]
-    wrongs = {"x": wrong.images(), "y": wrong.labels(CLASSES), "batch_size": wrong.count(optional=True), "validation_split": split}
+    wrongs = {
+        "x": wrong.images(),
+        "y": wrong.labels(CLASSES),
+        "batch_size": wrong.count(optional=True),
+        "validation_split": split,
+    }
     return Call(f"{_CLASSES[method]}.fit", make, {**wrongs, **_FIT, "validation_data": _VALIDATION[:-3]})
 
 
