@@ -21,9 +21,9 @@ class Average:
 
     def __init__(self, module: nn.Module, decay: float, options: RunOptions) -> None:
         self._decay, self._start, self._warmup = decay, options.ema_start, options.ema_warmup
-        # They share memory with the module, so that they follow the training.
         # A mask of -inf has no average, which would be NaN.
         buffers = [each for each in module.buffers() if not each.is_floating_point() or not bool(each.isinf().any())]
+        # These share memory with the module, so that they follow the training.
         self._live = [tensor.detach() for tensor in (*module.parameters(), *buffers)]
         self._kept = [tensor.clone() for tensor in self._live]
         self._updates = 0  # since averaging began

@@ -209,8 +209,8 @@ class Run:
 
     def _set_rates(self, progress: float) -> None:
         """The learning rates of a step."""
-        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
-            if self.schedule is not None:
+        if self.schedule is not None:
+            for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * self.schedule.factor(progress)
         self._rates = [learning_rate(optimizer) for optimizer in self.optimizers]
 

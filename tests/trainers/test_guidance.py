@@ -52,7 +52,7 @@ def classifiers(number):
     return [make_classifier(Double(seed)) for seed in range(number)]
 
 
-def same_steps(
+def assert_same_steps(
     trainer, made, learn, attack, equation, after=lambda models: None, kept=lambda models: models, rtol=1e-9
 ):
     """Fit, one step an epoch, and take the same steps with copies of the models, of which the first ``learn`` learn.
@@ -114,7 +114,7 @@ def test_lbgat_with_ikl_as_guidance(name, temperature, gamma):
         guide = models[1](x)
         return divergence(models[0](x_adv), guide, y) + F.cross_entropy(guide, y)
 
-    same_steps(trainer, made, 2, by_pgd, equation, divergence.after)
+    assert_same_steps(trainer, made, 2, by_pgd, equation, divergence.after)
 
 
 @pytest.mark.parametrize(("name", "temperature", "gamma"), [("ikl", 4.0, 1.0), ("gkl", 1.0, 0.2)])
@@ -128,7 +128,7 @@ def test_bgat_with_ikl_as_regularizer(name, temperature, gamma):
         adversarial, natural = student(x_adv), student(x)
         return ((adversarial - guide(x).detach()) ** 2).mean() + 0.1 * divergence(adversarial, natural, y)
 
-    same_steps(trainer, made, 1, by_trades, equation, divergence.after)
+    assert_same_steps(trainer, made, 1, by_trades, equation, divergence.after)
 
 
 def helper(student, guide, x, x_adv, h=2.0):
@@ -147,7 +147,7 @@ def test_hat():
         divergence = F.kl_div(F.log_softmax(adversarial, 1), F.softmax(natural, 1), reduction="sum") / N
         return F.cross_entropy(natural, y) + 3.0 * divergence + 0.7 * helper(*models, x, x_adv, 1.5)
 
-    same_steps(trainer, made, 1, by_trades, equation)
+    assert_same_steps(trainer, made, 1, by_trades, equation)
     published = HATTrainer(*made, **OPTIONS)
     assert (published.beta, published.helper_weight, published.helper_step) == (2.5, 0.5, 2.0)
 
@@ -160,7 +160,7 @@ def test_bgat_with_the_helper_of_hat():
         student, guide = models
         return ((student(x_adv) - guide(x).detach()) ** 2).mean() + 0.5 * helper(student, guide, x, x_adv)
 
-    same_steps(trainer, made, 1, by_pgd, equation)
+    assert_same_steps(trainer, made, 1, by_pgd, equation)
 
 
 class OwnAverage:
@@ -214,7 +214,7 @@ def test_adr_and_rebat(interpolation, rebat):
     def kept(models):  # what a run leaves in the classifier is the average
         return [average.model]
 
-    same_steps(trainer, made, 1, attack, equation, after, kept)
+    assert_same_steps(trainer, made, 1, attack, equation, after, kept)
     for name, value in last["raw"].state_dict().items():
         torch.testing.assert_close(trainer.kept_weights["raw"]["classifier"][name], value, rtol=1e-9, atol=1e-11)
 
@@ -255,7 +255,7 @@ def test_rslad(regularizer):
         kl = [(p * (p.log() - F.log_softmax(logits, dim=1))).mean() for logits in (adversarial, natural)]
         return 5 / 6 * kl[0] + 1 / 6 * kl[1] + (regularizer == "alp") * ((adversarial - natural) ** 2).mean()
 
-    same_steps(trainer, made, 1, by_rslad, equation)
+    assert_same_steps(trainer, made, 1, by_rslad, equation)
 
 
 def test_a_natural_guide_on_x_and_a_robust_one_on_x_adv():
@@ -273,7 +273,7 @@ def test_a_natural_guide_on_x_and_a_robust_one_on_x_adv():
         pulled = F.kl_div(F.log_softmax(adversarial, 1), F.softmax(t, 1), reduction="sum") / N
         return ((adversarial - guide) ** 2).mean() + 0.5 * helped + 0.6 * pulled
 
-    same_steps(trainer, made, 1, by_pgd, equation)
+    assert_same_steps(trainer, made, 1, by_pgd, equation)
     assert str(trainer.cost) == "10 F + 5 Fg"
 
 
@@ -298,7 +298,7 @@ def test_n_fgsm():
     made = classifiers(1)
     seen = []
     trainer = NFGSMTrainer(made[0], NFGSMAttack(made[0], eps=0.03), on_step=seen.append, **OPTIONS)
-    same_steps(trainer, made, 1, by_n_fgsm, lambda m, x, y, x_adv, _: F.cross_entropy(m[0](x_adv), y), rtol=1e-4)
+    assert_same_steps(trainer, made, 1, by_n_fgsm, lambda m, x, y, x_adv, _: F.cross_entropy(m[0](x_adv), y), rtol=1e-4)
     far = (seen[0].x_adv - seen[0].x).abs().max()
     assert 0.06 < far <= 0.0901
     assert (seen[0].x_adv.min(), seen[0].x_adv.max()) >= (0, 0)
@@ -315,4 +315,4 @@ def test_bgat_with_the_nuclear_norm():
         difference = models[0](x_adv) - models[1](x).detach()
         return torch.linalg.svd(difference, full_matrices=False)[1].sum() / N
 
-    same_steps(trainer, made, 1, by_pgd, equation)
+    assert_same_steps(trainer, made, 1, by_pgd, equation)
